@@ -1,0 +1,135 @@
+"""Video files: frames [F, H, W, 3] uint8 to H.264 and back, with a comment in the file's own tag.
+
+Only files made here are read here. ffmpeg comes with imageio-ffmpeg, always as a list of arguments, with a time limit,
+no terminal and no protocol but plain files and pipes.
+"""
+
+import os
+import re
+import secrets
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+
+TIMEOUT = 120.0  # seconds for one run of ffmpeg; a minute of video takes two or three
+BLACK = 16  # a video without one value above this shows nothing
+SHIFT = 16  # levels by which a frame's mean colour may change on its way through the file
+
+
+class VideoError(RuntimeError):
+    """A file could not be written or read; the message says why."""
+
+
+@dataclass(frozen=True)
+class Info:
+    """What a file says about its video."""
+
+    width: int
+    height: int
+    fps: float
+    codec: str  # "h264 (High)"
+    pixels: str  # "yuv420p"
+
+
+def write(frames: np.ndarray, path: Path, fps: float, comment: str = "") -> None:
+    """Writes `frames` [F, H, W, 3] uint8 to the MP4 file `path`, whole or not at all.
+
+    H.264 high profile, yuv420p, header first, BT.709. That format takes even sizes only: an odd width or height grows
+    by one pixel, a copy of the last column or row. The file is decoded again before it gets its name. Raises ValueError
+    for frames that make no video, the black ones included, and VideoError where the file can't be written.
+    """
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not frames.size:
+        raise ValueError(f"A video is made of frames [F, H, W, 3] uint8, not {list(frames.shape)} {frames.dtype}.")
+    if frames.max() <= BLACK:
+        raise ValueError("The video came out black, so it was not kept. Try another seed or a lower guidance.")
+    _, height, width, _ = frames.shape
+    frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    _, height, width, _ = frames.shape
+    colours = "color_primaries=bt709:color_trc=bt709:colorspace=bt709:range=tv"
+    with _whole(path) as temporary:
+        _ffmpeg(
+            ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-framerate", str(fps), "-i", "pipe:0"],
+            ["-vf", f"scale=out_color_matrix=bt709:out_range=tv:flags=accurate_rnd,format=yuv420p,setparams={colours}"],
+            ["-c:v", "libx264", "-profile:v", "high", "-crf", "17", "-movflags", "+faststart"],
+            ["-metadata", f"comment={comment}", "-f", "mp4", _file(temporary)],
+            data=frames.tobytes(),
+        )
+        written = read(temporary)
+        if written.shape != frames.shape:
+            raise VideoError(f"The file holds {list(written.shape)} instead of {list(frames.shape)} values.")
+        shift = np.abs(written.mean(axis=(1, 2)) - frames.mean(axis=(1, 2))).max()  # of [F, 3]
+        if shift > SHIFT:
+            raise VideoError(f"The file shows other colours than the video: {shift:.0f} levels off.")
+
+
+def read(path: Path) -> np.ndarray:
+    """The frames [F, H, W, 3] uint8 of the video `path`. Raises VideoError where it can't be decoded."""
+    info = probe(path)
+    pixels = _ffmpeg(["-i", _file(path), "-map", "0:v:0", "-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1"])
+    return np.frombuffer(pixels, np.uint8).reshape(-1, info.height, info.width, 3)
+
+
+def read_comment(path: Path) -> str:
+    """The comment that the video `path` was written with; "" if it has none."""
+    text = _ffmpeg(["-i", _file(path), "-f", "ffmetadata", "pipe:1"]).decode()
+    # One "key=value" a line, with a backslash before each = ; # \ and line end that belongs to the key or the value.
+    entries = re.finditer(r"^((?:\\.|[^\\\n=])*)=((?:\\.|[^\\\n])*)$", text, re.DOTALL | re.MULTILINE)
+    values = {entry[1]: re.sub(r"\\(.)", r"\1", entry[2], flags=re.DOTALL) for entry in entries}
+    return values.get("comment", "")
+
+
+def gif(video: Path, path: Path) -> None:
+    """Writes the MP4 file `video` once more as the endlessly repeating GIF `path`, with colours chosen for it."""
+    palette = "split[a][b];[a]palettegen=stats_mode=diff[p];[b][p]paletteuse=dither=sierra2_4a:diff_mode=rectangle"
+    with _whole(path) as temporary:
+        _ffmpeg(["-i", _file(video), "-filter_complex", palette, "-loop", "0", "-f", "gif", _file(temporary)])
+
+
+def probe(path: Path) -> Info:
+    """What the header of the video `path` says. Raises VideoError where it is no video."""
+    told = _run(["-v", "info", "-i", _file(path)]).stderr.decode(errors="replace")  # "fails": no output was asked for
+    stream = re.search(r"Video: (\w+(?: \([\w :.]+\))?).*?, (\w+)\(?.*?, (\d+)x(\d+).*?, ([\d.]+) fps", told)
+    if stream is None:
+        raise VideoError(f"{path.name} is not a video that can be read.")
+    codec, pixels, width, height, fps = stream.groups()
+    return Info(int(width), int(height), float(fps), codec, pixels)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A name to write to: when all went well the file there, safe on the disk, becomes `path`; else nothing is left."""
+    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _file(path: Path) -> str:
+    return f"file:{path.absolute()}"  # so that no name is taken for an option or a protocol
+
+
+def _ffmpeg(*arguments: Sequence[str], data: bytes | None = None) -> bytes:
+    """What ffmpeg writes to its standard output. Raises VideoError with its first complaint where it fails."""
+    done = _run(["-v", "error", "-xerror", *(argument for group in arguments for argument in group)], data)
+    if done.returncode:
+        complaint = re.search(r"^(?:\[.*?\] ?)*(.+)$", done.stderr.decode(errors="replace"), re.MULTILINE)
+        raise VideoError(f"ffmpeg failed: {complaint[1] if complaint else f'exit code {done.returncode}'}")
+    return done.stdout
+
+
+def _run(arguments: list[str], data: bytes | None = None) -> subprocess.CompletedProcess:
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-protocol_whitelist", "file,pipe"]
+    source = {"stdin": subprocess.DEVNULL} if data is None else {"input": data}
+    try:
+        return subprocess.run([*command, *arguments], capture_output=True, timeout=TIMEOUT, **source)
+    except subprocess.TimeoutExpired as error:  # it has been killed by then
+        raise VideoError(f"ffmpeg took longer than {TIMEOUT:.0f} seconds and was stopped.") from error
