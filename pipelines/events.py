@@ -1,0 +1,41 @@
+"""What a job tells while it runs: plain data, one class an event. Standard library only."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Step `step` of `total` of a stage is done; `seconds_left` for the whole job where it can be told."""
+
+    stage: str  # words for a person: "Loading the model", "Denoising", "Waiting", …
+    step: int
+    total: int
+    seconds_left: float | None = None
+
+
+@dataclass(frozen=True)
+class Preview:
+    """The video as it forms: a small animated WebP."""
+
+    image: bytes
+
+
+@dataclass(frozen=True)
+class Result:
+    """The finished video file and the facts of its making (settings, seconds a stage, …), ready for JSON."""
+
+    video: Path
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The job ended without a video. `message` says to a person what was wrong and what to do."""
+
+    message: str
+    stopped: bool = False  # True where somebody pressed Stop: an end, but no fault
+
+
+Event = Progress | Preview | Result | Failed

@@ -1,0 +1,44 @@
+"""Settings: read once from the environment (MARIONETTE_*), then passed around. Standard library only."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the person who runs the app decides. Every field F is read from the variable MARIONETTE_F."""
+
+    data: Path = Path("data")  # finished videos live here, and nothing else is written outside the caches
+    cache: Path = Path.home() / ".cache" / "marionette"  # converted weights
+    device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1", …
+    model: str = "miniature-modelscope"  # the text-to-video model that the page opens with
+    hub: bool = True  # whether weights may be fetched from the Hugging Face Hub when a model needs them
+    queue: int = 20  # jobs that may wait
+    idle_minutes: float = 15.0  # a model unused for this long leaves the memory
+    memory_margin_mb: int = 600  # device memory that the manager never plans with
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
+        """Reads MARIONETTE_* from `environment`. Raises ValueError naming the variable that can't be read."""
+        values = {}
+        for field in fields(cls):
+            name = f"MARIONETTE_{field.name.upper()}"
+            if name in environment:
+                try:
+                    values[field.name] = _READERS[field.type](environment[name])
+                except ValueError as error:
+                    raise ValueError(f"{name}={environment[name]!r} can't be read as {field.type.__name__}.") from error
+        return cls(**values)
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() in ("1", "true", "yes", "on"):
+        return True
+    if text.lower() in ("0", "false", "no", "off"):
+        return False
+    raise ValueError(text)
+
+
+_READERS = {Path: lambda text: Path(text).expanduser(), str: str, bool: _boolean, int: int, float: float}

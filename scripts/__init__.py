@@ -1,0 +1,1 @@
+"""Scripts around the app: training the miniatures, parity checks, benchmarks."""

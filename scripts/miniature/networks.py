@@ -1,0 +1,87 @@
+"""The miniatures' architectures: the published classes at a size that a laptop trains and runs."""
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel, UNet3DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
+
+CHANNELS = (48, 96, 96, 96)
+HEAD = 24  # channels of one attention head
+TEXT_WIDTH = 128
+SCHEDULER = {  # Stable Diffusion 1.4's
+    "_class_name": "PNDMScheduler",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+    "clip_sample": False,
+}
+
+
+def autoencoder() -> AutoencoderKL:
+    """Images [B,3,128,128] in [-1,1] to latents [B,4,16,16] and back."""
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(16, 32, 64, 96),
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=8,
+        mid_block_add_attention=False,
+        sample_size=128,
+    )
+
+
+def text_encoder(vocabulary: int) -> CLIPTextModel:
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=vocabulary,
+            hidden_size=TEXT_WIDTH,
+            intermediate_size=4 * TEXT_WIDTH,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=77,
+            projection_dim=TEXT_WIDTH,
+            bos_token_id=vocabulary - 2,
+            eos_token_id=vocabulary - 1,
+            pad_token_id=vocabulary - 1,
+        )
+    )
+
+
+def image_unet() -> UNet2DConditionModel:
+    return UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=CHANNELS,
+        layers_per_block=1,
+        cross_attention_dim=TEXT_WIDTH,
+        attention_head_dim=tuple(width // HEAD for width in CHANNELS),  # in this class: the number of heads
+        norm_num_groups=16,
+        use_linear_projection=True,
+    )
+
+
+def video_unet() -> UNet3DConditionModel:
+    return UNet3DConditionModel(
+        sample_size=16,
+        block_out_channels=CHANNELS,
+        layers_per_block=1,
+        cross_attention_dim=TEXT_WIDTH,
+        attention_head_dim=HEAD,  # in this class: the width of a head
+        norm_num_groups=16,
+    )
+
+
+@torch.no_grad()
+def start_as_images(video: UNet3DConditionModel, image: UNet2DConditionModel) -> None:
+    """Gives `video` the weights of `image`, and makes its temporal layers the identity: it starts as the image model,
+    a frame at a time."""
+    missing, unexpected = video.load_state_dict(image.state_dict(), strict=False)
+    assert not unexpected and all("temp" in key or "transformer_in" in key for key in missing)
+    for name, module in video.named_modules():
+        # Temporal convolutions of diffusers start at zero by themselves; its temporal transformers do not.
+        if name.endswith("proj_out") and ("temp_attentions" in name or "transformer_in" in name):
+            torch.nn.init.zeros_(module.weight)
+            torch.nn.init.zeros_(module.bias)
