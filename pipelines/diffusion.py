@@ -1,0 +1,139 @@
+"""Sampling: noise schedules, guidance, solvers, and the one denoising loop. Pure functions and small per-job objects.
+
+A network is any callable `predict(latents, timestep)` that returns the noise in `latents`; no solver knows more of it.
+Latents stay in fp32 through the whole loop, whatever the network computes in.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
+from torch import Tensor
+
+Predict = Callable[[Tensor, int], Tensor]
+
+
+def betas(config: Mapping[str, Any]) -> Tensor:
+    """The training schedule of a checkpoint's scheduler config, float64 (timesteps,).
+
+    Raises ValueError for a schedule other than "linear" and "scaled_linear" (Stable Diffusion's and ModelScope's: the
+    squares of evenly spaced roots).
+    """
+    start, end, count = config["beta_start"], config["beta_end"], config["num_train_timesteps"]
+    if config["beta_schedule"] == "scaled_linear":
+        return torch.linspace(start**0.5, end**0.5, count, dtype=torch.float64) ** 2
+    if config["beta_schedule"] == "linear":
+        return torch.linspace(start, end, count, dtype=torch.float64)
+    raise ValueError(f"The noise schedule {config['beta_schedule']!r} is not known, only scaled_linear and linear.")
+
+
+def alphas_cumprod(config: Mapping[str, Any]) -> Tensor:
+    """What is left of the signal's variance at each timestep: float64 (timesteps,), from almost 1 to almost 0."""
+    return torch.cumprod(1 - betas(config), dim=0)
+
+
+def draw_noise(shape: Sequence[int], seed: int) -> Tensor:
+    """Standard normal noise in fp32, drawn on the CPU: a seed means the same noise on every device."""
+    return torch.randn(tuple(shape), generator=torch.Generator("cpu").manual_seed(seed))
+
+
+def guided(predict: Predict, guidance: float) -> Predict:
+    """Classifier-free guidance (Ho and Salimans, 2022) around a network that answers for both branches in one batch.
+
+    `predict` maps latents (b, …) to the unconditional and then the conditional predictions, (2b, …); what is returned
+    maps (b, …) to (b, …).
+    """
+
+    def guided_predict(latents: Tensor, timestep: int) -> Tensor:
+        unconditional, conditional = predict(latents, timestep).chunk(2)
+        return unconditional + guidance * (conditional - unconditional)
+
+    return guided_predict
+
+
+class Solver(Protocol):
+    """One way to walk from noise to a sample; made for one job, as it may remember earlier steps."""
+
+    timesteps: Sequence[int]  # descending; the network is called once for each
+
+    def step(self, noise: Tensor, timestep: int, latents: Tensor) -> Tensor:
+        """The latents at the next timestep, given the noise predicted in `latents` at `timestep`."""
+
+
+class ModelScopeDDIM:
+    """DDIM (Song et al., 2020, equation 12 with eta 0) on ModelScope's own timesteps.
+
+    They are 1 + 0, stride, 2 stride, … with stride = 1000 // steps, clipped to 999, and each step lands on t - stride,
+    the last one on 0. A number of steps that does not divide 1000 therefore gives extra calls: 6 steps are 7 calls at
+    997, 831, …, 1. diffusers' DDIMScheduler ("leading" spacing, steps_offset 1, set_alpha_to_one False, no clipping)
+    takes the same path where steps divides 1000; elsewhere it makes exactly `steps` calls and so starts one stride
+    later, from noise that is not as strong as the one it was given.
+    """
+
+    def __init__(self, alphas: Tensor, steps: int):
+        """`alphas`: float64 (timesteps,). Coefficients are cast to the latents' dtype only after indexing."""
+        self.alphas = alphas
+        self.stride = len(alphas) // steps
+        grid = 1 + torch.arange(0, len(alphas), self.stride)
+        self.timesteps = grid.clamp(max=len(alphas) - 1).flip(0).tolist()
+
+    def step(self, noise: Tensor, timestep: int, latents: Tensor) -> Tensor:
+        denoised = estimate(noise, latents, float(self.alphas[timestep]))
+        alpha = float(self.alphas[max(timestep - self.stride, 0)])
+        return alpha**0.5 * denoised + (1 - alpha) ** 0.5 * noise
+
+
+class DiffusersSolver:
+    """A fresh multistep scheduler of diffusers, for one job."""
+
+    def __init__(self, scheduler: DPMSolverMultistepScheduler | UniPCMultistepScheduler, steps: int):
+        self.scheduler = scheduler
+        scheduler.set_timesteps(steps)
+        self.timesteps = scheduler.timesteps.tolist()
+
+    def step(self, noise: Tensor, timestep: int, latents: Tensor) -> Tensor:
+        return self.scheduler.step(noise, timestep, latents, return_dict=False)[0]
+
+
+def solver(name: str, config: Mapping[str, Any], steps: int) -> Solver:
+    """The solver `name` (a key of catalog.SCHEDULERS) for a checkpoint's scheduler config.
+
+    "ddim" is ModelScope's own; "dpm++" is DPM-Solver++ 2M (Lu et al., 2022), "unipc" is UniPC (Zhao et al., 2023), both
+    from diffusers. Raises ValueError for a checkpoint that predicts something other than the noise.
+    """
+    if config.get("prediction_type", "epsilon") != "epsilon":
+        raise ValueError(f"This checkpoint predicts {config['prediction_type']!r}; only 'epsilon' can be sampled here.")
+    if name == "ddim":
+        return ModelScopeDDIM(alphas_cumprod(config), steps)
+    if name == "dpm++":
+        changes = {"algorithm_type": "dpmsolver++", "solver_order": 2}
+        return DiffusersSolver(DPMSolverMultistepScheduler.from_config(dict(config), **changes), steps)
+    if name == "unipc":
+        return DiffusersSolver(UniPCMultistepScheduler.from_config(dict(config)), steps)
+    raise ValueError(f"There is no solver called {name!r}.")
+
+
+def estimate(noise: Tensor, latents: Tensor, alpha: float) -> Tensor:
+    """What `latents` would be without their `noise`, alpha being the cumulative product at their timestep."""
+    return (latents - (1 - alpha) ** 0.5 * noise) / alpha**0.5
+
+
+@dataclass(frozen=True)
+class Step:
+    """Call `number` of `total` is done."""
+
+    number: int
+    total: int
+    latents: Tensor  # at the next timestep; the sample, after the last step
+    denoised: Tensor  # the network's present estimate of the sample
+
+
+def denoise(predict: Predict, latents: Tensor, solver: Solver, alphas: Tensor) -> Iterator[Step]:
+    """The denoising loop: yields after every call of the network. Leaving off early is closing the generator."""
+    for number, timestep in enumerate(solver.timesteps, start=1):
+        noise = predict(latents, timestep)
+        denoised = estimate(noise, latents, float(alphas[timestep]))
+        latents = solver.step(noise, timestep, latents)
+        yield Step(number, len(solver.timesteps), latents, denoised)
