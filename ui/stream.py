@@ -1,0 +1,63 @@
+"""Following a job: the backend's events, gathered into what the page shows at one moment."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from pipelines.backend import Backend
+from pipelines.events import Failed, Preview, Progress, Result
+
+WAITING = "Waiting"  # the stage of a job in the queue: its step is its place there
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A job as it stands: the latest of each kind of event. It is over once it has an `end`."""
+
+    progress: Progress | None = None
+    preview: Preview | None = None
+    end: Result | Failed | None = None
+
+
+def follow(backend: Backend, job: str) -> Iterator[Moment | None]:
+    """The moments of `job` up to its end; None after a quarter of a second in which nothing happened.
+
+    Whoever stops listening only stops listening: the job goes on. Raises ValueError for an unknown job.
+    """
+    moment = Moment()
+    for event in backend.events(job):
+        match event:
+            case None:
+                yield None
+                continue
+            case Progress():
+                moment = replace(moment, progress=event)
+            case Preview():
+                moment = replace(moment, preview=event)
+            case Result() | Failed():
+                moment = replace(moment, end=event)
+        yield moment
+
+
+def describe(progress: Progress) -> str:
+    """One line for a person: the stage, how far it is, and the time left where it can be told."""
+    if progress.stage == WAITING:
+        return f"Waiting: {progress.step} {'video comes' if progress.step == 1 else 'videos come'} before yours"
+    parts = [progress.stage]
+    if progress.total > 999:  # bytes
+        parts.append(f"{100 * progress.step / progress.total:.0f}%")
+    elif progress.total > 1:
+        unit = {"Denoising": "step ", "Decoding": "frame "}.get(progress.stage, "")
+        parts.append(f"{unit}{progress.step} of {progress.total}")
+    if progress.seconds_left is not None:
+        parts.append(_time_left(progress.seconds_left))
+    return " · ".join(parts)
+
+
+def _time_left(seconds: float) -> str:
+    if seconds < 1.5:
+        return "about a second left"
+    if seconds < 90:
+        return f"about {seconds:.0f} s left"
+    if seconds < 90 * 60:
+        return f"about {seconds / 60:.0f} min left"
+    return f"about {seconds / 3600:.1f} h left"

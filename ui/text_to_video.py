@@ -1,0 +1,310 @@
+"""The text-to-video tab: its controls, what they do to each other, and one click followed through."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import gradio as gr
+
+from pipelines.backend import Backend
+from pipelines.catalog import CATALOG, SCHEDULERS, ModelCard, Range, find
+from pipelines.events import Failed, Result
+from pipelines.settings import Settings
+from pipelines.tasks import TextToVideo
+from ui import forms, pieces, stream
+
+PICTURES = Path(__file__).resolve().parent.parent / "assets" / "examples"
+FIRST_PROMPT = "A robot in blue waving on the beach"
+
+# (name of the pictures, what to expect, task): each sets every control.
+EXAMPLES = tuple(
+    (name, expect, TextToVideo.for_model(find("miniature-modelscope"), prompt, seed, **settings))
+    for name, expect, prompt, seed, settings in (
+        ("robot", "2 seconds, the usual settings", FIRST_PROMPT, 7, {}),
+        ("bear", "Fewer steps: ready sooner", "A bear wearing green dances in the snow", 21, {"steps": 15}),
+        ("astronaut", "3 seconds", "An astronaut in orange jumping on the moon", 5, {"frames": 24}),
+        (
+            "person",
+            "DDIM, the plainest sampler",
+            "A person in red bows in the forest",
+            12,
+            {"scheduler": "ddim", "steps": 50},
+        ),
+        ("android", "Stronger guidance", "A robot in yellow kicks a leg up in the desert", 3, {"guidance": 9.0}),
+        (
+            "dancer",
+            "1.3 seconds, quick",
+            "A dancer in purple walking in the city",
+            40,
+            {"fps": 12, "scheduler": "unipc"},
+        ),
+    )
+)
+
+_EXAMPLE_CLICKS = """
+element.addEventListener('click', event => {
+  const card = event.target.closest('[data-example]');
+  if (card) trigger('click', {example: Number(card.dataset.example)});
+});
+"""
+_TO_PROMPT = "() => document.querySelector('#prompt').scrollIntoView({block: 'center'})"
+_FRAMES_LABEL = """(frames, fps) => frames && fps
+  ? {__type__: 'update', label: `Frames: ${frames} = ${(frames / fps).toFixed(1)} s`}
+  : {__type__: 'update', label: 'Frames'}"""
+_SAVE_GIF = "file => { if (file) setTimeout(() => document.querySelector('#gif-file').click()) }"
+
+
+def tab(backend: Backend, settings: Settings) -> None:
+    """Builds the tab inside the Blocks that is open."""
+    first = find(settings.model)
+    job = gr.State()  # the job this visitor follows
+    shown = gr.State()  # the job whose video is on the stage
+
+    with gr.Row(elem_id="theatre"):
+        with gr.Column(elem_id="ask"):
+            prompt = gr.Textbox(
+                FIRST_PROMPT,
+                label="What should the video show?",
+                lines=3,
+                max_lines=8,
+                elem_id="prompt",
+                placeholder="Somebody, somewhere, doing something",
+            )
+            hints = gr.HTML(pieces.prompt_hints("", first, None), elem_id="hints")
+            generate = gr.Button("Generate", variant="primary", size="lg", elem_id="generate")
+            stop = gr.Button("Stop", variant="stop", size="lg", elem_id="stop", visible=False)
+
+        with gr.Column(elem_id="show"):
+            message = gr.HTML(visible=False, elem_id="message")
+            with gr.Column(elem_id="stage"):
+                scene = gr.HTML(pieces.scene("closed"), elem_id="scene")
+                video = gr.Video(
+                    elem_id="video",
+                    label="Your video",
+                    show_label=False,
+                    container=False,
+                    interactive=False,
+                    autoplay=True,
+                    loop=True,
+                    buttons=[],
+                    visible=False,
+                )
+            line = gr.HTML(elem_id="line")
+            with gr.Column(visible=False, elem_id="result") as result:
+                caption = gr.HTML(elem_id="caption")
+                with gr.Row(elem_id="downloads"):
+                    mp4 = gr.DownloadButton("Download MP4", size="md", elem_id="mp4")
+                    gif = gr.Button("Download GIF", size="md", elem_id="gif")
+                    gif_file = gr.DownloadButton(elem_id="gif-file")  # never seen: it saves what the other made
+                with gr.Accordion("How it was made", open=False, elem_id="facts"):
+                    facts = gr.JSON(show_label=False, container=False)
+
+        with gr.Column(elem_id="settings"):
+            model = gr.Dropdown(
+                [(card.title, name) for name, card in CATALOG.items()],
+                value=first.name,
+                label="Model",
+                filterable=False,
+                elem_id="model",
+            )
+            about = gr.HTML(lambda: _about(backend, first), elem_id="about")
+            with gr.Accordion("Fine settings", open=False, elem_id="fine"):
+                controls = _controls(first)
+
+    if EXAMPLES:
+        gr.HTML("<h2>Or begin with one of these</h2>", elem_id="examples-title")
+        examples = gr.HTML(pieces.examples(_thumbnails()), elem_id="examples", js_on_load=_EXAMPLE_CLICKS)
+    seed, randomise, dice = controls.pop("seed"), controls.pop("randomise"), controls.pop("dice")
+    form = [prompt, model, *(controls[name] for name in forms.SETTINGS), seed, randomise]
+
+    # What the controls do to each other ---------------------------------------------------------------------------
+
+    def choose_model(name: str) -> dict:
+        card = find(name)
+        return {about: _about(backend, card), **_fill(controls, card, asdict(card.defaults))}
+
+    def choose_example(event: gr.EventData) -> dict:
+        task = EXAMPLES[event.example][2]
+        card = find(task.model)
+        return {
+            **{prompt: task.prompt, model: task.model, seed: task.seed, randomise: False},
+            **{about: _about(backend, card), **_fill(controls, card, asdict(task))},
+        }
+
+    def hint(text: str, name: str) -> str:
+        return pieces.prompt_hints(text, find(name), backend.tokens(name, text))
+
+    quiet = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
+    model.input(choose_model, model, [about, *controls.values()], **quiet)
+    examples.click(choose_example, None, [prompt, model, about, seed, randomise, *controls.values()], **quiet).then(
+        None, js=_TO_PROMPT
+    )
+    gr.on(None, hint, [prompt, model], hints, trigger_mode="always_last", **quiet)  # at the start and at every change
+    frames, fps = controls["frames"], controls["fps"]
+    gr.on(None, None, [frames, fps], frames, js=_FRAMES_LABEL, **quiet)
+    dice.click(lambda: (forms.new_seed(), False), None, [seed, randomise], **quiet)
+
+    # One click, followed through ----------------------------------------------------------------------------------
+
+    def idle() -> dict:
+        return {generate: gr.Button(visible=True), stop: gr.Button("Stop", visible=False, interactive=True)}
+
+    def run(shown_job: str | None, *values: object) -> Iterator[dict]:
+        *values, seed_value, randomise_value = values
+        try:
+            task = forms.text_to_video(*values, seed=seed_value, randomise=randomise_value)
+            started = backend.submit(task)
+        except ValueError as error:
+            yield {message: gr.HTML(pieces.failure(str(error)), visible=True)}
+            return
+        yield {
+            job: started,
+            seed: task.seed,
+            message: gr.HTML(visible=False),
+            result: gr.Column(visible=False),
+            scene: pieces.scene("working"),
+            line: pieces.footlights(stream.Moment()),
+            generate: gr.Button(visible=False),
+            stop: gr.Button(visible=True),
+        }
+        for moment in stream.follow(backend, started):
+            match moment:
+                case None:
+                    yield {line: gr.skip()}
+                case stream.Moment(end=Result(video=path, facts=made)):
+                    yield {
+                        shown: started,
+                        scene: pieces.scene("open"),
+                        video: gr.Video(str(path), visible=True),
+                        line: "",
+                        result: gr.Column(visible=True),
+                        caption: pieces.caption(task),
+                        mp4: gr.DownloadButton(value=str(path)),
+                        facts: made,
+                        **idle(),
+                    }
+                case stream.Moment(end=Failed(message=text, stopped=stopped)):
+                    card = pieces.stopped(text) if stopped else pieces.failure(text)
+                    yield {
+                        message: gr.HTML(card, visible=True),
+                        scene: pieces.scene("open" if shown_job else "closed"),
+                        line: "",
+                        result: gr.Column(visible=bool(shown_job)),  # with the video that was there before
+                        **idle(),
+                    }
+                case _:
+                    yield {scene: pieces.scene("working", moment), line: pieces.footlights(moment)}
+
+    gr.on(
+        [generate.click, prompt.submit],
+        run,
+        [shown, *form],
+        [job, shown, seed, message, scene, video, line, result, caption, mp4, facts, generate, stop],
+        show_progress="hidden",
+        api_visibility="private",
+        concurrency_limit=settings.queue + 2,
+    )
+
+    def end(started: str | None) -> gr.Button:
+        if started:
+            backend.cancel(started)
+        return gr.Button("Stopping…", interactive=False)
+
+    stop.click(end, job, stop, **quiet)
+
+    def make_gif(shown_job: str) -> dict:
+        try:
+            return {gif_file: str(backend.gif(shown_job))}
+        except (ValueError, OSError) as error:
+            return {gif_file: None, message: gr.HTML(pieces.failure(str(error)), visible=True)}
+
+    gif.click(
+        make_gif, shown, [gif_file, message], show_progress_on=gif, concurrency_limit=4, api_visibility="private"
+    ).then(None, gif_file, js=_SAVE_GIF)
+
+
+def _controls(card: ModelCard) -> dict[str, gr.components.Component]:
+    """The fine settings, set to what `card` recommends; forms.SETTINGS and the seed's three."""
+    limits, defaults = card.limits, card.defaults
+    controls = {
+        "negative_prompt": gr.Textbox(
+            defaults.negative_prompt,
+            label="Leave out",
+            info="What the video should not show",
+            lines=1,
+            max_lines=4,
+            elem_id="negative-prompt",
+        ),
+        "frames": _slider(limits.frames, defaults.frames, label="Frames", elem_id="frames"),
+        "fps": _slider(limits.fps, defaults.fps, label="Frames a second", info="How fast it plays", elem_id="fps"),
+    }
+    with gr.Row():
+        for side in ("width", "height"):
+            controls[side] = gr.Number(
+                getattr(defaults, side), label=side.title(), min_width=120, elem_id=side, **_side(limits.side)
+            )
+    controls |= {
+        "steps": _slider(
+            limits.steps, defaults.steps, label="Steps", info="More takes longer and looks cleaner", elem_id="steps"
+        ),
+        "guidance": _slider(
+            limits.guidance,
+            defaults.guidance,
+            label="Guidance",
+            info="How strictly it keeps to your words; 1 or less turns guidance off",
+            elem_id="guidance",
+        ),
+        "scheduler": gr.Dropdown(
+            [(title, name) for name, title in SCHEDULERS.items()],
+            value=defaults.scheduler,
+            label="Sampler",
+            info="The way from noise to picture",
+            filterable=False,
+            elem_id="scheduler",
+        ),
+    }
+    with gr.Row(elem_id="seed-row"):
+        controls["seed"] = gr.Number(
+            7, label="Seed", info="The same seed and settings make the same video", precision=0, elem_id="seed"
+        )
+        controls["dice"] = gr.Button("Roll the dice", size="md", elem_id="dice", min_width=110)
+    controls["randomise"] = gr.Checkbox(True, label="A new seed each time", elem_id="randomise")
+    return controls
+
+
+def _slider(allowed: Range, value: float, **rest: object) -> gr.Slider:
+    return gr.Slider(allowed.low, allowed.high, value, step=allowed.step or 0.5, buttons=[], **rest)
+
+
+def _side(allowed: Range) -> dict:
+    """How a size is asked for; one that can't be changed says so. Its limits are checked with the task."""
+    if allowed.low == allowed.high:
+        return {"info": f"{allowed.low:g} pixels, always", "interactive": False}
+    return {"info": f"{allowed.low:g} to {allowed.high:g} pixels, by {allowed.step:g}", "interactive": True}
+
+
+def _fill(controls: dict[str, gr.components.Component], card: ModelCard, values: dict) -> dict:
+    """Updates that give `controls` the limits of `card`, and `values`."""
+    limits = card.limits
+    ranges = {"frames": limits.frames, "fps": limits.fps, "steps": limits.steps, "guidance": limits.guidance}
+    updates = {
+        controls[name]: gr.Slider(minimum=allowed.low, maximum=allowed.high, value=values[name])
+        for name, allowed in ranges.items()
+    }
+    for side in ("width", "height"):
+        updates[controls[side]] = gr.Number(values[side], **_side(limits.side))
+    return updates | {controls[name]: values[name] for name in ("negative_prompt", "scheduler")}
+
+
+def _about(backend: Backend, card: ModelCard) -> str:
+    return pieces.model_card(card, backend.availability(card.name))
+
+
+def _thumbnails() -> list[pieces.Thumbnail]:
+    def picture(name: str) -> Path | None:
+        return PICTURES / name if (PICTURES / name).exists() else None
+
+    return [
+        pieces.Thumbnail(task.prompt, expect, picture(f"{name}.png"), picture(f"{name}.webp"))
+        for name, expect, task in EXAMPLES
+    ]
