@@ -1,7 +1,6 @@
 """What a person asks for: frozen, validated, and ready for JSON. Standard library only."""
 
 import json
-import math
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -27,14 +26,15 @@ def _text(name: str, value: object) -> str:
 def _number(name: str, value: object, allowed: Range) -> int | float:
     """`value` as an int (or a float where `allowed` has no step); a whole float counts as an int."""
     low, high, step = allowed.low, allowed.high, allowed.step
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         raise ValueError(f"The {name} must be a number from {low:g} to {high:g}, not {str(value)[:40]!r}.")
     if not low <= value <= high:
-        raise ValueError(f"The {name} must be from {low:g} to {high:g}, not {value:g}.")
+        raise ValueError(f"The {name} must be from {low:g} to {high:g}, not {str(value)[:40]}.")
     if step == 0:
         return float(value)
-    if value != int(value) or int(value) % step:
-        raise ValueError(f"The {name} must be a {'whole number' if step == 1 else f'multiple of {step:g}'}, not {value:g}.")
+    if value % step:
+        kind = "whole number" if step == 1 else f"multiple of {step:g}"
+        raise ValueError(f"The {name} must be a {kind}, not {value:g}.")
     return int(value)
 
 
@@ -69,9 +69,10 @@ class TextToVideo:
         prompt = _text("prompt", prompt)
         if not prompt:
             raise ValueError("The prompt is empty. Say what the video should show.")
-        if settings["scheduler"] not in SCHEDULERS:
+        scheduler = settings["scheduler"]
+        if not isinstance(scheduler, str) or scheduler not in SCHEDULERS:
             raise ValueError(
-                f"There is no scheduler called {str(settings['scheduler'])[:40]!r}. Choose one of: {', '.join(SCHEDULERS)}."
+                f"There is no scheduler called {str(scheduler)[:40]!r}. Choose one of: {', '.join(SCHEDULERS)}."
             )
         task = cls(
             prompt=prompt,
@@ -83,7 +84,7 @@ class TextToVideo:
             fps=_number("frame rate", settings["fps"], limits.fps),
             steps=_number("number of steps", settings["steps"], limits.steps),
             guidance=_number("guidance", settings["guidance"], limits.guidance),
-            scheduler=settings["scheduler"],
+            scheduler=scheduler,
             seed=_number("seed", seed, Range(0, MAX_SEED)),
         )
         if task.frames * task.width * task.height > limits.voxels:
@@ -121,6 +122,7 @@ def from_json(text: str, catalog: Mapping[str, ModelCard] = CATALOG) -> Task:
     try:
         values = json.loads(text)
         kind = KINDS[values.pop("task")]
-        return kind.for_model(find(values.pop("model"), catalog), **values)
-    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        model, prompt, seed = values.pop("model"), values.pop("prompt"), values.pop("seed")
+    except (KeyError, TypeError, AttributeError, RecursionError, json.JSONDecodeError) as error:
         raise ValueError("This is not the description of a video made by Marionette.") from error
+    return kind.for_model(find(model, catalog), prompt, seed, **values)

@@ -1,0 +1,113 @@
+"""The import rules of the layout, read from the source by AST."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAVY = {"torch", "diffusers", "transformers", "accelerate", "controlnet_aux", "torchvision"}
+PLAIN = {"settings", "catalog", "tasks", "events"}  # plain data: the standard library and each other
+
+
+def imports(file: Path) -> set[str]:
+    """Every module that `file` imports anywhere, also inside functions; relative imports made absolute."""
+    package = file.relative_to(ROOT).parent.parts
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            module = ".".join(part for part in (base, node.module) if part)
+            found.add(module)
+            found |= {f"{module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def roots(file: Path) -> set[str]:
+    return {name.split(".")[0] for name in imports(file)}
+
+
+def ours(file: Path) -> set[str]:
+    """The modules of `pipelines` that `file` imports, by their first name inside it."""
+    return {name.split(".")[1] for name in imports(file) if name.startswith("pipelines.")}
+
+
+def files(folder: str) -> list[Path]:
+    found = sorted((ROOT / folder).rglob("*.py"))
+    assert found, f"{folder}/ is empty"
+    return found
+
+
+@pytest.mark.parametrize("file", files("pipelines"), ids=lambda file: file.name)
+def test_pipelines_never_import_the_page(file):
+    assert not roots(file) & {"gradio", "ui", "app", "scripts", "tests"}
+
+
+@pytest.mark.parametrize("file", files("ui"), ids=lambda file: file.name)
+def test_the_page_imports_gradio_and_plain_data_only(file):
+    assert not roots(file) & (HEAVY | {"app", "scripts", "tests", "numpy", "cv2"})
+    assert ours(file) <= PLAIN | {"backend", "jobs"}
+
+
+@pytest.mark.parametrize("name", sorted(PLAIN))
+def test_plain_data_needs_the_standard_library_only(name):
+    file = ROOT / "pipelines" / f"{name}.py"
+    assert roots(file) <= set(sys.stdlib_module_names) | {"pipelines"}
+    assert ours(file) <= PLAIN
+
+
+@pytest.mark.parametrize(
+    "file", [*files("pipelines/networks"), ROOT / "pipelines" / "diffusion.py"], ids=lambda file: file.name
+)
+def test_networks_and_sampling_do_mathematics_only(file):
+    allowed = {"torch", "diffusers", "numpy", "pipelines"} | set(sys.stdlib_module_names)
+    assert roots(file) <= allowed
+    assert ours(file) <= {"networks"}
+
+
+@pytest.mark.parametrize("file", files("pipelines"), ids=lambda file: file.name)
+def test_only_the_manager_moves_modules_and_only_loading_reads_weights(file):
+    calls = {node.attr for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Attribute)}
+    name, folder = file.name, file.parent.name
+    if name != "manager.py":
+        assert not calls & {"cuda", "empty_cache", "to_empty"} or name == "benchmark.py"
+    if name not in ("loading.py", "sources.py") and folder != "convert":
+        assert not roots(file) & {"safetensors", "huggingface_hub"}
+        assert not calls & {"load_state_dict", "from_pretrained", "load_file"} or name == "tokens.py"
+
+
+def test_the_page_and_a_backend_meet_in_app_only():
+    for file in files("ui"):
+        assert "LocalBackend" not in file.read_text()
+    assert "LocalBackend" in (ROOT / "app.py").read_text()
+
+
+def test_importing_the_app_loads_no_torch():
+    code = f"import sys, app; print(*sorted({HEAVY!r} & set(sys.modules)))"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (run.returncode, run.stdout.split()) == (0, []), run.stderr
+
+
+REPAIR = """
+import sys
+{first}
+import torchvision
+from transformers import CLIPTextModel
+import torch
+assert hasattr(torch.ops.torchvision, "nms")
+"""
+
+
+def test_a_torchvision_that_cannot_load_its_operators_is_repaired_and_a_whole_one_left_alone():
+    plain = subprocess.run([sys.executable, "-c", REPAIR.format(first="")], capture_output=True, text=True, timeout=120)
+    ours = subprocess.run(
+        [sys.executable, "-c", REPAIR.format(first="import pipelines")],
+        cwd=ROOT, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    if plain.returncode:
+        assert "nms" in plain.stderr, plain.stderr  # broken here for the reason that we know of, and for no other
+    assert ours.returncode == 0, ours.stderr
