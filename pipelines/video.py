@@ -21,7 +21,7 @@ BLACK = 16  # a video without one value above this shows nothing
 SHIFT = 16  # levels by which a frame's mean colour may change on its way through the file
 
 
-class VideoError(RuntimeError):
+class VideoError(OSError):
     """A file could not be written or read; the message says why."""
 
 

@@ -1,0 +1,347 @@
+"""LocalBackend: what the page relies on, on the built-in miniature and on a system that does what the test says."""
+
+import json
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from pipelines import video
+from pipelines.backend import LOADING, LocalBackend, Pace
+from pipelines.catalog import CATALOG, Source
+from pipelines.events import Failed, Preview, Progress, Result
+from pipelines.settings import Settings
+from pipelines.sources import part_folder
+from pipelines.tasks import TextToVideo, to_json
+
+MINIATURE = CATALOG["miniature-modelscope"]
+PICTURES = np.full((8, 16, 16, 3), 99, np.uint8)
+
+
+def task(prompt="a robot in blue waving on the beach", card=MINIATURE, **settings):
+    return TextToVideo.for_model(card, prompt, 7, **{"frames": 8, "steps": 3, **settings})
+
+
+def follow(backend, job):
+    """Every event of the job, without the pauses, up to its end."""
+    return [event for event in backend.events(job) if event is not None]
+
+
+def wait_for(backend, job, stage):
+    """Returns as soon as the job is in the stage."""
+    for event in backend.events(job):
+        if isinstance(event, Progress) and event.stage == stage:
+            return
+    raise AssertionError(f"the job ended without {stage}")
+
+
+def steps(events, stage):
+    return [event.step for event in events if isinstance(event, Progress) and event.stage == stage]
+
+
+# On the miniature
+
+
+@pytest.fixture(scope="module")
+def backend(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("backend")
+    backend = LocalBackend(Settings(data=folder / "data", cache=folder / "cache", device="cpu", hub=False))
+    yield backend
+    backend.close()
+
+
+def leases(backend):
+    return sum(one.leases for one in backend._models.stats())
+
+
+def test_a_prompt_becomes_a_video(backend):
+    asked = task()
+    job = backend.submit(asked)
+    events = follow(backend, job)
+    assert isinstance(events[-1], Result) and not any(isinstance(event, Result | Failed) for event in events[:-1])
+    stages = list(dict.fromkeys(event.stage for event in events if isinstance(event, Progress)))
+    order = [LOADING, "Reading the prompt", "Denoising", "Decoding"]
+    assert [stage for stage in stages if stage in order] in (order, order[1:], [order[1], order[0], *order[2:]])
+    assert steps(events, "Denoising") == sorted(steps(events, "Denoising")) and steps(events, "Denoising")[-1] == 3
+    assert any(isinstance(event, Preview) and event.image[:4] == b"RIFF" for event in events)
+
+    result = events[-1]
+    assert result.video.parent == backend._settings.data and len(result.video.stem) > 30
+    assert video.read(result.video).shape == (8, 128, 128, 3)
+    assert video.read_comment(result.video) == to_json(asked)
+    facts = json.loads(json.dumps(result.facts))
+    assert facts["task"] == json.loads(to_json(asked)) and 0 < facts["seconds_per_step"] < facts["seconds"]
+    assert leases(backend) == 0
+
+    # Whoever comes late is told how it ended, at once.
+    started = time.perf_counter()
+    assert follow(backend, job)[-1] is result
+    assert time.perf_counter() - started < 0.2
+
+    assert backend.gif(job).read_bytes()[:4] == b"GIF8"
+    assert backend.gif(job) == result.video.with_suffix(".gif")
+
+
+def test_the_same_seed_makes_the_same_video(backend):
+    first, second, other = (follow(backend, backend.submit(one))[-1] for one in (task(), task(), task().with_seed(8)))
+    assert first.video != second.video
+    assert np.array_equal(video.read(first.video), video.read(second.video))
+    assert not np.array_equal(video.read(first.video), video.read(other.video))
+
+
+def test_stop_ends_a_running_job_within_one_step(backend):
+    job = backend.submit(task(steps=100))
+    wait_for(backend, job, "Denoising")
+    (done,) = steps(backend._jobs.get(job).events, "Denoising")
+    backend.cancel(job)
+    *events, end = follow(backend, job)
+    assert end == Failed("Stopped.", stopped=True)
+    assert steps(events, "Denoising")[-1] <= done + 2  # one may end between the look and Stop, and one after Stop
+    assert leases(backend) == 0
+    backend.cancel(job)  # does nothing any more
+    assert follow(backend, job)[-1] is end
+    with pytest.raises(ValueError, match="no video"):
+        backend.gif(job)
+    assert isinstance(follow(backend, backend.submit(task(steps=1)))[-1], Result)
+
+
+def test_the_time_left_is_told(backend):
+    job = backend.submit(task(steps=6))
+    told = [one.seconds_left for one in follow(backend, job) if isinstance(one, Progress) and one.stage == "Denoising"]
+    assert any(told) and all(seconds is None or seconds > 0 for seconds in told)
+    again = follow(backend, backend.submit(task(steps=6)))
+    first = next(one for one in again if isinstance(one, Progress) and one.stage == "Denoising")
+    assert first.seconds_left > 0  # known from the job before
+
+
+def test_tokens(backend):
+    count, cut = backend.tokens("miniature-modelscope", "a robot")
+    assert 4 <= count <= 12 and cut == ""
+    count, cut = backend.tokens("miniature-modelscope", "robot " * 100 + "beach")
+    assert count > 77 and cut.endswith("robot beach") and len(cut) < 600
+    assert backend.tokens("modelscope-1.7b", "a robot") is None
+    with pytest.raises(ValueError, match="no model called"):
+        backend.tokens("nope", "a robot")
+
+
+def test_damaged_weights_are_told_and_harm_nobody(tmp_path):
+    source = Path(MINIATURE.source.location)
+    damaged = tmp_path / "damaged"
+    shutil.copytree(source, damaged)
+    for part in ("vae", "text_encoder", "tokenizer"):
+        shutil.copytree(part_folder(source, part), damaged / part)
+    weights = next((damaged / "text_encoder").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    bad = replace(MINIATURE, name="damaged", source=Source(str(damaged)))
+    gone = replace(MINIATURE, name="gone", source=Source(str(tmp_path / "nowhere")))
+    catalog = {card.name: card for card in (MINIATURE, bad, gone)}
+    backend = LocalBackend(Settings(data=tmp_path / "data", cache=tmp_path / "cache", device="cpu"), catalog)
+    jobs = [backend.submit(task(card=card, steps=1)) for card in (bad, gone, MINIATURE)]
+    first, second, third = (follow(backend, job)[-1] for job in jobs)
+    backend.close()
+    assert isinstance(first, Failed) and "damaged or incomplete" in first.message
+    assert isinstance(second, Failed) and "no folder" in second.message
+    assert isinstance(third, Result)
+    assert [path.suffix for path in (tmp_path / "data").iterdir()] == [".mp4"]
+
+
+# On a system that does what the prompt says
+
+
+class Scripted(ModuleType):
+    """A system without a model. A prompt "stay" lasts until it is stopped or `go` is set."""
+
+    def __init__(self):
+        super().__init__("pipelines.scripted")
+        self.go = threading.Event()
+        self.began: list[str] = []
+        self.threads: set[int] = set()
+
+    def generate(self, task, models):
+        self.began.append(task.prompt)
+        self.threads.add(threading.get_ident())
+        yield Progress("Denoising", 0, 2)
+        if task.prompt.startswith("stay"):
+            while not self.go.wait(0.01):
+                yield Progress("Denoising", 0, 2)
+        elif task.prompt == "break":
+            raise RuntimeError("secret /home/person/file")
+        elif task.prompt == "never fits" or (task.prompt == "fits frugally" and not models.frugal):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        elif task.prompt == "black":
+            return PICTURES * 0, {}
+        elif task.prompt == "exit":
+            raise SystemExit(1)
+        yield Preview(b"picture")
+        yield Progress("Denoising", 2, 2)
+        return PICTURES, {"frugal": models.frugal}
+
+
+SCRIPTED = replace(MINIATURE, name="scripted", system="scripted")
+
+
+@pytest.fixture
+def scripted(tmp_path, monkeypatch):
+    """A backend that runs `scripted.system`."""
+    system = Scripted()
+    monkeypatch.setitem(sys.modules, "pipelines.scripted", system)
+    settings = Settings(data=tmp_path / "data", cache=tmp_path / "cache", device="cpu", queue=3)
+    backend = LocalBackend(settings, {"scripted": SCRIPTED})
+    backend.system = system
+    yield backend
+    system.go.set()
+    backend.close()
+
+
+def say(backend, prompt):
+    return backend.submit(task(prompt, SCRIPTED))
+
+
+def test_jobs_run_one_after_another(scripted):
+    jobs = [say(scripted, prompt) for prompt in ("stay", "second", "third")]
+    wait_for(scripted, jobs[0], "Denoising")
+    assert [scripted._jobs.get(job).progress for job in jobs[1:]] == [
+        Progress("Waiting", 1, 2),
+        Progress("Waiting", 2, 2),
+    ]
+    assert scripted.system.began == ["stay"]
+    scripted.system.go.set()
+    ends = [follow(scripted, job)[-1] for job in jobs]
+    assert all(isinstance(end, Result) for end in ends) and len({end.video for end in ends}) == 3
+    assert scripted.system.began == ["stay", "second", "third"] and len(scripted.system.threads) == 1
+
+
+def test_a_waiting_job_moves_up_and_can_be_stopped(scripted):
+    running, second, third = (say(scripted, prompt) for prompt in ("stay", "second", "third"))
+    wait_for(scripted, running, "Denoising")
+    scripted.cancel(second)
+    assert follow(scripted, second)[-1] == Failed("Stopped.", stopped=True)
+    assert scripted._jobs.get(third).progress == Progress("Waiting", 1, 1)
+    scripted.cancel(running)
+    assert follow(scripted, running)[-1] == Failed("Stopped.", stopped=True)
+    assert isinstance(follow(scripted, third)[-1], Result)
+    assert scripted.system.began == ["stay", "third"]
+
+
+def test_the_queue_has_an_end(scripted):
+    running = say(scripted, "stay")
+    wait_for(scripted, running, "Denoising")
+    waiting = [say(scripted, f"waiting {number}") for number in range(3)]
+    with pytest.raises(ValueError, match="3 videos are waiting already"):
+        say(scripted, "one too many")
+    scripted.cancel(waiting[0])
+    say(scripted, "fits again")
+
+
+def test_unknown_jobs(scripted):
+    for ask in (scripted.events, scripted.cancel, scripted.gif):
+        with pytest.raises(ValueError, match="no such job"):
+            ask("0123456789abcdef")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"frames": 1000}, {"frames": "8"}, {"seed": -1}, {"prompt": ""}, {"guidance": float("nan")}, {"model": "x"}],
+)
+def test_tasks_are_validated_again(scripted, change):
+    with pytest.raises(ValueError):
+        scripted.submit(replace(task("video", SCRIPTED), **change))
+
+
+def test_a_pause_is_told_as_none(scripted):
+    job = say(scripted, "stay")
+    waiting = say(scripted, "second")
+    events = scripted.events(waiting)
+    assert isinstance(next(events), Progress)
+    started = time.perf_counter()
+    while (event := next(events)) is not None:
+        assert event.stage == "Waiting"
+    assert 0.2 < time.perf_counter() - started < 2
+    scripted.cancel(job)
+
+
+def test_listeners_come_late_and_in_numbers(scripted):
+    job = say(scripted, "stay")
+    wait_for(scripted, job, "Denoising")
+    heard = [[], []]
+    threads = [threading.Thread(target=lambda into=into: into.extend(follow(scripted, job))) for into in heard]
+    for thread in threads:
+        thread.start()
+    next(scripted.events(job))  # one that leaves at once changes nothing
+    scripted.system.go.set()
+    for thread in threads:
+        thread.join()
+    assert heard[0][-1] is heard[1][-1] and isinstance(heard[0][-1], Result)
+    assert [type(event) for event in follow(scripted, job)] == [Progress, Result]
+
+
+def test_a_failure_is_told_and_the_next_job_runs(scripted, caplog):
+    broken, after = say(scripted, "break"), say(scripted, "video")
+    end = follow(scripted, broken)[-1]
+    assert isinstance(end, Failed) and not end.stopped and "secret" not in end.message
+    number = end.message.rstrip(".").split()[-1]
+    assert number in caplog.text and "secret /home/person/file" in caplog.text
+    assert isinstance(follow(scripted, after)[-1], Result)
+
+
+@pytest.mark.parametrize("prompt, message", [("black", "black"), ("exit", "log number"), ("never fits", "too small")])
+def test_every_failure_has_its_message(scripted, prompt, message):
+    end = follow(scripted, say(scripted, prompt))[-1]
+    assert isinstance(end, Failed) and message in end.message
+    assert isinstance(follow(scripted, say(scripted, "video"))[-1], Result)
+    assert all(path.suffix == ".mp4" for path in scripted._settings.data.iterdir())
+
+
+def test_out_of_memory_is_tried_again_frugally(scripted):
+    assert follow(scripted, say(scripted, "fits frugally"))[-1].facts["frugal"] is True
+    assert follow(scripted, say(scripted, "video"))[-1].facts["frugal"] is False
+
+
+def test_close_stops_everything(scripted):
+    running, waiting = say(scripted, "stay"), say(scripted, "second")
+    wait_for(scripted, running, "Denoising")
+    scripted.close()
+    assert not scripted._worker.is_alive()
+    for job in (running, waiting):
+        assert follow(scripted, job)[-1].stopped
+    with pytest.raises(ValueError, match="shutting down"):
+        say(scripted, "too late")
+
+
+def test_nothing_heavy_before_the_first_job():
+    script = (
+        "import sys\n"
+        "from pipelines.backend import LocalBackend\n"
+        "from pipelines.settings import Settings\n"
+        "backend = LocalBackend(Settings(hub=False))\n"
+        "assert backend.availability('miniature-modelscope') is None\n"
+        "assert backend.tokens('miniature-modelscope', 'a robot')[0] > 2\n"
+        "backend.close()\n"
+        "print([name for name in ('torch', 'diffusers', 'transformers', 'gradio') if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_pace():
+    """What is left is this stage at its own pace, and the stages to come as they were in the job before."""
+    first = Pace({})
+    assert first.estimate(Progress("Denoising", 0, 4)).seconds_left is None
+    time.sleep(0.1)
+    assert first.estimate(Progress("Denoising", 1, 4)).seconds_left == pytest.approx(0.3, rel=0.3)
+    second = Pace({"Denoising": 10.0, "Decoding": 5.0})
+    assert second.estimate(Progress(LOADING, 0, 4)).seconds_left is None
+    assert second.estimate(Progress("Denoising", 0, 4)).seconds_left == 15.0
+    time.sleep(0.1)
+    assert second.estimate(Progress("Denoising", 1, 4)).seconds_left == pytest.approx(5.3, rel=0.1)
+    assert second.estimate(Progress("Decoding", 0, 8)).seconds_left == 5.0
+    time.sleep(0.1)
+    assert second.estimate(Progress("Decoding", 4, 8)).seconds_left == pytest.approx(0.1, rel=0.4)
