@@ -161,7 +161,9 @@ class ModelManager:
         with _BUILDING:
             module = component.load(self.on_progress or (lambda done, total: None))
             if isinstance(module, nn.Module):
-                module.to(self.dtype).eval().requires_grad_(False)
+                # Not .to(self.dtype), of which diffusers warns whoever calls it.
+                module = module.half() if self.dtype == torch.float16 else module.float()
+                module.eval().requires_grad_(False)
         resident = Resident([], component.key, _bytes(module), CPU, time.perf_counter() - started, module=module)
         self._residents[component.key] = resident
         return resident
@@ -203,8 +205,7 @@ class ModelManager:
 
     def _forget(self, resident: Resident) -> None:
         self._residents.pop(resident.key, None)
-        resident.module = None
-        gc.collect()
+        resident.module = None  # the last reference: a module is freed without the garbage collector
 
     def _unload(self, before: float) -> None:
         with self._lock:

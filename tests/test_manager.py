@@ -28,11 +28,9 @@ class Travelling(nn.Module):
         self.weight = nn.Parameter(torch.randn(250))
         self.place = torch.device("cpu")
 
-    def to(self, target):
-        if isinstance(target, torch.device):
-            self.place = target
-            return self
-        return super().to(target)
+    def to(self, device):
+        self.place = device
+        return self
 
 
 @dataclass
@@ -170,10 +168,8 @@ def test_weights_get_the_devices_precision():
 
 def test_a_failed_move_forgets_the_component():
     class Stubborn(Travelling):
-        def to(self, target):
-            if isinstance(target, torch.device):
-                raise RuntimeError("the cable is loose")
-            return super().to(target)
+        def to(self, device):
+            raise RuntimeError("the cable is loose")
 
     models = make(shelf=Shelf(Stubborn))
     with pytest.raises(RuntimeError, match="cable"):
@@ -239,17 +235,29 @@ def test_stats():
     assert a.load_seconds >= 0 and a.module is None
 
 
+def test_what_is_forgotten_is_freed():
+    models = make()
+    with models.lease("m/a") as module:
+        weight = weakref.ref(module.weight)
+    del module
+    models.unload_all()
+    assert weight() is None
+
+
 def test_unloading():
-    models = make(idle_minutes=0.1 / 60)
-    use(models, "a")
+    models = make(idle_minutes=30)
+    use(models, "a", "b")
     models.unload_idle()
-    assert "a" in places(models)
-    with models.lease("m/b"):
-        time.sleep(0.11)
+    assert places(models) == {"a": "meta", "b": "meta"}
+    with models.lease("m/a"):
+        for resident in models._residents.values():
+            resident.last_use -= 31 * 60
         models.unload_idle()
-        assert places(models) == {"b": "meta"}
+        assert places(models) == {"a": "meta"}
         models.unload_all()
-        assert places(models) == {"b": "meta"}
+        assert places(models) == {"a": "meta"}
+    models.unload_idle()  # it was used just now
+    assert places(models) == {"a": "meta"}
     models.unload_all()
     assert models.stats() == []
 
