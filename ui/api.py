@@ -1,6 +1,5 @@
 """The same actions for programs: named endpoints with typed arguments, for gradio_client and for agents."""
 
-from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -29,7 +28,7 @@ def endpoints(backend: Backend, settings: Settings) -> None:
         guidance: float | None = None,
         scheduler: Literal[tuple(SCHEDULERS)] | None = None,
         seed: int | None = None,
-    ) -> Iterator[tuple[FileDataDict | None, dict[str, Any]]]:
+    ) -> tuple[FileDataDict | None, dict[str, Any]]:  # gradio reads here what every turn of the generator yields
         """Makes a video of a prompt. Until it is done, what comes is (None, how far it is and the job's id).
 
         Parameters:

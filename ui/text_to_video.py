@@ -1,7 +1,8 @@
 """The text-to-video tab: its controls, what they do to each other, and one click followed through."""
 
+import json
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import gradio as gr
@@ -16,29 +17,29 @@ from ui import forms, pieces, stream
 PICTURES = Path(__file__).resolve().parent.parent / "assets" / "examples"
 FIRST_PROMPT = "A robot in blue waving on the beach"
 
-# (name of the pictures, what to expect, task): each sets every control.
-EXAMPLES = tuple(
-    (name, expect, TextToVideo.for_model(find("miniature-modelscope"), prompt, seed, **settings))
-    for name, expect, prompt, seed, settings in (
-        ("robot", "2 seconds, the usual settings", FIRST_PROMPT, 7, {}),
-        ("bear", "Fewer steps: ready sooner", "A bear wearing green dances in the snow", 21, {"steps": 15}),
-        ("astronaut", "3 seconds", "An astronaut in orange jumping on the moon", 5, {"frames": 24}),
-        (
-            "person",
-            "DDIM, the plainest sampler",
-            "A person in red bows in the forest",
-            12,
-            {"scheduler": "ddim", "steps": 50},
-        ),
-        ("android", "Stronger guidance", "A robot in yellow kicks a leg up in the desert", 3, {"guidance": 9.0}),
-        (
-            "dancer",
-            "1.3 seconds, quick",
-            "A dancer in purple walking in the city",
-            40,
-            {"fps": 12, "scheduler": "unipc"},
-        ),
-    )
+
+@dataclass(frozen=True)
+class Example:
+    """A task to begin with, so that one click sets every control."""
+
+    pictures: str  # assets/examples/{pictures}.webp, moving, and .png, still; it does without where there are none
+    expect: str
+    task: TextToVideo
+
+
+def _example(pictures: str, expect: str, prompt: str, seed: int, **settings: object) -> Example:
+    return Example(pictures, expect, TextToVideo.for_model(find("miniature-modelscope"), prompt, seed, **settings))
+
+
+EXAMPLES = (
+    _example("robot", "2 seconds, the usual settings", FIRST_PROMPT, 7),
+    _example("bear", "Fewer steps: ready sooner", "A bear wearing green dances in the snow", 21, steps=15),
+    _example("astronaut", "3 seconds", "An astronaut in orange jumping on the moon", 5, frames=24),
+    _example("person", "DDIM, the plainest sampler", "A person in red bows in the forest", 12, scheduler="ddim"),
+    _example("android", "Stronger guidance", "A robot in yellow kicks a leg up in the desert", 3, guidance=9.0),
+    _example(
+        "dancer", "UniPC, and played faster", "A dancer in purple walking in the city", 40, fps=12, scheduler="unipc"
+    ),
 )
 
 _EXAMPLE_CLICKS = """
@@ -107,13 +108,12 @@ def tab(backend: Backend, settings: Settings) -> None:
                 filterable=False,
                 elem_id="model",
             )
-            about = gr.HTML(lambda: _about(backend, first), elem_id="about")
+            about = gr.HTML(_about(backend, first), elem_id="about")
             with gr.Accordion("Fine settings", open=False, elem_id="fine"):
                 controls = _controls(first)
 
-    if EXAMPLES:
-        gr.HTML("<h2>Or begin with one of these</h2>", elem_id="examples-title")
-        examples = gr.HTML(pieces.examples(_thumbnails()), elem_id="examples", js_on_load=_EXAMPLE_CLICKS)
+    gr.HTML("<h2>Or begin with one of these</h2>", elem_id="examples-title")
+    examples = gr.HTML(pieces.examples(_thumbnails()), elem_id="examples", js_on_load=_EXAMPLE_CLICKS)
     seed, randomise, dice = controls.pop("seed"), controls.pop("randomise"), controls.pop("dice")
     form = [prompt, model, *(controls[name] for name in forms.SETTINGS), seed, randomise]
 
@@ -121,25 +121,24 @@ def tab(backend: Backend, settings: Settings) -> None:
 
     def choose_model(name: str) -> dict:
         card = find(name)
-        return {about: _about(backend, card), **_fill(controls, card, asdict(card.defaults))}
+        return _fill(controls, card, asdict(card.defaults))
 
     def choose_example(event: gr.EventData) -> dict:
-        task = EXAMPLES[event.example][2]
-        card = find(task.model)
-        return {
-            **{prompt: task.prompt, model: task.model, seed: task.seed, randomise: False},
-            **{about: _about(backend, card), **_fill(controls, card, asdict(task))},
-        }
+        task = EXAMPLES[event.example].task
+        chosen = {prompt: task.prompt, model: task.model, seed: task.seed, randomise: False}
+        return chosen | _fill(controls, find(task.model), asdict(task))
 
     def hint(text: str, name: str) -> str:
         return pieces.prompt_hints(text, find(name), backend.tokens(name, text))
 
     quiet = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
-    model.input(choose_model, model, [about, *controls.values()], **quiet)
-    examples.click(choose_example, None, [prompt, model, about, seed, randomise, *controls.values()], **quiet).then(
+    model.input(choose_model, model, [*controls.values()], **quiet)
+    examples.click(choose_example, None, [prompt, model, seed, randomise, *controls.values()], **quiet).then(
         None, js=_TO_PROMPT
     )
-    gr.on(None, hint, [prompt, model], hints, trigger_mode="always_last", **quiet)  # at the start and at every change
+    # Without a trigger of its own, an event runs when the page opens and whenever one of its inputs changes.
+    gr.on(None, lambda name: _about(backend, find(name)), model, about, **quiet)
+    gr.on(None, hint, [prompt, model], hints, trigger_mode="always_last", **quiet)
     frames, fps = controls["frames"], controls["fps"]
     gr.on(None, None, [frames, fps], frames, js=_FRAMES_LABEL, **quiet)
     dice.click(lambda: (forms.new_seed(), False), None, [seed, randomise], **quiet)
@@ -180,7 +179,7 @@ def tab(backend: Backend, settings: Settings) -> None:
                         result: gr.Column(visible=True),
                         caption: pieces.caption(task),
                         mp4: gr.DownloadButton(value=str(path)),
-                        facts: made,
+                        facts: _rounded(made),
                         **idle(),
                     }
                 case stream.Moment(end=Failed(message=text, stopped=stopped)):
@@ -296,6 +295,11 @@ def _fill(controls: dict[str, gr.components.Component], card: ModelCard, values:
     return updates | {controls[name]: values[name] for name in ("negative_prompt", "scheduler")}
 
 
+def _rounded(facts: dict) -> dict:
+    """The facts as a person wants to read them: seconds and the like to three digits after the point."""
+    return json.loads(json.dumps(facts), parse_float=lambda number: round(float(number), 3))
+
+
 def _about(backend: Backend, card: ModelCard) -> str:
     return pieces.model_card(card, backend.availability(card.name))
 
@@ -305,6 +309,11 @@ def _thumbnails() -> list[pieces.Thumbnail]:
         return PICTURES / name if (PICTURES / name).exists() else None
 
     return [
-        pieces.Thumbnail(task.prompt, expect, picture(f"{name}.png"), picture(f"{name}.webp"))
-        for name, expect, task in EXAMPLES
+        pieces.Thumbnail(
+            example.task.prompt,
+            example.expect,
+            still=picture(f"{example.pictures}.png"),
+            moving=picture(f"{example.pictures}.webp"),
+        )
+        for example in EXAMPLES
     ]

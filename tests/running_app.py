@@ -1,0 +1,65 @@
+"""The app as a person starts it: `python app.py` in a process of its own, on the built-in miniature."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class RunningApp:
+    url: str
+    data: Path  # where it leaves its videos
+    seconds: float  # from the start of the process to the first page
+
+
+def environment(**variables: str) -> dict[str, str]:
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("MARIONETTE_", "GRADIO_"))}
+    return ours | variables
+
+
+@contextmanager
+def running_app(folder: Path, patience: float = 60) -> Iterator[RunningApp]:
+    """Starts the app with its videos in `folder`, waits for the page, and ends it afterwards."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    data = folder / "videos"
+    variables = environment(
+        MARIONETTE_DATA=str(data),
+        MARIONETTE_HUB="0",
+        GRADIO_SERVER_NAME="127.0.0.1",
+        GRADIO_SERVER_PORT=str(port),
+        GRADIO_TEMP_DIR=str(folder / "gradio"),
+    )
+    url = f"http://127.0.0.1:{port}"
+    start = time.monotonic()
+    with open(folder / "app.log", "wb") as log:
+        process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=variables, stdout=log, stderr=log)
+    try:
+        while not _answers(url):
+            said = (folder / "app.log").read_text(errors="replace")
+            assert process.poll() is None, f"the app ended before its page was there:\n{said}"
+            assert time.monotonic() - start < patience, f"no page after {patience} s:\n{said}"
+            time.sleep(0.1)
+        yield RunningApp(url, data, time.monotonic() - start)
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urlopen(url, timeout=5) as page:
+            return page.status == 200
+    except (URLError, ConnectionError):
+        return False

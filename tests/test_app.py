@@ -1,0 +1,138 @@
+"""The app as programs meet it: its start, and its endpoints through gradio_client from another process."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+from running_app import ROOT, environment, running_app
+
+from pipelines import video
+
+QUICK = {"steps": 2, "frames": 8}
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory):
+    with running_app(tmp_path_factory.mktemp("app")) as running:
+        yield running
+
+
+@pytest.fixture
+def client(app, tmp_path):
+    return Client(app.url, verbose=False, download_files=tmp_path)
+
+
+def test_the_page_is_up_soon(app):
+    assert app.seconds < 30  # 3 to 6 on two idle cores; a busy machine is no fault of ours
+
+
+def test_no_torch_is_imported_before_the_first_job():
+    heavy = "{'torch', 'diffusers', 'transformers', 'cv2'}"
+    check = f"import sys, app; print(sorted({heavy} & sys.modules.keys())); app.backend.close()"
+    ran = subprocess.run([sys.executable, "-c", check], cwd=ROOT, env=environment(), capture_output=True, text=True)
+    assert ran.stdout.strip() == "[]", ran.stderr
+
+
+@pytest.mark.parametrize(("name", "value"), [("MARIONETTE_QUEUE", "many"), ("MARIONETTE_MODEL", "gpt")])
+def test_settings_that_can_not_be_end_it_with_one_clear_line(name, value):
+    ran = subprocess.run(
+        [sys.executable, "app.py"],
+        cwd=ROOT,
+        env=environment(**{name: value}),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ran.returncode != 0 and "Traceback" not in ran.stderr
+    (line,) = ran.stderr.strip().splitlines()
+    assert line.startswith("Marionette can't start") and value in line
+
+
+def test_a_prompt_becomes_a_file_and_its_facts(client):
+    path, facts = client.predict(
+        "a robot in blue waving on the beach", seed=7, fps=10, api_name="/text_to_video", **QUICK
+    )
+    assert read(path).shape == (8, 128, 128, 3)
+    assert facts["task"] == facts["task"] | {"seed": 7, "fps": 10, "frames": 8, "steps": 2, "scheduler": "dpm++"}
+    assert facts["seconds"] > 0 and facts["job"]
+
+
+def test_a_seed_that_is_drawn_is_told_and_makes_the_same_video_again(client):
+    call = {"prompt": "a bear dances in the snow", "api_name": "/text_to_video", **QUICK}
+    first, facts = client.predict(**call)
+    again, _ = client.predict(**call, seed=facts["task"]["seed"])
+    other, _ = client.predict(**call, seed=facts["task"]["seed"] ^ 1)
+    assert (read(first) == read(again)).all()
+    assert (read(first) != read(other)).any()
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"prompt": ""}, "The prompt is empty"),
+        ({"prompt": "x" * 10_000}, "10000 characters"),
+        ({"prompt": "a\x07robot"}, "control characters"),
+        ({"seed": "NaN"}, "seed must be a number"),
+        ({"guidance": "Infinity"}, "guidance must be a number"),
+        ({"steps": "twenty"}, "number of steps must be a number"),
+        ({"frames": 1000}, "number of frames must be from 8 to 24"),
+        ({"width": 100}, "width must be from 128 to 128"),
+        ({"model": "gpt"}, "no model called 'gpt'"),
+        ({"scheduler": "euler"}, "no scheduler called 'euler'"),
+        ({"model": "modelscope-1.7b"}, "not on this machine"),
+    ],
+)
+def test_what_can_not_be_made_is_answered_with_a_sentence(client, app, values, says):
+    before = set(app.data.glob("*"))
+    with pytest.raises(AppError, match=says):
+        client.predict(**{"prompt": "a robot", "seed": 1} | values, api_name="/text_to_video")
+    assert set(app.data.glob("*")) == before
+
+
+def test_stop_ends_a_job_and_the_next_one_runs(client):
+    job = client.submit("a robot dances in the city", steps=100, api_name="/text_to_video")
+    identifier = first_news(job)["job"]
+    client.predict(identifier, api_name="/stop")
+    with pytest.raises(AppError, match="Stopped"):
+        job.result(timeout=30)
+    client.predict("a robot dances in the city", api_name="/text_to_video", **QUICK)
+
+
+def test_stopping_what_is_not_there_says_so(client):
+    with pytest.raises(AppError, match="no such job"):
+        client.predict("0123", api_name="/stop")
+
+
+def test_a_listener_that_leaves_does_not_stop_the_job(client, app):
+    before = set(app.data.glob("*.mp4"))
+    job = client.submit("an astronaut jumping on the moon", steps=4, frames=8, api_name="/text_to_video")
+    first_news(job)
+    job.cancel()
+    deadline = time.monotonic() + 60
+    while set(app.data.glob("*.mp4")) == before:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_only_what_is_meant_for_programs_is_published_and_documented(client):
+    published = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    assert set(published) == {"/text_to_video", "/stop"}
+    endpoint = published["/text_to_video"]
+    assert endpoint["description"].startswith("Makes a video of a prompt.")
+    assert "miniature-modelscope" in str(endpoint["parameters"]) and len(endpoint["returns"]) == 2
+
+
+def read(path):
+    return video.read(Path(path))
+
+
+def first_news(job):
+    deadline = time.monotonic() + 60
+    while not job.outputs():
+        assert time.monotonic() < deadline and not job.done()
+        time.sleep(0.05)
+    return job.outputs()[0][1]
