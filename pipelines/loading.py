@@ -189,10 +189,19 @@ def _read(file: Path) -> Iterator[tuple[str, Any]]:
         raise ValueError(f"{file} is damaged or incomplete. {AGAIN}") from error
 
 
+class _Inert(dict):
+    """What stands for an object of PyTorch Lightning's, which whole training checkpoints hold beside their tensors."""
+
+
 def _read_pickle(file: Path) -> dict[str, Any]:
     import torch
+    from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-    return torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+    is_archive = zipfile.is_zipfile(file)  # since torch 1.6; older ones can be read, but not bit by bit
+    named = get_unsafe_globals_in_checkpoint(file) if is_archive else []
+    inert = [(_Inert, name) for name in named if name.startswith("pytorch_lightning.")]
+    with safe_globals(inert):
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=is_archive)
 
 
 def _build_autoencoder(config: dict[str, Any]) -> Any:

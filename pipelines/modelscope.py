@@ -20,12 +20,12 @@ from pipelines.events import Preview, Progress
 from pipelines.networks.unet3d import TextToVideoUNet
 from pipelines.preview import Previewer, to_uint8
 from pipelines.tasks import TextToVideo
+from pipelines.tokens import MAX_TOKENS
 
 if TYPE_CHECKING:
     from pipelines.manager import ModelManager
 
 READING, DENOISING, DECODING = "Reading the prompt", "Denoising", "Decoding"
-MAX_TOKENS = 77  # of CLIP, its two marks included
 
 
 @torch.no_grad()
@@ -52,7 +52,7 @@ def generate(
     yield Progress(READING, 1, 1)
 
     height, width = task.height // factor, task.width // factor
-    with models.lease(f"{task.model}/unet", working_bytes=unet_bytes(task, height * width)) as unet:
+    with models.lease(f"{task.model}/unet", working_bytes=unet_bytes(task, height * width, models.dtype)) as unet:
         noise = draw_noise((1, unet.config.in_channels, task.frames, height, width), task.seed).to(unet.device)
         began = time.perf_counter()
         slices = 8 if models.frugal else 1
@@ -87,16 +87,6 @@ def encode(texts: list[str], tokenizer: CLIPTokenizer, encoder: CLIPTextModel) -
     length = min(MAX_TOKENS, encoder.config.max_position_embeddings)
     tokens = tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt").input_ids
     return encoder(tokens.to(encoder.device)).last_hidden_state
-
-
-def token_report(prompt: str, tokenizer: CLIPTokenizer) -> tuple[int, str]:
-    """How many tokens `prompt` is, CLIP's two marks included, and the end that the model won't read ("" for none)."""
-    encoded = tokenizer(prompt, return_offsets_mapping=True, verbose=False)
-    count = len(encoded.input_ids)
-    if count <= MAX_TOKENS:
-        return count, ""
-    first_cut, _ = encoded.offset_mapping[MAX_TOKENS - 1]  # where the closing mark takes a token's place
-    return count, prompt[first_cut:]
 
 
 def sample(
@@ -139,11 +129,12 @@ def decode(vae: AutoencoderKL, latents: Tensor) -> Iterator[np.ndarray]:
         yield to_uint8(picture.permute(1, 2, 0)).cpu().numpy()
 
 
-def unet_bytes(task: TextToVideo, pixels: int) -> int:
-    """About what the network works with beside its weights, for latent frames of so many `pixels`."""
-    return (2 if task.guidance > 1 else 1) * task.frames * pixels * 320 * 30 * 4
+def unet_bytes(task: TextToVideo, pixels: int, dtype: torch.dtype) -> int:
+    """About what the full-size network works with beside its weights, for frames of so many latent `pixels`."""
+    branches = 2 if task.guidance > 1 else 1
+    return branches * task.frames * pixels * 30 * 320 * dtype.itemsize  # 30 tensors of the first level's 320 channels
 
 
 def vae_bytes(task: TextToVideo) -> int:
-    """About what decoding one frame takes beside the VAE's weights."""
-    return task.width * task.height * 512 * 4 * 4
+    """About what decoding one frame takes beside the VAE's weights: a few tensors of 256 channels, in fp32 at worst."""
+    return task.width * task.height * 256 * 4 * 4

@@ -135,8 +135,9 @@ def _download(source: Source, on_progress: OnProgress | None, parts: Sequence[st
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        names = HfApi().list_repo_files(source.location, revision=source.revision)
-        wanted = _files_to_download(names, source.variant, parts)
+        # Unlike a listing of the files, this does not try again for half a minute where there is no network.
+        info = HfApi().model_info(source.location, revision=source.revision, timeout=10)
+        wanted = _files_to_download([file.rfilename for file in info.siblings], source.variant, parts)
         bar = _progress_bar(on_progress) if on_progress else None
         return Path(snapshot_download(source.location, revision=source.revision, allow_patterns=wanted, tqdm_class=bar))
     except HfHubHTTPError as error:
@@ -152,8 +153,9 @@ def _download(source: Source, on_progress: OnProgress | None, parts: Sequence[st
 
 def _is_connection_error(error: BaseException) -> bool:
     """Whether `error` tells of a network that is not there; which library says so has changed with every Hub client."""
-    library = type(error).__module__.split(".")[0]
-    return isinstance(error, OSError) or library.startswith("httpx") or library in ("httpcore", "requests", "urllib3")
+    if isinstance(error, ConnectionError | TimeoutError | FileNotFoundError):  # the last: not in the cache either
+        return True
+    return type(error).__module__.split(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3")
 
 
 def _files_to_download(names: Collection[str], variant: str | None, parts: Sequence[str]) -> list[str]:
