@@ -123,6 +123,10 @@ class Recorder(TextToVideoUNet):
     def keep(self, module, inputs, output) -> None:
         self.seen[self.names[module]] = output
 
+    def temporal_convolution(self, module, hidden: Tensor, frames: int) -> Tensor:
+        self.seen[self.names[module]] = output = super().temporal_convolution(module, hidden, frames)
+        return output
+
     def spatial_transformer(self, module, hidden: Tensor, frames: int) -> Tensor:
         self.seen[self.names[module]] = output = super().spatial_transformer(module, hidden, frames)
         return output

@@ -95,14 +95,23 @@ def test_what_both_branches_have_in_common_is_computed_once():
     unet = tiny.unet()
     latents, texts = inputs(frames=3)
     first, block = unet.down_blocks[0], unet.down_blocks[0].attentions[0].transformer_blocks[0]
-    shared = [unet.conv_in, unet.transformer_in.proj_in, first.resnets[0], first.temp_convs[0], block.attn1.to_q]
+    temporal = [unet.transformer_in.proj_in, first.temp_convs[0].conv1[0]]
+    shared = [unet.conv_in, first.resnets[0], block.attn1.to_q, *temporal]
     separate = [block.ff, unet.mid_block.resnets[0], unet.conv_out]
     rows = count_calls(shared + separate)
     ours = TextToVideoUNet(unet, texts)(latents, 500)
     pixels = latents.shape[3] * latents.shape[4]
-    assert [rows[module] for module in shared] == [[3], [pixels], [3], [3], [3]]  # images; pixels in transformer_in
+    assert [rows[module] for module in shared] == [[3], [3], [3], [pixels], [1]]  # images; pixels; videos
     assert [rows[module] for module in separate] == [[6], [6], [6]]
     assert tiny.relative_error(ours, plain(unet, latents, 500, texts)) < EXACT
+
+
+def test_temporal_convolutions_in_two_dimensions_give_what_they_give_in_three():
+    unet = tiny.unet()
+    hidden = torch.randn((6, 16, 5, 7), generator=torch.Generator().manual_seed(0))
+    layer = unet.down_blocks[0].temp_convs[0]
+    ours = TextToVideoUNet(unet, inputs()[1]).temporal_convolution(layer, hidden, frames=3)
+    assert tiny.relative_error(ours, layer(hidden, num_frames=3)) < EXACT
 
 
 def test_fused_attention_gives_what_attention_written_out_gives():
