@@ -94,11 +94,12 @@ def _text_to_video(chosen: argparse.Namespace, settings: Settings) -> int:
 def _models(chosen: argparse.Namespace, settings: Settings) -> int:
     from pipelines.sources import availability
 
-    for card in CATALOG.values():
-        print(f"{card.name}: {card.title}")
-        print(f"    {card.summary}")
-        print(f"    Needs: {card.needs}")
-        print(f"    Here: {availability(card, settings) or 'yes'}")
+    descriptions = (
+        f"{card.name}: {card.title}\n    {card.summary}\n    Needs: {card.needs}\n"
+        f"    Here: {availability(card, settings) or 'yes'}"
+        for card in CATALOG.values()
+    )
+    print("\n\n".join(descriptions))
     return 0
 
 
