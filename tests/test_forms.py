@@ -73,7 +73,7 @@ def test_a_new_seed_each_time_does_not_depend_on_what_the_box_holds():
         ("frames", True, "must be a number"),
         ("width", 100, "width must be from 128 to 768"),
         ("width", 250, "multiple of 8"),
-        ("height", math.inf, "height must be a number"),
+        ("height", math.inf, "height must be .* not inf"),
         ("fps", -1, "frame rate must be from"),
         ("steps", "25", "number of steps must be a number"),
         ("guidance", math.nan, "guidance must be a number"),

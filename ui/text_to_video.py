@@ -49,6 +49,7 @@ element.addEventListener('click', event => {
 });
 """
 _TO_PROMPT = "() => document.querySelector('#prompt').scrollIntoView({block: 'center'})"
+_TO_STAGE = "() => document.querySelector('#stage').scrollIntoView({block: 'nearest'})"
 _FRAMES_LABEL = """(frames, fps) => frames && fps
   ? {__type__: 'update', label: `Frames: ${frames} = ${(frames / fps).toFixed(1)} s`}
   : {__type__: 'update', label: 'Frames'}"""
@@ -203,6 +204,8 @@ def tab(backend: Backend, settings: Settings) -> None:
         api_visibility="private",
         concurrency_limit=settings.queue + 2,
     )
+
+    generate.click(None, js=_TO_STAGE, **quiet)  # on a phone it may be out of sight
 
     def end(started: str | None) -> gr.Button:
         if started:
