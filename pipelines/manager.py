@@ -209,11 +209,12 @@ class ModelManager:
 
     def _unload(self, before: float) -> None:
         with self._lock:
-            for resident in list(self._residents.values()):
-                if not resident.leases and resident.last_use < before:
-                    self._forget(resident)
-            self._components = {name: one for name, one in self._components.items() if one.key in self._residents}
-        if self.device.type == "cuda":
+            idle = [one for one in self._residents.values() if not one.leases and one.last_use < before]
+            for resident in idle:
+                self._forget(resident)
+                for name in resident.names:
+                    del self._components[name]
+        if idle and self.device.type == "cuda":
             torch.cuda.empty_cache()
 
     def _clear_device(self) -> None:
@@ -232,15 +233,13 @@ class ModelManager:
 
 
 def _device(name: torch.device | str) -> torch.device:
-    """The device called `name`. Raises ValueError where this machine has none such."""
+    """The device called `name`, ready for use. Raises ValueError where this machine has none such."""
     if name == "auto":
-        return torch.device("cuda", 0) if torch.cuda.is_available() else CPU
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
+        return torch.empty(1, device=name).device  # with its number, as tensors there have it
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"This machine has no device {str(name)!r}. Set MARIONETTE_DEVICE to auto.") from error
-    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
 
 
 def _bytes(module: Any) -> int:

@@ -207,6 +207,13 @@ def test_unknown_models():
         ModelManager({"m": CARD}, Settings(), "tpu")
 
 
+def test_the_device_is_found_and_has_its_number():
+    models = ModelManager({"m": CARD}, Settings(device="auto"), component=Shelf(lambda: nn.Linear(2, 2)))
+    with models.lease("m/unet") as unet:
+        assert unet.weight.device == models.device
+    assert models.device == torch.empty(1, device="cuda" if torch.cuda.is_available() else "cpu").device
+
+
 def test_loading_tells_its_progress_and_can_be_given_up():
     shelf = Shelf()
     models = make(shelf=shelf)
