@@ -57,10 +57,11 @@ class Referee:
 
     def judge(self, frames: np.ndarray) -> Verdict:
         """What the clip uint8 [F,H,W,3] shows. Characters and actions it can't tell get a low confidence."""
-        character, action, figure = self.read(frames)
+        character, action, presence = self.read(frames)
+        figure = presence > 0.5
         place, place_confidence = measure_place(frames, figure)
         colour, colour_confidence = measure_colour(frames, figure)
-        still = still_parts(figure)
+        still = still_parts(presence > 0.1)  # a thin hand that the network doubts is no still part
         return Verdict(
             Words(CHARACTERS[character.argmax()], colour, place, ACTIONS[action.argmax()]),
             {
@@ -74,12 +75,12 @@ class Referee:
         )
 
     def read(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Probabilities [4] of the characters and [6] of the actions, and where the dancer is, bool [F,H,W]."""
+        """Probabilities of the characters [4], the actions [6], and of each pixel to be the dancer's [F,H,W]."""
         small = np.stack([cv2.resize(frame, (SIZE, SIZE), interpolation=cv2.INTER_AREA) for frame in frames])
         character, action, figure = self.reader(as_input(torch.from_numpy(small)[None]))
         size = frames.shape[2:0:-1]
-        large = [cv2.resize(mask, size, interpolation=cv2.INTER_LINEAR) for mask in figure[0].numpy()]
-        return character[0].softmax(-1).numpy(), action[0].softmax(-1).numpy(), np.stack(large) > 0
+        presence = [cv2.resize(mask, size, interpolation=cv2.INTER_LINEAR) for mask in figure[0].sigmoid().numpy()]
+        return character[0].softmax(-1).numpy(), action[0].softmax(-1).numpy(), np.stack(presence)
 
 
 # Pixels.
