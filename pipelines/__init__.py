@@ -35,7 +35,9 @@ class _TorchvisionRepair(MetaPathFinder):
                 continue
         for name in ("nms", "qnms"):
             if not hasattr(torch.ops.torchvision, name):
-                torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+                torch.library.define(
+                    f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+                )
 
 
 if "torchvision" not in sys.modules:

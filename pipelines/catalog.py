@@ -111,7 +111,9 @@ CATALOG: Mapping[str, ModelCard] = {
             name="modelscope-1.7b",
             title="ModelScope text-to-video 1.7B",
             system="modelscope",
-            source=Source("ali-vilab/text-to-video-ms-1.7b", variant="fp16"),
+            source=Source(
+                "ali-vilab/text-to-video-ms-1.7b", revision="8227dddca75a8561bf858d604cc5dae52b954d01", variant="fp16"
+            ),
             defaults=Defaults(frames=16, width=256, height=256, fps=8, steps=25, guidance=9.0, scheduler="dpm++"),
             limits=Limits(frames=Range(1, 64), side=Range(128, 768, 8), voxels=24 * 576 * 320),
             summary="Alibaba's text-to-video diffusion model of 2023, as published.",
@@ -125,7 +127,7 @@ CATALOG: Mapping[str, ModelCard] = {
             name="zeroscope-v2-576w",
             title="Zeroscope v2 576w",
             system="modelscope",
-            source=Source("cerspense/zeroscope_v2_576w"),
+            source=Source("cerspense/zeroscope_v2_576w", revision="6963642a64dbefa93663d1ecebb4ceda2d9ecb28"),
             defaults=Defaults(frames=24, width=576, height=320, fps=8, steps=30, guidance=9.0, scheduler="dpm++"),
             limits=Limits(frames=Range(1, 64), side=Range(128, 1024, 8), voxels=36 * 576 * 320),
             summary="ModelScope's network, trained further on wide clips without watermarks.",

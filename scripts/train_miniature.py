@@ -1,10 +1,12 @@
-"""Trains the paper theatre's models: `python -m scripts.train_miniature --stages vae sd modelscope`.
+"""Trains the paper theatre's models: `python -m scripts.train_miniature --stages vae latents sd modelscope`.
 
 Each stage writes a checkpoint every few minutes to the work folder and goes on from it when started again; a finished
 stage is skipped. One process, or several: `accelerate launch -m scripts.train_miniature …`.
 """
 
 import argparse
+import json
+import pydoc_data.topics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,13 +16,30 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel, UNet3DConditionModel
 from diffusers.training_utils import EMAModel
-from torch.nn import functional
+from PIL import Image
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from tqdm import tqdm
+from transformers import CLIPTextModel, CLIPTokenizerFast
 
+from pipelines import diffusion, modelscope
+from pipelines.preview import fit_latent_rgb, to_uint8
 from scripts.miniature import data, networks
+from scripts.miniature.captions import caption
+from scripts.miniature.world import sample_words
 
-SEED = 20_26
+SEED = 2026
+EXAMPLES = (  # the first, the fourth and the seventh are combinations that training holds back
+    "a robot in blue waving on the beach",
+    "a bear wearing green jumps in the snow",
+    "an astronaut dressed in red is dancing on the moon",
+    "a person in yellow dancing in the city",
+    "a robot in white walking in the forest",
+    "a bear in purple kicks in the desert",
+    "an astronaut in orange bows on the beach",
+    "a person in yellow waves in the snow",
+)
 
 
 def train(
@@ -31,19 +50,20 @@ def train(
     steps: int,
     rate: float,
     work: Path,
-    ema_decay: float = 0.999,
+    grid: Callable[[], np.ndarray],
 ) -> None:
     """Trains `modules` for `steps` steps, linear warm-up and decay, and leaves their moving averages in them.
 
     `loss_of(modules, step, rng)` draws its own batch; every process has its own rng. The state is kept in
-    `work/name.pt`, so that a run that was killed goes on from its last checkpoint.
+    `work/name.pt`, so that a run that was killed goes on from its last checkpoint. `grid()` draws what the averaged
+    modules can do, an image uint8 [H,W,3]; it is kept as `work/grids/name-step.png` every ten minutes.
     """
     optimizer = torch.optim.AdamW(modules.parameters(), rate, betas=(0.9, 0.99), weight_decay=1e-3)
-    warm_up = min(200, steps // 10)
+    warm_up = min(200, 1 + steps // 10)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / warm_up, max((steps - step) / (steps - warm_up), 0.02))
     )
-    average = EMAModel(modules.parameters(), decay=ema_decay, use_ema_warmup=True, power=0.75)
+    average = EMAModel(modules.parameters(), decay=0.999, use_ema_warmup=True, power=0.75)
     checkpoint, start = work / f"{name}.pt", 0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True, map_location="cpu")
@@ -57,8 +77,10 @@ def train(
     optimizer = accelerator.prepare(optimizer)
     rng = np.random.default_rng((SEED, start, accelerator.process_index))
     torch.manual_seed(SEED + start + accelerator.process_index)
-    bar = tqdm(range(start, steps), name, initial=start, total=steps, mininterval=10, disable=not accelerator.is_main_process)
-    saved, losses = time.monotonic(), []
+    quiet = not accelerator.is_main_process
+    bar = tqdm(range(start, steps), name, initial=start, total=steps, mininterval=10, disable=quiet)
+    saved = drawn = time.monotonic()
+    losses = []
     for step in bar:
         with accelerator.autocast():
             loss = loss_of(wrapped, step, rng)
@@ -81,8 +103,26 @@ def train(
             torch.save(state, checkpoint.with_suffix(".tmp"))
             checkpoint.with_suffix(".tmp").rename(checkpoint)
             saved = time.monotonic()
+        if accelerator.is_main_process and time.monotonic() - drawn > 600:
+            average.store(modules.parameters())
+            average.copy_to(modules.parameters())
+            save_grid(work / "grids" / f"{name}-{step + 1}.png", grid())
+            average.restore(modules.parameters())
+            drawn = time.monotonic()
     accelerator.wait_for_everyone()
     average.copy_to(modules.parameters())
+    if accelerator.is_main_process:
+        save_grid(work / "grids" / f"{name}-{steps}.png", grid())
+
+
+def save_grid(file: Path, grid: np.ndarray) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(grid).save(file)
+
+
+def as_grid(frames: np.ndarray) -> np.ndarray:
+    """Frames uint8 [rows,columns,H,W,3] side by side: [rows*H, columns*W, 3]."""
+    return np.concatenate([np.concatenate(list(row), axis=1) for row in frames])
 
 
 class VaeTrainer(torch.nn.Module):
@@ -105,29 +145,288 @@ class VaeTrainer(torch.nn.Module):
         return plain + edges + 3e-4 * posterior.kl().mean() / posterior.mean[0].numel()
 
 
+@torch.no_grad()
+def start_as_pooling(vae: AutoencoderKL) -> None:
+    """Initial weights from which little training goes a long way.
+
+    PyTorch's own shrink the signal at every convolution, until the normalised branches drown the plain colours that
+    the rest carries. These keep its variance, and every residual branch starts at zero. The posterior starts sure of
+    itself: at unit variance its noise drowns what the decoder should learn to read.
+    """
+    for name, module in vae.named_modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.normal_(module.weight, std=(1 / module.weight[0].numel()) ** 0.5)
+            torch.nn.init.zeros_(module.bias)
+            if name.endswith("conv2"):
+                torch.nn.init.zeros_(module.weight)
+    vae.quant_conv.weight[4:] *= 0.1
+    torch.nn.init.constant_(vae.quant_conv.bias[4:], -6)
+
+
 def train_vae(accelerator: Accelerator, arguments: argparse.Namespace) -> None:
     vae = networks.autoencoder()
+    start_as_pooling(vae)
     device = accelerator.device
 
     def loss_of(trainer, step, rng):
-        images, figures = data.crops(arguments.work / "clips", arguments.batch, 64, rng)
+        # Cut-outs see four times as many dancers; whole pictures at the end set the norms' statistics right.
+        whole = step > 0.85 * arguments.vae_steps
+        count, size = (max(1, arguments.batch // 4), data.SIZE) if whole else (arguments.batch, data.SIZE // 2)
+        images, figures = data.crops(arguments.work / "clips", count, size, rng)
         return trainer(torch.from_numpy(images).to(device), torch.from_numpy(figures).to(device))
 
-    train(accelerator, "vae", VaeTrainer(vae), loss_of, arguments.vae_steps, 2e-3, arguments.work)
+    @torch.no_grad()
+    def grid() -> np.ndarray:
+        stored = np.load(arguments.work / "clips" / "frames.npy", mmap_mode="r")
+        frames = stored[:: len(stored) // 8][:8, 0]
+        images = torch.from_numpy(frames).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+        restored = vae.decode(vae.encode(images).latent_dist.mode()).sample
+        return as_grid(np.stack([frames, to_uint8(restored.permute(0, 2, 3, 1)).cpu().numpy()]))
+
+    train(accelerator, "vae", VaeTrainer(vae), loss_of, arguments.vae_steps, 2e-3, arguments.work, grid)
     if accelerator.is_main_process:
         vae.save_pretrained(arguments.work / "vae")
 
 
-STAGES = {"vae": train_vae}
+class Diffusion:
+    """What both diffusion stages share: noise, its schedule, and the loss."""
+
+    def __init__(self, device: torch.device):
+        self.schedule = DDPMScheduler(**{k: v for k, v in networks.SCHEDULER.items() if k.startswith("beta")})
+        signal = self.schedule.alphas_cumprod.to(device)
+        # Min-SNR-5 weights (Hang et al. 2023, section 3.4) for epsilon prediction: far fewer steps to a good model.
+        self.weight = (5 * (1 - signal) / signal).clamp(max=1)
+        self.device = device
+
+    def loss(self, unet: torch.nn.Module, latents: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        """Weighted error of the predicted noise. latents [B,4,(F,)h,w], scaled; context [B,77,C]."""
+        noise = torch.randn_like(latents)
+        times = torch.randint(0, 1000, (len(latents),), device=self.device)
+        noisy = self.schedule.add_noise(latents, noise, times)
+        predicted = unet(noisy, times, encoder_hidden_states=context).sample
+        errors = (predicted.float() - noise).square().flatten(1).mean(1)  # (B,)
+        return (self.weight[times] * errors).mean()
+
+
+class Latents:
+    """The cached posteriors of the drawn clips, sampled anew at each use, and captions for them."""
+
+    def __init__(self, work: Path, tokenizer: CLIPTokenizerFast, scale: float, device: torch.device):
+        self.folder = work / "clips"
+        self.stored = np.load(self.folder / "latents.npy", mmap_mode="r")
+        self.words = data.load_words(self.folder)
+        self.tokenizer, self.scale, self.device = tokenizer, scale, device
+
+    def count(self) -> int:
+        """How many clips are encoded; the stage that does it may still be running in another process."""
+        return data.encoded(self.folder)
+
+    def sample(self, clips: np.ndarray, frames: np.ndarray | slice) -> torch.Tensor:
+        """Scaled latents [B,...,4,16,16] of `frames` of `clips`."""
+        mean, deviation = np.moveaxis(self.stored[clips, frames].astype(np.float32), -4, 0)
+        mean, deviation = (torch.from_numpy(x).to(self.device) for x in (mean, deviation))
+        return (mean + deviation * torch.randn_like(mean)) * self.scale
+
+    def tokens(self, clips: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
+        """Token ids [B,77] of a new caption for each clip; one in ten is empty, for classifier-free guidance."""
+        texts = ["" if rng.random() < 0.1 else caption(self.words[clip], rng) for clip in clips]
+        ids = self.tokenizer(texts, padding="max_length", truncation=True, max_length=77, return_tensors="pt").input_ids
+        return ids.to(self.device)
+
+
+class ImageTrainer(torch.nn.Module):
+    """Text encoder and image UNet, trained together."""
+
+    def __init__(self, text_encoder: torch.nn.Module, unet: torch.nn.Module, diffusion: Diffusion):
+        super().__init__()
+        self.text_encoder, self.unet, self.diffusion = text_encoder, unet, diffusion
+
+    def forward(self, latents: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        return self.diffusion.loss(self.unet, latents, self.text_encoder(ids).last_hidden_state)
+
+
+class VideoTrainer(torch.nn.Module):
+    """The video UNet, under text states of the image stage's frozen encoder."""
+
+    def __init__(self, unet: torch.nn.Module, diffusion: Diffusion):
+        super().__init__()
+        self.unet, self.diffusion = unet, diffusion
+
+    def forward(self, latents: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        return self.diffusion.loss(self.unet, latents, context)
+
+
+def train_tokenizer(folder: Path) -> None:
+    """Trains CLIP's kind of tokenizer, byte-level BPE with an end-of-word mark, on captions and plain English.
+
+    The English is the documentation that comes with Python; it makes words that no caption holds short enough.
+    """
+    rng = np.random.default_rng(SEED)
+    captions = [caption(sample_words(rng, None), rng) for _ in range(20_000)]
+    english = "\n".join(pydoc_data.topics.topics.values()).splitlines()
+    bpe = Tokenizer(models.BPE(unk_token="<|endoftext|>", continuing_subword_prefix="", end_of_word_suffix="</w>"))
+    bpe.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    word = r"""'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""  # CLIP's own pattern
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(word), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=1536, initial_alphabet=letters, end_of_word_suffix="</w>", show_progress=False
+    )
+    bpe.train_from_iterator([*captions, *english], trainer)
+    learned = json.loads(bpe.to_str())["model"]
+    tokens = [*letters, *(letter + "</w>" for letter in letters)]
+    tokens += [token for token in sorted(learned["vocab"], key=learned["vocab"].get) if token not in set(tokens)]
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    folder.mkdir(parents=True, exist_ok=True)
+    merges = [tuple(merge) for merge in learned["merges"]]
+    CLIPTokenizerFast(
+        vocab={token: index for index, token in enumerate(tokens)}, merges=merges, model_max_length=77
+    ).save_pretrained(folder)
+
+
+def cache_latents(accelerator: Accelerator, arguments: argparse.Namespace) -> None:
+    vae = AutoencoderKL.from_pretrained(arguments.work / "vae").to(accelerator.device)
+
+    @torch.no_grad()
+    def posterior(frames: np.ndarray) -> np.ndarray:
+        images = torch.from_numpy(frames).to(accelerator.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+        latent = vae.encode(images).latent_dist
+        return torch.stack([latent.mean, latent.std], 1).float().cpu().numpy()  # (F, 2, 4, 16, 16)
+
+    if accelerator.is_main_process:
+        data.encode_clips(arguments.work / "clips", posterior)
+    accelerator.wait_for_everyone()
+
+
+def train_sd(accelerator: Accelerator, arguments: argparse.Namespace) -> None:
+    work, device = arguments.work, accelerator.device
+    vae = AutoencoderKL.from_pretrained(work / "vae").to(device)
+    stored = np.load(work / "clips" / "latents.npy", mmap_mode="r")[:500, ::4, 0]
+    vae.register_to_config(scaling_factor=float(1 / stored.astype(np.float32).std()))
+    if not (work / "tokenizer").exists():
+        train_tokenizer(work / "tokenizer")
+    tokenizer = CLIPTokenizerFast.from_pretrained(work / "tokenizer")
+    latents = Latents(work, tokenizer, vae.config.scaling_factor, device)
+    trainer = ImageTrainer(networks.text_encoder(len(tokenizer)), networks.image_unet(), Diffusion(device))
+
+    def loss_of(trainer, step, rng):
+        clips = rng.integers(0, latents.count(), 3 * arguments.batch)
+        return trainer(latents.sample(clips, rng.integers(0, data.FRAMES, len(clips))), latents.tokens(clips, rng))
+
+    @torch.no_grad()
+    def grid() -> np.ndarray:
+        texts = ["", *EXAMPLES]
+        ids = tokenizer(texts, padding="max_length", max_length=77, return_tensors="pt").input_ids.to(device)
+        empty, states = trainer.text_encoder(ids).last_hidden_state.split([1, len(EXAMPLES)])
+        context = torch.cat([empty.expand_as(states), states])
+
+        def predict(latents: torch.Tensor, timestep: int) -> torch.Tensor:
+            return trainer.unet(latents.repeat(2, 1, 1, 1), timestep, encoder_hidden_states=context).sample
+
+        noise = diffusion.draw_noise((len(EXAMPLES), 4, 16, 16), SEED).to(device)
+        solver = diffusion.solver("dpm++", networks.SCHEDULER, 20)
+        alphas = diffusion.alphas_cumprod(networks.SCHEDULER)
+        *_, last = diffusion.denoise(diffusion.guided(predict, 4), noise, solver, alphas)
+        pictures = np.stack(list(modelscope.decode(vae, last.latents.transpose(0, 1)[None])))
+        return as_grid(pictures.reshape(2, -1, data.SIZE, data.SIZE, 3))
+
+    train(accelerator, "sd", trainer, loss_of, arguments.sd_steps, 1e-3, work, grid)
+    if accelerator.is_main_process:
+        vae.save_pretrained(work / "vae")
+        trainer.text_encoder.save_pretrained(work / "text_encoder")
+        trainer.unet.save_pretrained(work / "unet")
+
+
+def train_modelscope(accelerator: Accelerator, arguments: argparse.Namespace) -> None:
+    work, device = arguments.work, accelerator.device
+    tokenizer = CLIPTokenizerFast.from_pretrained(work / "tokenizer")
+    text_encoder = CLIPTextModel.from_pretrained(work / "text_encoder").to(device)
+    vae = AutoencoderKL.from_pretrained(work / "vae").to(device)
+    latents = Latents(work, tokenizer, vae.config.scaling_factor, device)
+    unet = networks.video_unet()
+    networks.start_as_images(unet, UNet2DConditionModel.from_pretrained(work / "unet"))
+    steps = arguments.modelscope_steps
+
+    def loss_of(trainer, step, rng):
+        # Half clips first: twice the clips in the same time, while the network learns what a motion is.
+        frames = data.FRAMES if step > 0.6 * steps else data.FRAMES // 2
+        clips = rng.integers(0, latents.count(), arguments.batch // 2 * data.FRAMES // frames)
+        start = rng.integers(0, data.FRAMES - frames + 1)
+        with torch.no_grad():
+            context = text_encoder(latents.tokens(clips, rng)).last_hidden_state
+        return trainer(latents.sample(clips, slice(start, start + frames)).transpose(1, 2), context)
+
+    @torch.no_grad()
+    def grid() -> np.ndarray:
+        rows = []
+        for text in EXAMPLES[:4]:
+            states = modelscope.encode(["", text], tokenizer, text_encoder)
+            noise = diffusion.draw_noise((1, 4, data.FRAMES, 16, 16), SEED).to(device)
+            *_, last = modelscope.sample(unet, states, noise, networks.SCHEDULER, "dpm++", 20, 6)
+            rows.append(np.stack(list(modelscope.decode(vae, last.latents)))[::2])
+        return as_grid(np.stack(rows))
+
+    train(accelerator, "modelscope", VideoTrainer(unet, Diffusion(device)), loss_of, steps, 8e-4, work, grid)
+    if accelerator.is_main_process:
+        unet.save_pretrained(work / "unet3d")
+
+
+def publish(work: Path, assets: Path) -> None:
+    """Writes what is trained to `assets`: half precision, diffusers layout, shared parts once, no file over 10 MB."""
+    small = {"max_shard_size": "9500KB"}
+    sd, video = assets / "sd", assets / "modelscope"
+    vae = AutoencoderKL.from_pretrained(work / "vae")
+    stored = np.load(work / "clips" / "latents.npy", mmap_mode="r")[:200:10, 0, 0].astype(np.float32)
+    matrix, bias = fit_latent_rgb(vae, torch.from_numpy(stored) * vae.config.scaling_factor)
+    tokenizer = CLIPTokenizerFast.from_pretrained(work / "tokenizer")
+    tokenizer.save_pretrained(sd / "tokenizer")
+    vae.half().save_pretrained(sd / "vae")
+    CLIPTextModel.from_pretrained(work / "text_encoder").half().save_pretrained(sd / "text_encoder")
+    UNet2DConditionModel.from_pretrained(work / "unet").half().save_pretrained(sd / "unet", **small)
+    write_json(sd / "vae" / "latent_rgb.json", {"matrix": matrix.tolist(), "bias": bias.tolist()})
+    write_json(sd / "scheduler" / "scheduler_config.json", networks.SCHEDULER)
+    shared = {
+        "vae": ["diffusers", "AutoencoderKL"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "scheduler": ["diffusers", "PNDMScheduler"],
+    }
+    absent = {"safety_checker": [None, None], "feature_extractor": [None, None], "requires_safety_checker": False}
+    unet = {"unet": ["diffusers", "UNet2DConditionModel"]}
+    write_json(sd / "model_index.json", {"_class_name": "StableDiffusionPipeline", **shared, **unet, **absent})
+    if not (work / "unet3d").exists():
+        return
+    UNet3DConditionModel.from_pretrained(work / "unet3d").half().save_pretrained(video / "unet", **small)
+    ddim = networks.SCHEDULER | {"_class_name": "DDIMScheduler"}
+    write_json(video / "scheduler" / "scheduler_config.json", {k: v for k, v in ddim.items() if k != "skip_prk_steps"})
+    parts = shared | {"unet": ["diffusers", "UNet3DConditionModel"], "scheduler": ["diffusers", "DDIMScheduler"]}
+    write_json(video / "model_index.json", {"_class_name": "TextToVideoSDPipeline", **parts})
+    write_json(video / "components.json", {part: f"../sd/{part}" for part in ("vae", "text_encoder", "tokenizer")})
+
+
+def write_json(file: Path, value: dict) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(value, indent=2) + "\n")
+
+
+STAGES = {"vae": train_vae, "latents": cache_latents, "sd": train_sd, "modelscope": train_modelscope}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
     parser.add_argument("--work", type=Path, default=Path("training"), help="checkpoints and caches (several GB)")
+    parser.add_argument("--publish", type=Path, help="folder for the finished weights: assets/miniature")
     parser.add_argument("--clips", type=int, default=4000)
     parser.add_argument("--batch", type=int, default=8, help="crops or clips a process")
-    parser.add_argument("--vae-steps", type=int, default=7000)
+    parser.add_argument("--vae-steps", type=int, default=5500)
+    parser.add_argument("--sd-steps", type=int, default=3000)
+    parser.add_argument("--modelscope-steps", type=int, default=2000)
     arguments = parser.parse_args()
     accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no")
     if not torch.cuda.is_available():
@@ -137,6 +436,8 @@ def main() -> None:
         data.draw_clips(arguments.work / "clips", arguments.clips, SEED)
     for stage in arguments.stages:
         STAGES[stage](accelerator, arguments)
+    if accelerator.is_main_process and arguments.publish:
+        publish(arguments.work, arguments.publish)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ EXAMPLES = (
     _example("person", "DDIM, the plainest sampler", "A person in red bows in the forest", 12, scheduler="ddim"),
     _example("android", "Stronger guidance", "A robot in yellow kicks a leg up in the desert", 3, guidance=9.0),
     _example(
-        "dancer", "UniPC, and played faster", "A dancer in purple walking in the city", 40, fps=12, scheduler="unipc"
+        "woman", "UniPC, and played faster", "A woman in purple walking in the city", 40, fps=12, scheduler="unipc"
     ),
 )
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 # What people also call the things that the vocabulary names, as in the captions the paper theatre learned from.
 _SYNONYMS = {
-    "person": "man woman dancer someone",
+    "person": "man woman someone",
     "robot": "android",
     "bear": "teddy",
     "astronaut": "spaceman",

@@ -67,11 +67,17 @@ def crops(folder: Path, count: int, size: int, rng: np.random.Generator) -> tupl
 def encode_clips(folder: Path, encode: Callable[[np.ndarray], np.ndarray]) -> None:
     """Writes latents.npy float16 [N,16,2,4,16,16] (mean and standard deviation), resuming where it stopped."""
     frames = np.load(folder / "frames.npy", mmap_mode="r")
-    target, done_file = folder / "latents.npy", folder / "latents.done"
+    target = folder / "latents.npy"
     if not target.exists():
         open_memmap(target, "w+", np.float16, (len(frames), FRAMES, 2, 4, SIZE // 8, SIZE // 8))
-        done_file.write_text("0")
     latents = np.load(target, mmap_mode="r+")
-    for index in tqdm(range(int(done_file.read_text()), len(frames)), "encoding", mininterval=5):
+    for index in tqdm(range(encoded(folder), len(frames)), "encoding", mininterval=5):
         latents[index] = encode(frames[index])
-        done_file.write_text(str(index + 1))
+        (folder / "latents.tmp").write_text(str(index + 1))
+        (folder / "latents.tmp").rename(folder / "latents.count")
+
+
+def encoded(folder: Path) -> int:
+    """How many clips `encode_clips` has done."""
+    count = folder / "latents.count"
+    return int(count.read_text()) if count.exists() else 0

@@ -5,7 +5,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel, UNet3DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
 CHANNELS = (48, 96, 96, 96)
-HEAD = 24  # channels of one attention head
+HEAD = 16  # channels of one attention head
 TEXT_WIDTH = 128
 SCHEDULER = {  # Stable Diffusion 1.4's
     "_class_name": "PNDMScheduler",
@@ -28,7 +28,7 @@ def autoencoder() -> AutoencoderKL:
         block_out_channels=(16, 32, 64, 96),
         layers_per_block=1,
         latent_channels=4,
-        norm_num_groups=8,
+        norm_num_groups=2,
         mid_block_add_attention=False,
         sample_size=128,
     )
