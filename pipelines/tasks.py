@@ -27,9 +27,9 @@ def _number(name: str, value: object, allowed: Range) -> int | float:
     """`value` as an int (or a float where `allowed` has no step); a whole float counts as an int."""
     low, high, step = allowed.low, allowed.high, allowed.step
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
-        raise ValueError(f"The {name} must be a number from {low:g} to {high:g}, not {str(value)[:40]!r}.")
+        raise ValueError(f"The {name} must be a number from {low:.10g} to {high:.10g}, not {str(value)[:40]!r}.")
     if not low <= value <= high:
-        raise ValueError(f"The {name} must be from {low:g} to {high:g}, not {str(value)[:40]}.")
+        raise ValueError(f"The {name} must be from {low:.10g} to {high:.10g}, not {str(value)[:40]}.")
     if step == 0:
         return float(value)
     if value % step:
