@@ -7,7 +7,9 @@ can't be written; 130 after Ctrl-C.
 import argparse
 import os
 import secrets
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
 from contextlib import closing
@@ -78,17 +80,36 @@ def _text_to_video(chosen: argparse.Namespace, settings: Settings) -> int:
     from pipelines.backend import LOADING, Pace, make, new_name
     from pipelines.manager import ModelManager
 
+    pressed = _remember_control_c()
     pace = Pace({})
+
+    def tell(event: Progress) -> None:
+        if pressed.is_set():
+            raise KeyboardInterrupt
+        _show(pace.estimate(event))
+
     models = ModelManager({card.name: card}, settings)
-    models.on_progress = lambda done, total: _show(pace.estimate(Progress(LOADING, done, total)))
+    models.on_progress = lambda done, total: tell(Progress(LOADING, done, total))
     with closing(make(task, models, path or new_name(settings))) as events:
         for event in events:
             if isinstance(event, Progress):
-                _show(pace.estimate(event))
+                tell(event)
             elif isinstance(event, Result):
                 _show(None)
                 print(event.video)
     return 0
+
+
+def _remember_control_c() -> threading.Event:
+    """An event that Ctrl-C sets, beside raising KeyboardInterrupt, which some libraries swallow while they load."""
+    pressed = threading.Event()
+
+    def interrupt(number: int, frame: object) -> None:
+        pressed.set()
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    return pressed
 
 
 def _models(chosen: argparse.Namespace, settings: Settings) -> int:

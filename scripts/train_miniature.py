@@ -1,4 +1,4 @@
-"""Trains the paper theatre's models: `python -m scripts.train_miniature --stages vae latents sd modelscope`.
+"""Trains the paper theatre's models: `python -m scripts.train_miniature --publish assets/miniature`.
 
 Each stage writes a checkpoint every few minutes to the work folder and goes on from it when started again; a finished
 stage is skipped. One process, or several: `accelerate launch -m scripts.train_miniature …`.
@@ -25,7 +25,7 @@ from transformers import CLIPTextModel, CLIPTokenizerFast
 
 from pipelines import diffusion, modelscope
 from pipelines.preview import fit_latent_rgb, to_uint8
-from scripts.miniature import data, networks
+from scripts.miniature import data, networks, referee
 from scripts.miniature.captions import caption
 from scripts.miniature.world import sample_words
 
@@ -48,17 +48,22 @@ def train(
     modules: torch.nn.Module,
     loss_of: Callable[[torch.nn.Module, int, np.random.Generator], torch.Tensor],
     steps: int,
-    rate: float,
+    rates: dict[str, float],
     work: Path,
     grid: Callable[[], np.ndarray],
 ) -> None:
     """Trains `modules` for `steps` steps, linear warm-up and decay, and leaves their moving averages in them.
 
+    `rates` are learning rates by a part of the parameters' names: the first that a name contains is its own.
+
     `loss_of(modules, step, rng)` draws its own batch; every process has its own rng. The state is kept in
     `work/name.pt`, so that a run that was killed goes on from its last checkpoint. `grid()` draws what the averaged
     modules can do, an image uint8 [H,W,3]; it is kept as `work/grids/name-step.png` every ten minutes.
     """
-    optimizer = torch.optim.AdamW(modules.parameters(), rate, betas=(0.9, 0.99), weight_decay=1e-3)
+    groups = [{"params": [], "lr": rate} for rate in rates.values()]
+    for parameter_name, parameter in modules.named_parameters():
+        groups[next(i for i, part in enumerate(rates) if part in parameter_name)]["params"].append(parameter)
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=1e-3)
     warm_up = min(200, 1 + steps // 10)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / warm_up, max((steps - step) / (steps - warm_up), 0.02))
@@ -183,7 +188,7 @@ def train_vae(accelerator: Accelerator, arguments: argparse.Namespace) -> None:
         restored = vae.decode(vae.encode(images).latent_dist.mode()).sample
         return as_grid(np.stack([frames, to_uint8(restored.permute(0, 2, 3, 1)).cpu().numpy()]))
 
-    train(accelerator, "vae", VaeTrainer(vae), loss_of, arguments.vae_steps, 2e-3, arguments.work, grid)
+    train(accelerator, "vae", VaeTrainer(vae), loss_of, arguments.vae_steps, {"": 2e-3}, arguments.work, grid)
     if accelerator.is_main_process:
         vae.save_pretrained(arguments.work / "vae")
 
@@ -335,7 +340,7 @@ def train_sd(accelerator: Accelerator, arguments: argparse.Namespace) -> None:
         pictures = np.stack(list(modelscope.decode(vae, last.latents.transpose(0, 1)[None])))
         return as_grid(pictures.reshape(2, -1, data.SIZE, data.SIZE, 3))
 
-    train(accelerator, "sd", trainer, loss_of, arguments.sd_steps, 1e-3, work, grid)
+    train(accelerator, "sd", trainer, loss_of, arguments.sd_steps, {"": 1e-3}, work, grid)
     if accelerator.is_main_process:
         vae.save_pretrained(work / "vae")
         trainer.text_encoder.save_pretrained(work / "text_encoder")
@@ -371,7 +376,8 @@ def train_modelscope(accelerator: Accelerator, arguments: argparse.Namespace) ->
             rows.append(np.stack(list(modelscope.decode(vae, last.latents)))[::2])
         return as_grid(np.stack(rows))
 
-    train(accelerator, "modelscope", VideoTrainer(unet, Diffusion(device)), loss_of, steps, 8e-4, work, grid)
+    rates = {"temp_": 1e-3, "transformer_in": 1e-3, "": 7e-4}  # slower where the image model has learned already
+    train(accelerator, "modelscope", VideoTrainer(unet, Diffusion(device)), loss_of, steps, rates, work, grid)
     if accelerator.is_main_process:
         unet.save_pretrained(work / "unet3d")
 
@@ -387,6 +393,9 @@ def publish(work: Path, assets: Path) -> None:
     tokenizer.save_pretrained(sd / "tokenizer")
     vae.half().save_pretrained(sd / "vae")
     CLIPTextModel.from_pretrained(work / "text_encoder").half().save_pretrained(sd / "text_encoder")
+    # What transformers loads it in; diffusers loads the others in float32 too, if it is not told otherwise.
+    config = json.loads((sd / "text_encoder" / "config.json").read_text())
+    write_json(sd / "text_encoder" / "config.json", config | {"dtype": "float32"})
     UNet2DConditionModel.from_pretrained(work / "unet").half().save_pretrained(sd / "unet", **small)
     write_json(sd / "vae" / "latent_rgb.json", {"matrix": matrix.tolist(), "bias": bias.tolist()})
     write_json(sd / "scheduler" / "scheduler_config.json", networks.SCHEDULER)
@@ -414,7 +423,19 @@ def write_json(file: Path, value: dict) -> None:
     file.write_text(json.dumps(value, indent=2) + "\n")
 
 
-STAGES = {"vae": train_vae, "latents": cache_latents, "sd": train_sd, "modelscope": train_modelscope}
+def train_judge(accelerator: Accelerator, arguments: argparse.Namespace) -> None:
+    if accelerator.is_main_process:
+        referee.train_referee(arguments.work)
+    accelerator.wait_for_everyone()
+
+
+STAGES = {
+    "referee": train_judge,
+    "vae": train_vae,
+    "latents": cache_latents,
+    "sd": train_sd,
+    "modelscope": train_modelscope,
+}
 
 
 def main() -> None:

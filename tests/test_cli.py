@@ -148,7 +148,7 @@ def test_control_c(tmp_path):
         time.sleep(0.05)
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=30)
+    output, errors = process.communicate(timeout=60)
     assert (process.returncode, output, errors) == (130, "", "Stopped.\n")
     assert os.listdir(tmp_path) == ["cache"]
 
@@ -161,4 +161,3 @@ def test_models(tmp_path):
     for card, paragraph in zip(CATALOG.values(), paragraphs, strict=True):
         assert card.name in paragraph and card.title in paragraph and card.needs in paragraph
     assert "Here: yes" in paragraphs[0] and "MARIONETTE_HUB=1" in paragraphs[1]
-

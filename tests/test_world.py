@@ -119,8 +119,10 @@ def test_only_jumping_lifts_both_feet_at_once() -> None:
 
 
 def test_bowing_brings_the_neck_down_beside_the_hips() -> None:
-    fold = {action: [(p[:, [R_HIP, L_HIP], 1].mean(axis=1) - p[:, NECK, 1]).min() for p in _clips(action)]
-            for action in ACTIONS}
+    fold = {
+        action: [(p[:, [R_HIP, L_HIP], 1].mean(axis=1) - p[:, NECK, 1]).min() for p in _clips(action)]
+        for action in ACTIONS
+    }
     assert max(fold["bowing"]) < 0.3 < min(min(fold[action]) for action in ACTIONS if action != "bowing")
 
 

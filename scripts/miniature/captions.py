@@ -5,23 +5,35 @@ import numpy as np
 from .world import ACTIONS, CHARACTERS, COLOURS, PLACES, Words
 
 VOCABULARY: dict[str, tuple[str, ...]] = {
-    "character": CHARACTERS, "colour": tuple(COLOURS), "place": PLACES, "action": ACTIONS}
+    "character": CHARACTERS,
+    "colour": tuple(COLOURS),
+    "place": PLACES,
+    "action": ACTIONS,
+}
 
 # The first name is the word itself and is said most of the time.
 NOUNS = {
-    "person": ("person", "man", "woman", "someone"), "robot": ("robot", "android"),
-    "bear": ("bear", "teddy bear", "brown bear"), "astronaut": ("astronaut", "spaceman")}
+    "person": ("person", "man", "woman", "someone"),
+    "robot": ("robot", "android"),
+    "bear": ("bear", "teddy bear", "brown bear"),
+    "astronaut": ("astronaut", "spaceman"),
+}
 PLACE_PHRASES = {
-    "beach": ("on the beach", "at the beach", "by the sea"), "forest": ("in the forest", "in the woods"),
-    "city": ("in the city", "on a city street"), "snow": ("in the snow", "on the snow"),
-    "desert": ("in the desert", "out in the desert"), "moon": ("on the moon", "on the surface of the moon")}
+    "beach": ("on the beach", "at the beach", "by the sea"),
+    "forest": ("in the forest", "in the woods"),
+    "city": ("in the city", "on a city street"),
+    "snow": ("in the snow", "on the snow"),
+    "desert": ("in the desert", "out in the desert"),
+    "moon": ("on the moon", "on the surface of the moon"),
+}
 VERBS = {  # (third person, -ing form)
     "dancing": (("dances", "dancing"), ("does a dance", "doing a dance")),
     "waving": (("waves", "waving"), ("waves hello", "waving hello"), ("waves a hand", "waving a hand")),
     "walking": (("walks", "walking"), ("takes a walk", "taking a walk")),
     "jumping": (("jumps", "jumping"), ("jumps up and down", "jumping up and down")),
     "bowing": (("bows", "bowing"), ("takes a bow", "taking a bow")),
-    "kicking": (("kicks", "kicking"), ("kicks a leg up", "kicking a leg up"))}
+    "kicking": (("kicks", "kicking"), ("kicks a leg up", "kicking a leg up")),
+}
 _CLOTHED = ("in {}", "wearing {}", "dressed in {}", "in a {} shirt", "wearing a {} shirt", "in {} clothes")
 
 

@@ -9,8 +9,10 @@ from .motion import L_EAR, L_EYE, L_HIP, L_SHOULDER, NECK, R_ANKLE, R_EAR, R_EYE
 
 RGB = tuple[int, int, int]
 OVERSAMPLE = 4  # drawn this much larger, then averaged down: smooth edges
-_CIRCLE = np.stack([np.cos(np.linspace(0, 2 * np.pi, 20, endpoint=False)),
-                    np.sin(np.linspace(0, 2 * np.pi, 20, endpoint=False))], axis=1)  # (20, 2)
+_CIRCLE = np.stack(
+    [np.cos(np.linspace(0, 2 * np.pi, 20, endpoint=False)), np.sin(np.linspace(0, 2 * np.pi, 20, endpoint=False))],
+    axis=1,
+)  # (20, 2)
 
 BUILDS = {
     "person": Build(0.035, 0.195, 0.195, 0.29, 0.092, 0.055, 0.155, 0.145, 0.145, 0.105),
@@ -18,8 +20,13 @@ BUILDS = {
     "bear": Build(0.05, 0.14, 0.13, 0.33, 0.115, 0.08, 0.165, 0.14, 0.16, 0.135),
     "astronaut": Build(0.05, 0.165, 0.165, 0.3, 0.115, 0.075, 0.165, 0.145, 0.16, 0.13),
 }
-_SKIN_AND_HAIR = (((246, 208, 176), (112, 66, 42)), ((246, 208, 176), (52, 40, 44)), ((226, 172, 132), (70, 44, 38)),
-                  ((190, 130, 92), (44, 36, 40)), ((146, 98, 72), (38, 32, 36)))
+_SKIN_AND_HAIR = (
+    ((246, 208, 176), (112, 66, 42)),
+    ((246, 208, 176), (52, 40, 44)),
+    ((226, 172, 132), (70, 44, 38)),
+    ((190, 130, 92), (44, 36, 40)),
+    ((146, 98, 72), (38, 32, 36)),
+)
 
 
 @dataclass(frozen=True)
@@ -120,8 +127,11 @@ def _trunk(sheet: _Sheet, colour: RGB, shoulder: float, hip: float, hem: float) 
     ends = [(joints[R_HIP] - drop, hip), (joints[L_HIP] - drop, hip)]
     sheet.hull(shade(colour, 0.84), *ends, (joints[R_HIP] + drop, hip), (joints[L_HIP] + drop, hip))
     lift = sheet.spine * 0.03 * sheet.height - drop
-    sheet.hull(colour, *((middle + lift, radius) for middle, radius in ends),
-               *((joints[j] - sheet.spine * shoulder * 0.6 * sheet.height, shoulder) for j in (R_SHOULDER, L_SHOULDER)))
+    sheet.hull(
+        colour,
+        *((middle + lift, radius) for middle, radius in ends),
+        *((joints[j] - sheet.spine * shoulder * 0.6 * sheet.height, shoulder) for j in (R_SHOULDER, L_SHOULDER)),
+    )
 
 
 def _person(sheet: _Sheet, look: Look) -> None:
@@ -141,8 +151,12 @@ def _person(sheet: _Sheet, look: Look) -> None:
         tone = shade(trousers, 0.82 if side == far else 1.0)
         _limb(sheet, R_HIP + side, tone, tone, (0.056, 0.047, 0.036))
     if look.long_hair:
-        sheet.hull(look.hair, (sheet.at(0, 0.025, -0.015), 0.118), (sheet.at(-0.06, -0.1, -0.03), 0.05),
-                   (sheet.at(0.06, -0.1, -0.03), 0.05))
+        sheet.hull(
+            look.hair,
+            (sheet.at(0, 0.025, -0.015), 0.118),
+            (sheet.at(-0.06, -0.1, -0.03), 0.05),
+            (sheet.at(0.06, -0.1, -0.03), 0.05),
+        )
     sheet.hull(shade(look.skin, 0.88), (sheet.joints[NECK], 0.036), (sheet.head, 0.036))
     _trunk(sheet, look.cloth, 0.05, 0.062, 0.012)
     sheet.hull(look.hair, (sheet.at(0, 0.022, -0.022), 0.112))
@@ -229,8 +243,13 @@ def _astronaut(sheet: _Sheet, look: Look) -> None:
 
     def arm(side: int) -> None:
         first = R_SHOULDER + side
-        _limb(sheet, first, shade(look.cloth, 0.8 if side == far else 0.9), shade(suit, 0.86 if side == far else 1.0),
-              (0.066, 0.056, 0.05))
+        _limb(
+            sheet,
+            first,
+            shade(look.cloth, 0.8 if side == far else 0.9),
+            shade(suit, 0.86 if side == far else 1.0),
+            (0.066, 0.056, 0.05),
+        )
         sheet.hull(shade(look.cloth, 0.8 if side == far else 0.9), (sheet.joints[first + 2], 0.052))
 
     turned = abs(sheet.turn) > 0.3
@@ -238,8 +257,13 @@ def _astronaut(sheet: _Sheet, look: Look) -> None:
     behind = -np.sign(sheet.turn) * 0.05 * sheet.height if turned else 0.0
     side_step = np.array([-sheet.spine[1], sheet.spine[0]]) * behind
     middle = (joints[R_HIP] + joints[L_HIP]) / 2
-    sheet.hull((112, 118, 136), *((p + side_step, 0.06) for p in (
-        joints[R_SHOULDER] - pack * 0.2, joints[L_SHOULDER] - pack * 0.2, middle + pack * 1.6)))
+    sheet.hull(
+        (112, 118, 136),
+        *(
+            (p + side_step, 0.06)
+            for p in (joints[R_SHOULDER] - pack * 0.2, joints[L_SHOULDER] - pack * 0.2, middle + pack * 1.6)
+        ),
+    )
     if turned:
         arm(far)
     for side in sheet.sides():

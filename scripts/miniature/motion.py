@@ -11,8 +11,26 @@ from dataclasses import dataclass
 import numpy as np
 
 Point = tuple[float, float]
-(NOSE, NECK, R_SHOULDER, R_ELBOW, R_WRIST, L_SHOULDER, L_ELBOW, L_WRIST, R_HIP, R_KNEE, R_ANKLE, L_HIP, L_KNEE, L_ANKLE,
- R_EYE, L_EYE, R_EAR, L_EAR) = range(18)
+(
+    NOSE,
+    NECK,
+    R_SHOULDER,
+    R_ELBOW,
+    R_WRIST,
+    L_SHOULDER,
+    L_ELBOW,
+    L_WRIST,
+    R_HIP,
+    R_KNEE,
+    R_ANKLE,
+    L_HIP,
+    L_KNEE,
+    L_ANKLE,
+    R_EYE,
+    L_EYE,
+    R_EAR,
+    L_EAR,
+) = range(18)
 MIRROR = [0, 1, 5, 6, 7, 2, 3, 4, 11, 12, 13, 8, 9, 10, 15, 14, 17, 16]
 
 
@@ -58,8 +76,10 @@ def skeleton(pose: Pose, build: Build) -> np.ndarray:
     up, across = _axes(pose.lean)
     neck = pelvis + build.torso * up
     joints[NECK] = neck
-    for side, shoulder, hip, arm, ankle in ((-1, R_SHOULDER, R_HIP, pose.right_arm, pose.right_ankle),
-                                            (1, L_SHOULDER, L_HIP, pose.left_arm, pose.left_ankle)):
+    for side, shoulder, hip, arm, ankle in (
+        (-1, R_SHOULDER, R_HIP, pose.right_arm, pose.right_ankle),
+        (1, L_SHOULDER, L_HIP, pose.left_arm, pose.left_ankle),
+    ):
         joints[shoulder] = neck + side * build.shoulder * narrow * across - 0.03 * up
         joints[shoulder + 1] = joints[shoulder] + build.upper_arm * _down(arm[0])
         joints[shoulder + 2] = joints[shoulder + 1] + build.forearm * _down(arm[1])
@@ -130,11 +150,17 @@ def _dancing(build: Build, rng: np.random.Generator, seconds: np.ndarray) -> lis
         else:  # both thrown to one side, then to the other
             right, left = -0.75 + 1.0 * arms * s, 0.75 + 1.0 * arms * s
             right_arm, left_arm = (right, right + 0.9 * late), (left, left + 0.9 * late)
-        poses.append(Pose(
-            hip=(sway * s, (0.06 * build.leg) + sink * (0.5 + 0.5 * np.cos(2 * angle))),
-            right_ankle=(-stance + 0.5 * step * max(s, 0) ** 2, step * max(s, 0) ** 2),
-            left_ankle=(stance - 0.5 * step * max(-s, 0) ** 2, step * max(-s, 0) ** 2),
-            right_arm=right_arm, left_arm=left_arm, lean=-0.16 * s, nod=0.22 * late))
+        poses.append(
+            Pose(
+                hip=(sway * s, (0.06 * build.leg) + sink * (0.5 + 0.5 * np.cos(2 * angle))),
+                right_ankle=(-stance + 0.5 * step * max(s, 0) ** 2, step * max(s, 0) ** 2),
+                left_ankle=(stance - 0.5 * step * max(-s, 0) ** 2, step * max(-s, 0) ** 2),
+                right_arm=right_arm,
+                left_arm=left_arm,
+                lean=-0.16 * s,
+                nod=0.22 * late,
+            )
+        )
     return poses
 
 
@@ -146,10 +172,17 @@ def _waving(build: Build, rng: np.random.Generator, seconds: np.ndarray) -> list
     for t in seconds:
         up, s = _ease((t - start) / 0.45), np.sin(2 * np.pi * (beat * t + phase))
         arm = 0.2 + (raised - 0.2) * up + 0.12 * s * up
-        poses.append(Pose(
-            hip=(-0.03 * build.leg + 0.02 * s * build.leg, 0.04 * build.leg), right_ankle=(-stance, 0),
-            left_ankle=(stance, 0), right_arm=(-0.22 - 0.04 * s, -0.12 - 0.06 * s),
-            left_arm=(arm, arm + (0.3 + swing * s) * up), lean=-0.06 - 0.02 * s, nod=0.1 + 0.03 * s))
+        poses.append(
+            Pose(
+                hip=(-0.03 * build.leg + 0.02 * s * build.leg, 0.04 * build.leg),
+                right_ankle=(-stance, 0),
+                left_ankle=(stance, 0),
+                right_arm=(-0.22 - 0.04 * s, -0.12 - 0.06 * s),
+                left_arm=(arm, arm + (0.3 + swing * s) * up),
+                lean=-0.06 - 0.02 * s,
+                nod=0.1 + 0.03 * s,
+            )
+        )
     return poses
 
 
@@ -170,11 +203,18 @@ def _walking(build: Build, rng: np.random.Generator, seconds: np.ndarray) -> lis
     for t in seconds:
         p, pelvis = t / cycle + phase, speed * (t - seconds[-1] / 2)
         s, late = np.cos(2 * np.pi * p - 0.6), np.cos(2 * np.pi * p - 1.1)  # the right foot is ahead at s = 1
-        poses.append(Pose(
-            hip=(pelvis, (0.075 - 0.025 * np.cos(4 * np.pi * p - 2.4)) * build.leg),
-            right_ankle=foot(p, pelvis), left_ankle=foot(p + 0.5, pelvis),
-            right_arm=(-arms * s, -arms * late + 0.35), left_arm=(arms * s, arms * late + 0.35),
-            lean=0.07, nod=0.03 * late, turn=turn))
+        poses.append(
+            Pose(
+                hip=(pelvis, (0.075 - 0.025 * np.cos(4 * np.pi * p - 2.4)) * build.leg),
+                right_ankle=foot(p, pelvis),
+                left_ankle=foot(p + 0.5, pelvis),
+                right_arm=(-arms * s, -arms * late + 0.35),
+                left_arm=(arms * s, arms * late + 0.35),
+                lean=0.07,
+                nod=0.03 * late,
+                turn=turn,
+            )
+        )
     return poses
 
 
@@ -192,10 +232,15 @@ def _jumping(build: Build, rng: np.random.Generator, seconds: np.ndarray) -> lis
         arm = 0.35 - 0.1 * crouch + 2.15 * arms
         out = stance + spread * stance * flight
         legs = (height + tuck * build.leg) * flight
-        poses.append(Pose(
-            hip=(0.0, (0.03 + depth * crouch) * build.leg - height * flight),
-            right_ankle=(-out, legs), left_ankle=(out, legs),
-            right_arm=(-arm, -arm + 0.5 * crouch - 0.3 * arms), left_arm=(arm, arm - 0.5 * crouch + 0.3 * arms)))
+        poses.append(
+            Pose(
+                hip=(0.0, (0.03 + depth * crouch) * build.leg - height * flight),
+                right_ankle=(-out, legs),
+                left_ankle=(out, legs),
+                right_arm=(-arm, -arm + 0.5 * crouch - 0.3 * arms),
+                left_arm=(arm, arm - 0.5 * crouch + 0.3 * arms),
+            )
+        )
     return poses
 
 
@@ -211,10 +256,18 @@ def _bowing(build: Build, rng: np.random.Generator, seconds: np.ndarray) -> list
             right_arm, left_arm = (0.15 + 0.35 * late, 0.3 + 1.75 * late), (-0.1 - 1.1 * late, -0.1 - 1.35 * late)
         else:  # both arms hang and swing along
             right_arm, left_arm = (-0.1 + 0.3 * late, 0.05 + 0.35 * late), (0.1 + 0.3 * late, 0.2 + 0.4 * late)
-        poses.append(Pose(
-            hip=(-0.28 * fold * build.leg, (0.03 + 0.05 * fold) * build.leg), right_ankle=(-stance, 0),
-            left_ankle=(stance, 0), right_arm=right_arm, left_arm=left_arm, lean=depth * fold, nod=0.12 * late,
-            turn=turn))
+        poses.append(
+            Pose(
+                hip=(-0.28 * fold * build.leg, (0.03 + 0.05 * fold) * build.leg),
+                right_ankle=(-stance, 0),
+                left_ankle=(stance, 0),
+                right_arm=right_arm,
+                left_arm=left_arm,
+                lean=depth * fold,
+                nod=0.12 * late,
+                turn=turn,
+            )
+        )
     return poses
 
 
@@ -234,14 +287,25 @@ def _kicking(build: Build, rng: np.random.Generator, seconds: np.ndarray) -> lis
         free = (pelvis + build.hip + length * np.sin(angle), max(hip - length * np.cos(angle), 0.0))
         planted = 1 - max(wind, kick)
         left = (planted * stance + (1 - planted) * free[0], (1 - planted) * free[1])
-        poses.append(Pose(
-            hip=(pelvis, sink), right_ankle=(-stance, 0), left_ankle=left,
-            right_arm=(-0.35 - 1.15 * late, -0.25 - 1.3 * late + 0.5 * wind),
-            left_arm=(0.35 + 0.95 * kick, 0.5 + 1.1 * late),
-            lean=-lean * kick + 0.08 * wind, nod=0.6 * lean * late))
+        poses.append(
+            Pose(
+                hip=(pelvis, sink),
+                right_ankle=(-stance, 0),
+                left_ankle=left,
+                right_arm=(-0.35 - 1.15 * late, -0.25 - 1.3 * late + 0.5 * wind),
+                left_arm=(0.35 + 0.95 * kick, 0.5 + 1.1 * late),
+                lean=-lean * kick + 0.08 * wind,
+                nod=0.6 * lean * late,
+            )
+        )
     return poses
 
 
 _ACTIONS: dict[str, Callable[[Build, np.random.Generator, np.ndarray], list[Pose]]] = {
-    "dancing": _dancing, "waving": _waving, "walking": _walking, "jumping": _jumping, "bowing": _bowing,
-    "kicking": _kicking}
+    "dancing": _dancing,
+    "waving": _waving,
+    "walking": _walking,
+    "jumping": _jumping,
+    "bowing": _bowing,
+    "kicking": _kicking,
+}

@@ -87,9 +87,15 @@ def _beach(rng: np.random.Generator, variant: int, size: int) -> _Stage:
 
 def _forest(rng: np.random.Generator, variant: int, size: int) -> _Stage:
     stage = _Stage((196, 218, 202), rng, size)
-    stage.paper((140, 180, 168), *(_oval(x, y, r) for x, y, r in (
-        (-12, 40, 22), (20, 30, 20), (52, 42, 20), (84, 32, 22), (118, 42, 20), (142, 34, 20))),
-        _rect(_LEFT, 42, _RIGHT, _BOTTOM), shadow=0.1)
+    stage.paper(
+        (140, 180, 168),
+        *(
+            _oval(x, y, r)
+            for x, y, r in ((-12, 40, 22), (20, 30, 20), (52, 42, 20), (84, 32, 22), (118, 42, 20), (142, 34, 20))
+        ),
+        _rect(_LEFT, 42, _RIGHT, _BOTTOM),
+        shadow=0.1,
+    )
     trees = (4, 34, 92, 126) if variant else (-4, 24, 62, 106, 140)
     stage.paper((86, 74, 76), *(_rect(x - 3, 40, x + 3, 96) for x in trees), shadow=0.14)
     stage.paper((62, 124, 116), *(shape for x in trees for shape in _fir(x, 80, 62, 19)), shadow=0.16)
@@ -102,12 +108,23 @@ def _city(rng: np.random.Generator, variant: int, size: int) -> _Stage:
     stage = _Stage((236, 208, 196), rng, size)
     if variant:
         stage.paper((250, 236, 214), _oval(70, 26, 12), shadow=0.06)
-    stage.paper((172, 158, 176), *(_rect(x, y, x + 24, 110) for x, y in (
-        (-24, 44), (4, 34), (30, 52), (52, 30), (80, 46), (100, 34), (128, 48))), shadow=0.1)
+    stage.paper(
+        (172, 158, 176),
+        *(
+            _rect(x, y, x + 24, 110)
+            for x, y in ((-24, 44), (4, 34), (30, 52), (52, 30), (80, 46), (100, 34), (128, 48))
+        ),
+        shadow=0.1,
+    )
     near = ((-22, 56, 26), (12, 40, 26), (60, 58, 22), (88, 44, 30), (126, 60, 26))
     stage.paper((92, 96, 124), *(_rect(x, y, x + w, 110) for x, y, w in near), shadow=0.16)
-    lit = [(x + i * 10 + 5, y + 7 + j * 13) for x, y, w in near for i in range(int(w - 6) // 10)
-           for j in range(3) if (i + 2 * j + variant) % 3]
+    lit = [
+        (x + i * 10 + 5, y + 7 + j * 13)
+        for x, y, w in near
+        for i in range(int(w - 6) // 10)
+        for j in range(3)
+        if (i + 2 * j + variant) % 3
+    ]
     stage.paper((238, 214, 160), *(_rect(x, y, x + 5.5, y + 7) for x, y in lit), shadow=0)
     stage.paper((178, 174, 176), _rect(_LEFT, 91, _RIGHT, _BOTTOM), shadow=0.16)
     stage.paper((118, 120, 132), _rect(_LEFT, 98, _RIGHT, _BOTTOM), shadow=0.1)
@@ -126,8 +143,11 @@ def _snow(rng: np.random.Generator, variant: int, size: int) -> _Stage:
         tiers = _fir(x, 92, high, high * 0.3)
         stage.paper((64, 106, 122), *tiers, shadow=0.14)
         tips = [(top, right - top) for top, right, _ in tiers]  # snow on the upper half of each tier
-        stage.paper((222, 232, 242), *(top + np.array([[0, 0], edge * 0.5, [0, edge[1] * 0.34], edge * (-0.5, 0.5)])
-                                       for top, edge in tips), shadow=0)
+        stage.paper(
+            (222, 232, 242),
+            *(top + np.array([[0, 0], edge * 0.5, [0, edge[1] * 0.34], edge * (-0.5, 0.5)]) for top, edge in tips),
+            shadow=0,
+        )
     stage.paper((182, 204, 232), _hills(93, (3, 120, 0.6)), shadow=0.16)
     return stage
 
@@ -141,9 +161,16 @@ def _desert(rng: np.random.Generator, variant: int, size: int) -> _Stage:
     stage.paper((226, 186, 136), _hills(76, (6, 130, 0.1)), shadow=0.14)
     stage.paper((208, 162, 114), _hills(86, (5, 120, 0.55)), shadow=0.14)
     x, y = 106, 54
-    cactus = [_rect(x - 4.5, y, x + 4.5, 98), _oval(x, y, 4.5),
-              _rect(x - 15, 66, x - 8, 80), _oval(x - 11.5, 66, 3.5), _rect(x - 15, 76, x, 82),
-              _rect(x + 8, 60, x + 15, 76), _oval(x + 11.5, 60, 3.5), _rect(x, 72, x + 15, 78)]
+    cactus = [
+        _rect(x - 4.5, y, x + 4.5, 98),
+        _oval(x, y, 4.5),
+        _rect(x - 15, 66, x - 8, 80),
+        _oval(x - 11.5, 66, 3.5),
+        _rect(x - 15, 76, x, 82),
+        _rect(x + 8, 60, x + 15, 76),
+        _oval(x + 11.5, 60, 3.5),
+        _rect(x, 72, x + 15, 78),
+    ]
     stage.paper((84, 128, 104), *cactus, shadow=0.14)
     stage.paper((222, 182, 138), _hills(95, (2.5, 110, 0.9)), shadow=0.16)
     return stage
@@ -151,10 +178,30 @@ def _desert(rng: np.random.Generator, variant: int, size: int) -> _Stage:
 
 def _moon(rng: np.random.Generator, variant: int, size: int) -> _Stage:
     stage = _Stage((34, 36, 68), rng, size)
-    stars = ((12, 20), (44, 12), (66, 34), (122, 50), (28, 48), (86, 56)) if variant else (
-        (8, 40), (30, 16), (58, 26), (76, 52), (124, 14), (40, 60))
-    stage.paper((214, 214, 232), *(np.array([[x, y - 4], [x + 1.7, y - 1.7], [x + 4, y], [x + 1.7, y + 1.7], [x, y + 4],
-                [x - 1.7, y + 1.7], [x - 4, y], [x - 1.7, y - 1.7]]) for x, y in stars), shadow=0)
+    stars = (
+        ((12, 20), (44, 12), (66, 34), (122, 50), (28, 48), (86, 56))
+        if variant
+        else ((8, 40), (30, 16), (58, 26), (76, 52), (124, 14), (40, 60))
+    )
+    stage.paper(
+        (214, 214, 232),
+        *(
+            np.array(
+                [
+                    [x, y - 4],
+                    [x + 1.7, y - 1.7],
+                    [x + 4, y],
+                    [x + 1.7, y + 1.7],
+                    [x, y + 4],
+                    [x - 1.7, y + 1.7],
+                    [x - 4, y],
+                    [x - 1.7, y - 1.7],
+                ]
+            )
+            for x, y in stars
+        ),
+        shadow=0,
+    )
     stage.paper((84, 148, 196), _oval(98, 30, 15), shadow=0.0)
     stage.paper((128, 184, 150), _oval(93, 25, 6.5, 5), _oval(97, 29, 5, 4), _oval(103, 38, 5, 4), shadow=0)
     stage.paper((96, 94, 120), _hills(82, (6, 96, 0.2)), shadow=0.2)
@@ -165,4 +212,10 @@ def _moon(rng: np.random.Generator, variant: int, size: int) -> _Stage:
 
 
 _PLACES: dict[str, Callable[[np.random.Generator, int, int], _Stage]] = {
-    "beach": _beach, "forest": _forest, "city": _city, "snow": _snow, "desert": _desert, "moon": _moon}
+    "beach": _beach,
+    "forest": _forest,
+    "city": _city,
+    "snow": _snow,
+    "desert": _desert,
+    "moon": _moon,
+}

@@ -12,8 +12,15 @@ from .scenery import draw_scenery
 
 CHARACTERS = ("person", "robot", "bear", "astronaut")
 COLOURS: dict[str, RGB] = {
-    "red": (212, 40, 48), "orange": (246, 128, 22), "yellow": (252, 212, 34), "green": (62, 172, 56),
-    "blue": (34, 88, 214), "purple": (126, 54, 170), "pink": (248, 122, 180), "white": (252, 250, 244)}
+    "red": (212, 40, 48),
+    "orange": (246, 128, 22),
+    "yellow": (252, 212, 34),
+    "green": (62, 172, 56),
+    "blue": (34, 88, 214),
+    "purple": (126, 54, 170),
+    "pink": (248, 122, 180),
+    "white": (252, 250, 244),
+}
 PLACES = ("beach", "forest", "city", "snow", "desert", "moon")
 ACTIONS = ("dancing", "waving", "walking", "jumping", "bowing", "kicking")
 FPS = 8
@@ -65,8 +72,13 @@ def draw_clip(words: Words, rng: np.random.Generator, frames: int = 16, size: in
     height, middle, floor = _place(joints, rng, size)
     joints = joints * height + (middle, floor)
     look = Look.sample(words.character, shade(COLOURS[words.colour], rng.uniform(0.96, 1.0)), rng)
-    images, masks = zip(*(_compose(backdrop, draw_figure(look, joint, height, turn, floor, size))
-                          for joint, turn in zip(joints, turns, strict=True)), strict=True)
+    images, masks = zip(
+        *(
+            _compose(backdrop, draw_figure(look, joint, height, turn, floor, size))
+            for joint, turn in zip(joints, turns, strict=True)
+        ),
+        strict=True,
+    )
     keypoints = np.ones((frames, 18, 3), np.float32)
     keypoints[..., :2] = joints
     keypoints[turns > 0.5, L_EAR, 2] = 0  # the ear on the far side is hidden
