@@ -5,8 +5,6 @@ stage is skipped. One process, or several: `accelerate launch -m scripts.train_m
 """
 
 import argparse
-import json
-import pydoc_data.topics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,18 +14,18 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel, UNet3DConditionModel
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from diffusers.training_utils import EMAModel
 from PIL import Image
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from tqdm import tqdm
 from transformers import CLIPTextModel, CLIPTokenizerFast
 
 from pipelines import diffusion, modelscope
-from pipelines.preview import fit_latent_rgb, to_uint8
+from pipelines.preview import to_uint8
 from scripts.miniature import data, networks, referee
 from scripts.miniature.captions import caption
-from scripts.miniature.world import sample_words
+from scripts.miniature.publishing import publish
+from scripts.miniature.tokenizer import train_tokenizer
 
 SEED = 2026
 EXAMPLES = (  # the first, the fourth and the seventh are combinations that training holds back
@@ -261,39 +259,6 @@ class VideoTrainer(torch.nn.Module):
         return self.diffusion.loss(self.unet, latents, context)
 
 
-def train_tokenizer(folder: Path) -> None:
-    """Trains CLIP's kind of tokenizer, byte-level BPE with an end-of-word mark, on captions and plain English.
-
-    The English is the documentation that comes with Python; it makes words that no caption holds short enough.
-    """
-    rng = np.random.default_rng(SEED)
-    captions = [caption(sample_words(rng, None), rng) for _ in range(20_000)]
-    english = "\n".join(pydoc_data.topics.topics.values()).splitlines()
-    bpe = Tokenizer(models.BPE(unk_token="<|endoftext|>", continuing_subword_prefix="", end_of_word_suffix="</w>"))
-    bpe.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
-    word = r"""'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""  # CLIP's own pattern
-    bpe.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(word), behavior="removed", invert=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
-        ]
-    )
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(
-        vocab_size=1536, initial_alphabet=letters, end_of_word_suffix="</w>", show_progress=False
-    )
-    bpe.train_from_iterator([*captions, *english], trainer)
-    learned = json.loads(bpe.to_str())["model"]
-    tokens = [*letters, *(letter + "</w>" for letter in letters)]
-    tokens += [token for token in sorted(learned["vocab"], key=learned["vocab"].get) if token not in set(tokens)]
-    tokens += ["<|startoftext|>", "<|endoftext|>"]
-    folder.mkdir(parents=True, exist_ok=True)
-    merges = [tuple(merge) for merge in learned["merges"]]
-    CLIPTokenizerFast(
-        vocab={token: index for index, token in enumerate(tokens)}, merges=merges, model_max_length=77
-    ).save_pretrained(folder)
-
-
 def cache_latents(accelerator: Accelerator, arguments: argparse.Namespace) -> None:
     vae = AutoencoderKL.from_pretrained(arguments.work / "vae").to(accelerator.device)
 
@@ -314,7 +279,7 @@ def train_sd(accelerator: Accelerator, arguments: argparse.Namespace) -> None:
     stored = np.load(work / "clips" / "latents.npy", mmap_mode="r")[:500, ::4, 0]
     vae.register_to_config(scaling_factor=float(1 / stored.astype(np.float32).std()))
     if not (work / "tokenizer").exists():
-        train_tokenizer(work / "tokenizer")
+        train_tokenizer(work / "tokenizer", SEED)
     tokenizer = CLIPTokenizerFast.from_pretrained(work / "tokenizer")
     latents = Latents(work, tokenizer, vae.config.scaling_factor, device)
     trainer = ImageTrainer(networks.text_encoder(len(tokenizer)), networks.image_unet(), Diffusion(device))
@@ -380,47 +345,6 @@ def train_modelscope(accelerator: Accelerator, arguments: argparse.Namespace) ->
     train(accelerator, "modelscope", VideoTrainer(unet, Diffusion(device)), loss_of, steps, rates, work, grid)
     if accelerator.is_main_process:
         unet.save_pretrained(work / "unet3d")
-
-
-def publish(work: Path, assets: Path) -> None:
-    """Writes what is trained to `assets`: half precision, diffusers layout, shared parts once, no file over 10 MB."""
-    small = {"max_shard_size": "9500KB"}
-    sd, video = assets / "sd", assets / "modelscope"
-    vae = AutoencoderKL.from_pretrained(work / "vae")
-    stored = np.load(work / "clips" / "latents.npy", mmap_mode="r")[:200:10, 0, 0].astype(np.float32)
-    matrix, bias = fit_latent_rgb(vae, torch.from_numpy(stored) * vae.config.scaling_factor)
-    tokenizer = CLIPTokenizerFast.from_pretrained(work / "tokenizer")
-    tokenizer.save_pretrained(sd / "tokenizer")
-    vae.half().save_pretrained(sd / "vae")
-    CLIPTextModel.from_pretrained(work / "text_encoder").half().save_pretrained(sd / "text_encoder")
-    # What transformers loads it in; diffusers loads the others in float32 too, if it is not told otherwise.
-    config = json.loads((sd / "text_encoder" / "config.json").read_text())
-    write_json(sd / "text_encoder" / "config.json", config | {"dtype": "float32"})
-    UNet2DConditionModel.from_pretrained(work / "unet").half().save_pretrained(sd / "unet", **small)
-    write_json(sd / "vae" / "latent_rgb.json", {"matrix": matrix.tolist(), "bias": bias.tolist()})
-    write_json(sd / "scheduler" / "scheduler_config.json", networks.SCHEDULER)
-    shared = {
-        "vae": ["diffusers", "AutoencoderKL"],
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-        "scheduler": ["diffusers", "PNDMScheduler"],
-    }
-    absent = {"safety_checker": [None, None], "feature_extractor": [None, None], "requires_safety_checker": False}
-    unet = {"unet": ["diffusers", "UNet2DConditionModel"]}
-    write_json(sd / "model_index.json", {"_class_name": "StableDiffusionPipeline", **shared, **unet, **absent})
-    if not (work / "unet3d").exists():
-        return
-    UNet3DConditionModel.from_pretrained(work / "unet3d").half().save_pretrained(video / "unet", **small)
-    ddim = networks.SCHEDULER | {"_class_name": "DDIMScheduler"}
-    write_json(video / "scheduler" / "scheduler_config.json", {k: v for k, v in ddim.items() if k != "skip_prk_steps"})
-    parts = shared | {"unet": ["diffusers", "UNet3DConditionModel"], "scheduler": ["diffusers", "DDIMScheduler"]}
-    write_json(video / "model_index.json", {"_class_name": "TextToVideoSDPipeline", **parts})
-    write_json(video / "components.json", {part: f"../sd/{part}" for part in ("vae", "text_encoder", "tokenizer")})
-
-
-def write_json(file: Path, value: dict) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(value, indent=2) + "\n")
 
 
 def train_judge(accelerator: Accelerator, arguments: argparse.Namespace) -> None:
