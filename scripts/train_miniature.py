@@ -118,6 +118,12 @@ def train(
         save_grid(work / "grids" / f"{name}-{steps}.png", grid())
 
 
+def go_on_from(start: Path | None, part: str, module: torch.nn.Module) -> None:
+    """Gives `module` the weights published as `part` of the folder `start`, if there is one."""
+    if start:
+        module.load_state_dict(type(module).from_pretrained(start / part, torch_dtype=torch.float32).state_dict())
+
+
 def save_grid(file: Path, grid: np.ndarray) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(grid).save(file)
@@ -169,6 +175,7 @@ def start_as_pooling(vae: AutoencoderKL) -> None:
 def train_vae(accelerator: Accelerator, arguments: argparse.Namespace) -> None:
     vae = networks.autoencoder()
     start_as_pooling(vae)
+    go_on_from(arguments.start, "sd/vae", vae)
     device = accelerator.device
 
     def loss_of(trainer, step, rng):
@@ -276,13 +283,19 @@ def cache_latents(accelerator: Accelerator, arguments: argparse.Namespace) -> No
 def train_sd(accelerator: Accelerator, arguments: argparse.Namespace) -> None:
     work, device = arguments.work, accelerator.device
     vae = AutoencoderKL.from_pretrained(work / "vae").to(device)
-    stored = np.load(work / "clips" / "latents.npy", mmap_mode="r")[:500, ::4, 0]
-    vae.register_to_config(scaling_factor=float(1 / stored.astype(np.float32).std()))
-    if not (work / "tokenizer").exists():
+    if arguments.start:  # what the networks have learned goes with its scale and its tokens
+        scale = AutoencoderKL.from_pretrained(arguments.start / "sd" / "vae").config.scaling_factor
+        CLIPTokenizerFast.from_pretrained(arguments.start / "sd" / "tokenizer").save_pretrained(work / "tokenizer")
+    else:
+        stored = np.load(work / "clips" / "latents.npy", mmap_mode="r")[:500, ::4, 0]
+        scale = float(1 / stored.astype(np.float32).std())
         train_tokenizer(work / "tokenizer", SEED)
+    vae.register_to_config(scaling_factor=scale)
     tokenizer = CLIPTokenizerFast.from_pretrained(work / "tokenizer")
     latents = Latents(work, tokenizer, vae.config.scaling_factor, device)
     trainer = ImageTrainer(networks.text_encoder(len(tokenizer)), networks.image_unet(), Diffusion(device))
+    go_on_from(arguments.start, "sd/text_encoder", trainer.text_encoder)
+    go_on_from(arguments.start, "sd/unet", trainer.unet)
 
     def loss_of(trainer, step, rng):
         clips = rng.integers(0, latents.count(), 3 * arguments.batch)
@@ -320,6 +333,7 @@ def train_modelscope(accelerator: Accelerator, arguments: argparse.Namespace) ->
     latents = Latents(work, tokenizer, vae.config.scaling_factor, device)
     unet = networks.video_unet()
     networks.start_as_images(unet, UNet2DConditionModel.from_pretrained(work / "unet"))
+    go_on_from(arguments.start, "modelscope/unet", unet)
     steps = arguments.modelscope_steps
 
     def loss_of(trainer, step, rng):
@@ -367,6 +381,7 @@ def main() -> None:
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
     parser.add_argument("--work", type=Path, default=Path("training"), help="checkpoints and caches (several GB)")
     parser.add_argument("--publish", type=Path, help="folder for the finished weights: assets/miniature")
+    parser.add_argument("--start", type=Path, help="folder of published weights to go on from")
     parser.add_argument("--clips", type=int, default=4000)
     parser.add_argument("--batch", type=int, default=8, help="crops or clips a process")
     parser.add_argument("--vae-steps", type=int, default=5500)
