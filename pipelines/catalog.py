@@ -98,7 +98,7 @@ CATALOG: Mapping[str, ModelCard] = {
             title="Paper theatre (built in)",
             system="modelscope",
             source=Source(str(MINIATURES / "modelscope")),
-            defaults=Defaults(frames=16, width=128, height=128, fps=8, steps=25, guidance=6.0, scheduler="dpm++"),
+            defaults=Defaults(frames=16, width=128, height=128, fps=8, steps=25, guidance=2.5, scheduler="dpm++"),
             limits=Limits(frames=Range(8, 24), side=Range(128, 128, 8), voxels=24 * 128 * 128),
             summary="A small ModelScope network, trained on drawn paper dancers. Runs anywhere, within seconds.",
             licence="MIT, like this app",

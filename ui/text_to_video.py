@@ -36,7 +36,7 @@ EXAMPLES = (
     _example("bear", "Fewer steps: ready sooner", "A bear wearing green dances in the snow", 21, steps=15),
     _example("astronaut", "3 seconds", "An astronaut in orange jumping on the moon", 5, frames=24),
     _example("person", "DDIM, the plainest sampler", "A person in red bows in the forest", 12, scheduler="ddim"),
-    _example("android", "Stronger guidance", "A robot in yellow kicks a leg up in the desert", 3, guidance=9.0),
+    _example("android", "Stronger guidance", "A robot in yellow kicks a leg up in the desert", 3, guidance=4.0),
     _example(
         "woman", "UniPC, and played faster", "A woman in purple walking in the city", 40, fps=12, scheduler="unipc"
     ),
