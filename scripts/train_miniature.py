@@ -335,7 +335,7 @@ def train_sd(accelerator: Accelerator, arguments: argparse.Namespace) -> None:
         pictures = np.stack(list(modelscope.decode(vae, last.latents.transpose(0, 1)[None])))
         return as_grid(pictures.reshape(2, -1, data.SIZE, data.SIZE, 3))
 
-    train(accelerator, "sd", trainer, loss_of, arguments.sd_steps, {"": 1e-3}, work, grid)
+    train(accelerator, "sd", trainer, loss_of, arguments.sd_steps, {"": 2e-3}, work, grid)
     if accelerator.is_main_process:
         vae.save_pretrained(work / "vae")
         trainer.text_encoder.save_pretrained(work / "text_encoder")
