@@ -3,7 +3,7 @@
 import json
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 
 from pipelines.catalog import CATALOG, SCHEDULERS, ModelCard, Range, find
 
@@ -98,9 +98,6 @@ class TextToVideo:
         """The same task, validated once more against `catalog`. Raises ValueError as `for_model` does."""
         values = asdict(self)
         return self.for_model(find(values.pop("model"), catalog), **values)
-
-    def with_seed(self, seed: int) -> "TextToVideo":
-        return replace(self, seed=seed)
 
     @property
     def seconds(self) -> float:

@@ -91,7 +91,7 @@ def test_a_prompt_becomes_a_video(backend):
 
 
 def test_the_same_seed_makes_the_same_video(backend):
-    tasks = task(steps=1), task(steps=1), task(steps=1).with_seed(8)
+    tasks = task(steps=1), task(steps=1), replace(task(steps=1), seed=8)
     first, second, other = (follow(backend, backend.submit(one))[-1] for one in tasks)
     assert first.video != second.video
     assert np.array_equal(video.read(first.video), video.read(second.video))

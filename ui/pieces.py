@@ -64,13 +64,9 @@ def footlights(moment: Moment) -> str:
 def caption(task: TextToVideo) -> str:
     """What has been made, in one line under it."""
     return (
-        f'<p class="caption" role="status">{task.frames} frames · {duration(task.frames, task.fps)} · '
+        f'<p class="caption" role="status">{task.frames} frames · {task.seconds:.1f} s · '
         f"{task.width}×{task.height} · {task.steps} steps of {SCHEDULERS[task.scheduler]} · seed {task.seed}</p>"
     )
-
-
-def duration(frames: float, fps: float) -> str:
-    return f"{frames / fps:.1f} s"
 
 
 def failure(message: str) -> str:
