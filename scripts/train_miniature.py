@@ -21,6 +21,7 @@ from tqdm import tqdm
 from transformers import CLIPTextModel, CLIPTokenizerFast
 
 from pipelines import diffusion, modelscope
+from pipelines.networks.unet3d import TextToVideoUNet
 from pipelines.preview import to_uint8
 from scripts.miniature import data, networks, referee
 from scripts.miniature.captions import caption
@@ -205,26 +206,29 @@ class Diffusion:
         self.schedule = DDPMScheduler(**{k: v for k, v in networks.SCHEDULER.items() if k.startswith("beta")})
         signal = self.schedule.alphas_cumprod.to(device)
         # Min-SNR-5 weights (Hang et al. 2023, section 3.4) for epsilon prediction: far fewer steps to a good model.
-        self.weight = (5 * (1 - signal) / signal).clamp(max=1)
+        # They are the density that timesteps are drawn from, which is worth more than as many multiplications.
+        weight = (5 * (1 - signal) / signal).clamp(max=1)
+        self.cumulative = weight.cumsum(0) / weight.sum()
         self.device = device
 
     def loss(
-        self, unet: torch.nn.Module, latents: torch.Tensor, figures: torch.Tensor, context: torch.Tensor
+        self, predict: Callable[..., torch.Tensor], latents: torch.Tensor, figures: torch.Tensor
     ) -> torch.Tensor:
-        """Weighted error of the predicted noise.
+        """Weighted error of the noise that `predict(noisy, times)` finds.
 
-        latents [B,4,(F,)h,w], scaled; figures [B,1,(F,)h,w], 0 to 1; context [B,77,C].
+        latents [B,4,(F,)h,w], scaled; figures [B,1,(F,)h,w], 0 to 1.
 
         The dancer counts five times: it is a small part of the picture, and harder than the rest. No weight of this
         kind changes what a network learns in the end, only how soon it learns what.
         """
         noise = torch.randn_like(latents)
-        times = torch.randint(0, 1000, (len(latents),), device=self.device)
-        noisy = self.schedule.add_noise(latents, noise, times)
-        predicted = unet(noisy, times, encoder_hidden_states=context).sample
+        # One draw for the batch, evenly spread: every batch sees little noise and much.
+        spread = (torch.rand(1) + torch.arange(len(latents)) / len(latents)) % 1
+        times = torch.searchsorted(self.cumulative, spread.to(self.device)).clamp(max=999)
+        predicted = predict(self.schedule.add_noise(latents, noise, times), times)
         count = 1 + 4 * figures
         errors = (count * (predicted.float() - noise).square()).flatten(1).mean(1) / count.mean()  # (B,)
-        return (self.weight[times] * errors).mean()
+        return errors.mean()
 
 
 class Latents:
@@ -268,7 +272,8 @@ class ImageTrainer(torch.nn.Module):
         self.text_encoder, self.unet, self.diffusion = text_encoder, unet, diffusion
 
     def forward(self, latents: torch.Tensor, figures: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-        return self.diffusion.loss(self.unet, latents, figures, self.text_encoder(ids).last_hidden_state)
+        context = self.text_encoder(ids).last_hidden_state
+        return self.diffusion.loss(lambda *noisy: self.unet(*noisy, context).sample, latents, figures)
 
 
 class VideoTrainer(torch.nn.Module):
@@ -279,7 +284,7 @@ class VideoTrainer(torch.nn.Module):
         self.unet, self.diffusion = unet, diffusion
 
     def forward(self, latents: torch.Tensor, figures: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        return self.diffusion.loss(self.unet, latents, figures, context)
+        return self.diffusion.loss(TextToVideoUNet(self.unet, context), latents, figures)
 
 
 def cache_latents(accelerator: Accelerator, arguments: argparse.Namespace) -> None:
