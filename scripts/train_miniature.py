@@ -211,9 +211,7 @@ class Diffusion:
         self.cumulative = weight.cumsum(0) / weight.sum()
         self.device = device
 
-    def loss(
-        self, predict: Callable[..., torch.Tensor], latents: torch.Tensor, figures: torch.Tensor
-    ) -> torch.Tensor:
+    def loss(self, predict: Callable[..., torch.Tensor], latents: torch.Tensor, figures: torch.Tensor) -> torch.Tensor:
         """Weighted error of the noise that `predict(noisy, times)` finds.
 
         latents [B,4,(F,)h,w], scaled; figures [B,1,(F,)h,w], 0 to 1.
