@@ -139,6 +139,10 @@ CATALOG: Mapping[str, ModelCard] = {
     )
 }
 
+# What CLIP score and frame consistency ask for (metrics.py). It makes no video, so it has no card, and it is used only
+# where it is at hand: its 1.7 GB are never downloaded unasked.
+CLIP = Source("openai/clip-vit-large-patch14", revision="32bd64288804d66eefd0ccbe215aa642df71cc41")
+
 
 def find(name: object, catalog: Mapping[str, ModelCard] = CATALOG) -> ModelCard:
     """The card of the model `name`. Raises ValueError listing the names there are."""

@@ -17,13 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.catalog import CATALOG, ModelCard
+from pipelines.catalog import CATALOG, CLIP, ModelCard
 from pipelines.settings import Settings
 from pipelines.sources import (
     AGAIN,
     OnProgress,
     availability,
     card_of_folder,
+    clip_folder,
     content_hash,
     is_original,
     locate,
@@ -33,7 +34,7 @@ from pipelines.sources import (
     weight_files,
 )
 
-__all__ = ["Component", "availability", "card_of_folder", "component"]
+__all__ = ["Component", "availability", "card_of_folder", "clip_component", "component"]
 
 CONVERTER = 1  # to be raised whenever a conversion changes, so that older converted files are not used
 
@@ -61,11 +62,34 @@ def component(card: ModelCard, part: str, settings: Settings, on_progress: OnPro
     if part == "scheduler":
         return _scheduler(_original_scheduler(folder) if original else _scheduler_config(part_folder(folder, part)))
     here = _converted(folder, part, settings) if original else part_folder(folder, part)
-    config = read_json(here / "config.json")
-    files = weight_files(here, card.source.variant)
+    return _module(here, card.source.variant, settings)
+
+
+def clip_component(part: str, settings: Settings) -> Component:
+    """The part `part` ("tokenizer", "image_processor", "model") of `catalog.CLIP`: a CLIPTokenizer, a
+    CLIPImageProcessor, a CLIPModel.
+
+    Downloads nothing. Raises ValueError, as `load` does, where files are missing or damaged.
+    """
+    folder = clip_folder(settings)
+    if folder is None:
+        raise ValueError(
+            f"{CLIP.location} is not on this machine. Download its revision {CLIP.revision} with the Hub's own client, "
+            f"or put a copy into {settings.cache / 'clip'}."
+        )
+    if part == "tokenizer":
+        return _tokenizer(folder, pad_with_zero=False)
+    if part == "image_processor":
+        return _image_processor(folder)
+    return _module(folder, CLIP.variant, settings)
+
+
+def _module(folder: Path, variant: str | None, settings: Settings) -> Component:
+    config = read_json(folder / "config.json")
+    files = weight_files(folder, variant)
     identity = [json.dumps(_essence(config), sort_keys=True), *(content_hash(file, settings) for file in files)]
-    if part == "vae" and (here / "latent_rgb.json").is_file():
-        config["latent_rgb"] = read_json(here / "latent_rgb.json")
+    if (folder / "latent_rgb.json").is_file():  # beside a VAE only
+        config["latent_rgb"] = read_json(folder / "latent_rgb.json")
     return Component(
         key=hashlib.sha256("\n".join(identity).encode()).hexdigest(),
         bytes=sum(file.stat().st_size for file in files),
@@ -98,6 +122,18 @@ def _tokenizer(folder: Path, pad_with_zero: bool) -> Component:
         raise ValueError(f"There is no tokenizer in {folder}. {AGAIN}")
     content = [str(pad_with_zero).encode(), *(hashlib.sha256(file.read_bytes()).digest() for file in files)]
     return Component(key=hashlib.sha256(b"".join(content)).hexdigest(), bytes=0, load=load)
+
+
+def _image_processor(folder: Path) -> Component:
+    config = read_json(folder / "preprocessor_config.json")
+
+    def load(on_progress: OnProgress) -> Any:
+        from transformers import CLIPImageProcessor
+
+        return CLIPImageProcessor.from_dict(config)
+
+    text = json.dumps(config, sort_keys=True)
+    return Component(key=hashlib.sha256(text.encode()).hexdigest(), bytes=0, load=load)
 
 
 def _openclip_tokenizer(folder: Path, settings: Settings) -> Path:
@@ -214,12 +250,25 @@ def _build_autoencoder(config: dict[str, Any]) -> Any:
 
 
 def _build_text_encoder(config: dict[str, Any]) -> Any:
-    import torch
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    module = CLIPTextModel(CLIPTextConfig.from_dict(config))
-    positions = torch.arange(module.config.max_position_embeddings, device="cpu").expand(1, -1)
-    module.embeddings.register_buffer("position_ids", positions, persistent=False)  # in no file: can't be left on meta
+    return _with_positions(CLIPTextModel(CLIPTextConfig.from_dict(config)))
+
+
+def _build_clip(config: dict[str, Any]) -> Any:
+    from transformers import CLIPConfig, CLIPModel
+
+    return _with_positions(CLIPModel(CLIPConfig.from_dict(config)))
+
+
+def _with_positions(module: Any) -> Any:
+    """`module` with the positions that its embeddings count: they are in no file, so they can't be left on meta."""
+    import torch
+
+    for part in module.modules():
+        if "position_ids" in dict(part.named_buffers(recurse=False)):
+            positions = torch.arange(part.position_ids.shape[-1], device="cpu").expand(1, -1)
+            part.register_buffer("position_ids", positions, persistent=False)
     return module
 
 
@@ -244,10 +293,16 @@ def _text_encoder_name(name: str) -> str | None:
     return None if name == "embeddings.position_ids" else name
 
 
+def _clip_name(name: str) -> str | None:
+    """A CLIPModel's tensors are named as ever; old files hold positions beside them."""
+    return None if name.endswith(".position_ids") else name
+
+
 _KINDS: dict[str, tuple[Callable[[dict], Any], Callable[[str], str | None]]] = {  # class -> builder, renamer
     "UNet3DConditionModel": (_build_unet3d, lambda name: name),
     "AutoencoderKL": (_build_autoencoder, _autoencoder_name),
     "CLIPTextModel": (_build_text_encoder, _text_encoder_name),
+    "CLIPModel": (_build_clip, _clip_name),
 }
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from pipelines import loading
-from pipelines.catalog import ModelCard, find
+from pipelines.catalog import CLIP, ModelCard, find
 from pipelines.loading import Component
 from pipelines.settings import Settings
 
@@ -80,6 +80,8 @@ class ModelManager:
     def lease(self, name: str, working_bytes: int = 0) -> Iterator[Any]:
         """The component `name` ("<model>/<part>") on the device, for reading only, as long as the context lasts.
 
+        `model` is a name in the catalog, or CLIP.location.
+
         `working_bytes` is what the caller will need on the device beside it. To make room, components that nobody
         leases leave the device, the one unused for longest first. Leases nest, also of the same component. Raises
         ValueError where the weights are missing or damaged.
@@ -136,7 +138,10 @@ class ModelManager:
             component = self._components.get(name)
             if component is None:
                 model, _, part = name.rpartition("/")
-                component = self._component(self.card(model), part, self._settings, self.on_progress)
+                if model == CLIP.location:
+                    component = loading.clip_component(part, self._settings)
+                else:
+                    component = self._component(self.card(model), part, self._settings, self.on_progress)
                 self._components[name] = component
             resident = self._residents.get(component.key)
             if resident is None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.catalog import CATALOG, MINIATURES, Defaults, Limits, ModelCard, Range, Source
+from pipelines.catalog import CATALOG, CLIP, MINIATURES, Defaults, Limits, ModelCard, Range, Source
 from pipelines.settings import Settings
 
 PARTS = ("tokenizer", "scheduler", "text_encoder", "unet", "vae")  # of a text-to-video model
@@ -22,6 +22,7 @@ ORIGINAL = {  # ModelScope's files and the key of `model.model_args` under which
     "unet": "ckpt_unet",
     "vae": "ckpt_autoencoder",
 }
+CLIP_FILES = ("config.json", "preprocessor_config.json", "tokenizer.json")  # beside its weights
 AGAIN = "Download this model once more."
 OnProgress = Callable[[int, int], None]  # (bytes done, bytes in all)
 
@@ -122,11 +123,26 @@ def locate(
     return _download(source, on_progress, parts)
 
 
-def _snapshot(source: Source) -> Path | None:
-    """Where the Hub's own cache keeps `source`, possibly in part."""
+def clip_folder(settings: Settings) -> Path | None:
+    """The folder on this machine with the whole of `catalog.CLIP`, laid out as on the Hub; None where there is none.
+
+    Asks no network: looks into `clip` of the app's cache, where a copy can be put by hand, then into the Hub's cache.
+    """
+    for folder in (settings.cache / "clip", _snapshot(CLIP, "config.json")):
+        if folder is not None and all((folder / name).is_file() for name in CLIP_FILES):
+            try:
+                weight_files(folder, CLIP.variant)
+                return folder
+            except ValueError:
+                continue
+    return None
+
+
+def _snapshot(source: Source, file: str = "model_index.json") -> Path | None:
+    """Where the Hub's own cache keeps `source`, possibly in part; known by a `file` that every download of it has."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(source.location, "model_index.json", revision=source.revision)
+    found = try_to_load_from_cache(source.location, file, revision=source.revision)
     return Path(found).parent if isinstance(found, str) else None
 
 
