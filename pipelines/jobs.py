@@ -1,11 +1,46 @@
-"""The job table: every job, what state it is in and the latest news of it. In memory; standard library only."""
+"""The job table in SQLite: what survives a closed page, a crash and a restart. Standard library only.
 
+Queued, running and interrupted jobs are also kept in memory, with what only matters while they last: the latest
+progress and preview. Every change is written to the file first.
+"""
+
+import json
 import secrets
+import sqlite3
 import threading
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from pipelines.events import Event, Failed, Preview, Progress, Result
-from pipelines.tasks import Task
+from pipelines.tasks import Task, recall, to_json
+
+ATTEMPTS = 2  # a job under which the app died twice is not tried a third time
+UNKNOWN = "There is no such job here. It may have been deleted."
+DIED = "The app was ended from outside twice while it made this video. It may need more memory: try fewer frames."
+
+_SCHEMA = """
+CREATE TABLE jobs (
+    id TEXT PRIMARY KEY,
+    owner TEXT NOT NULL,
+    task TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('queued', 'running', 'done', 'failed', 'cancelled', 'interrupted')),
+    attempts INTEGER NOT NULL DEFAULT 0,
+    submitted REAL NOT NULL,
+    started REAL,
+    ended REAL,
+    stage TEXT,
+    step INTEGER,
+    total INTEGER,
+    error TEXT,
+    video TEXT,
+    facts TEXT
+) STRICT;
+CREATE INDEX jobs_of_owner ON jobs (owner, submitted);
+CREATE INDEX jobs_in_state ON jobs (state, ended);
+"""
+_VERSION = 1  # of the schema, in the file's user_version
 
 
 @dataclass(frozen=True)
@@ -13,12 +48,21 @@ class Job:
     """One row: a picture of the job at one moment, never changed."""
 
     id: str
+    owner: str  # whose it is: nobody else hears of it
     task: Task
-    state: str = "waiting"  # "waiting", "running" or "ended"
+    state: str = "queued"  # or "running", "done", "failed", "cancelled", "interrupted": queued again after a crash
+    attempts: int = 0  # how often it was begun
+    submitted: float = 0.0  # seconds since 1970, like the others
+    started: float | None = None
+    ended: float | None = None
     stopping: bool = False  # somebody pressed Stop while it ran
     progress: Progress | None = None
     preview: Preview | None = None
     end: Result | Failed | None = None
+
+    @property
+    def waits(self) -> bool:
+        return self.state in ("queued", "interrupted")
 
     @property
     def events(self) -> tuple[Event, ...]:
@@ -26,45 +70,91 @@ class Job:
         return tuple(event for event in (self.progress, self.preview, self.end) if event is not None)
 
 
+@dataclass(frozen=True)
+class Limits:
+    """How many jobs may wait."""
+
+    queue: int  # of all owners together
+    each: int  # of one owner
+
+
 class JobTable:
     """Jobs by id. Every method is one indivisible step and may be called from any thread."""
 
-    def __init__(self, limit: int):
-        self._limit = limit  # jobs that may wait
-        self._jobs: dict[str, Job] = {}  # oldest first
-        self._changed = threading.Condition()
+    def __init__(self, file: Path, limits: Limits, clock: Callable[[], float] = time.time):
+        """Opens or makes the table in `file`; jobs that ran when the app died wait again, or have failed for good.
 
-    def add(self, task: Task) -> Job:
+        Raises ValueError where another process has it open, or a newer version of the app wrote it.
+        """
+        self._limits = limits
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._noted = 0.0  # when progress was last written to the file
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self._rows = _open(file)
+        self._live: dict[str, Job] = {}  # jobs that have not ended, oldest first
+        begun = "SELECT owner, max(started) FROM jobs WHERE started IS NOT NULL GROUP BY owner"
+        self._served: dict[str, float] = dict(self._rows.execute(begun))  # when an owner's turn was last
+        with self._changed:
+            self._recover()
+
+    def add(self, task: Task, owner: str) -> Job:
         """A new waiting job. Raises ValueError where too many wait already."""
         with self._changed:
-            if len(self._waiting()) >= self._limit:
-                raise ValueError(f"{self._limit} videos are waiting already. Try again in a few minutes.")
-            identifier = secrets.token_hex(16)
-            self._jobs[identifier] = Job(identifier, task)
+            waiting = [job for job in self._live.values() if job.waits]
+            mine = sum(job.owner == owner for job in waiting)
+            if mine >= self._limits.each:
+                raise ValueError(f"{mine} videos of yours are waiting already. Wait for one, or stop one.")
+            if len(waiting) >= self._limits.queue:
+                raise ValueError(f"{len(waiting)} videos are waiting already. Try again in a few minutes.")
+            job = Job(secrets.token_hex(16), owner, task, submitted=self._clock())
+            self._rows.execute(
+                "INSERT INTO jobs (id, owner, task, state, submitted) VALUES (?, ?, ?, ?, ?)",
+                (job.id, owner, to_json(task), job.state, job.submitted),
+            )
+            self._live[job.id] = job
             self._tell_positions()
-            return self._jobs[identifier]
+            return self._live[job.id]
 
-    def get(self, identifier: str) -> Job:
-        """The job as it is now. Raises ValueError for an unknown one."""
-        job = self._jobs.get(identifier)
-        if job is None:
-            raise ValueError("There is no such job here. It may be from before the app was started anew.")
+    def get(self, identifier: str, owner: str | None = None) -> Job:
+        """The job as it is now. Raises ValueError for an unknown one, or one of somebody else than `owner`."""
+        with self._changed:
+            job = self._live.get(identifier) or next(self._read("WHERE id = ?", str(identifier)), None)
+        if job is None or owner not in (None, job.owner):
+            raise ValueError(UNKNOWN)
         return job
 
-    def all(self) -> list[Job]:
-        """All jobs, oldest first."""
+    def unfinished(self, owner: str | None = None) -> list[Job]:
+        """The jobs (of `owner`) that wait or run, oldest first."""
         with self._changed:
-            return list(self._jobs.values())
+            return [job for job in self._live.values() if owner in (None, job.owner)]
+
+    def finished(self, owner: str | None = None, search: str = "", limit: int = -1, offset: int = 0) -> list[Job]:
+        """The videos (of `owner`) whose prompts hold every word of `search`, newest first."""
+        where, values = "WHERE state = 'done'", []
+        if owner is not None:
+            where, values = f"{where} AND owner = ?", [owner]
+        for word in search.split():
+            where += r" AND json_extract(task, '$.prompt') LIKE ? ESCAPE '\'"
+            values.append("%" + "".join(f"\\{letter}" if letter in r"\%_" else letter for letter in word) + "%")
+        with self._changed:
+            order = f"{where} ORDER BY ended DESC, rowid DESC LIMIT ? OFFSET ?"
+            return list(self._read(order, *values, limit, offset))
 
     def take(self, seconds: float) -> Job | None:
-        """The job that has waited longest, running from now on; None if there was none for `seconds`."""
+        """The job whose turn it is, running from now on; None if there was none for `seconds`.
+
+        Of one owner only one job runs at a time.
+        """
         with self._changed:
-            if not self._changed.wait_for(self._waiting, seconds):
+            if not self._changed.wait_for(self._ready, seconds):
                 return None
-            job = self._waiting()[0]
-            self._set(job.id, state="running", progress=None)
+            job = self._ready()[0]
+            now = self._clock()
+            self._served[job.owner] = now
+            self._set(job.id, state="running", attempts=job.attempts + 1, started=now, progress=None)
             self._tell_positions()
-            return self._jobs[job.id]
+            return self._live[job.id]
 
     def tell(self, identifier: str, event: Event) -> Job:
         """Notes `event`; a Result or Failed ends the job. Returns the job, for a look at `stopping`."""
@@ -74,34 +164,167 @@ class JobTable:
                     self._set(identifier, progress=event)
                 case Preview():
                     self._set(identifier, preview=event)
-                case Result() | Failed():
-                    self._set(identifier, state="ended", preview=None, end=event)
-            return self._jobs[identifier]
+                case Result():
+                    return self._end(identifier, "done", event)
+                case Failed(stopped=True):
+                    return self._end(identifier, "cancelled", event)
+                case Failed():
+                    return self._end(identifier, "failed", event)
+            return self._live[identifier]
 
     def stop(self, identifier: str, message: str) -> None:
         """Ends a waiting job with `message` and marks a running one to be stopped."""
         with self._changed:
-            state = self.get(identifier).state
-            if state == "waiting":
-                self._set(identifier, state="ended", end=Failed(message, stopped=True))
+            job = self._live.get(identifier)
+            if job is not None and job.waits:
+                self._end(identifier, "cancelled", Failed(message, stopped=True))
                 self._tell_positions()
-            elif state == "running":
+            elif job is not None:
                 self._set(identifier, stopping=True)
+
+    def interrupt(self, identifier: str) -> None:
+        """Puts a running job back into the queue, as if it had not begun: the app is being shut down."""
+        with self._changed:
+            attempts = self._live[identifier].attempts - 1
+            self._set(identifier, state="interrupted", attempts=attempts, progress=None, preview=None)
+
+    def delete(self, identifier: str) -> None:
+        """Forgets a job that has ended."""
+        with self._changed:
+            if identifier in self._live:
+                raise ValueError("This video is still being made. Stop it first.")
+            self._rows.execute("DELETE FROM jobs WHERE id = ?", (identifier,))
 
     def wait(self, job: Job, seconds: float) -> Job:
         """The job as it is now, as soon as that is not the given `job` any more, or after `seconds`."""
         with self._changed:
-            self._changed.wait_for(lambda: self._jobs[job.id] is not job, seconds)
-            return self._jobs[job.id]
+            self._changed.wait_for(lambda: self._live.get(job.id) is not job, seconds)
+        return self.get(job.id)
 
-    def _waiting(self) -> list[Job]:
-        return [job for job in self._jobs.values() if job.state == "waiting"]
+    def close(self) -> None:
+        with self._changed:
+            self._rows.close()
+
+    def _ready(self) -> list[Job]:
+        busy = {job.owner for job in self._live.values() if job.state == "running"}
+        return [job for job in self._turns() if job.owner not in busy]
+
+    def _turns(self) -> list[Job]:
+        """The waiting jobs in the order in which they will run if nobody else comes: owner after owner.
+
+        An owner's place counts from when they were last served or from when they asked, whichever is later: nobody
+        who comes later can pass, so that nobody starves.
+        """
+        rounds: dict[str, int] = {}  # owner -> how many of their jobs come before
+        keys = {}
+        for job in self._live.values():
+            if job.waits:
+                keys[job.id] = (rounds.get(job.owner, 0), max(self._served.get(job.owner, 0.0), job.submitted))
+                rounds[job.owner] = rounds.get(job.owner, 0) + 1
+        return [self._live[identifier] for identifier in sorted(keys, key=keys.__getitem__)]
 
     def _tell_positions(self) -> None:
-        waiting = self._waiting()
-        for position, job in enumerate(waiting, 1):
-            self._set(job.id, progress=Progress("Waiting", position, len(waiting)))
+        order = self._turns()
+        usual = {model: self._usual_seconds(model) for model in {job.task.model for job in self._live.values()}}
+        ahead: float | None = 0.0
+        for job in self._live.values():
+            if job.state == "running":
+                left = job.progress.seconds_left if job.progress else None
+                ahead = _sum(ahead, usual[job.task.model] if left is None else left)
+        for position, job in enumerate(order, 1):
+            progress = Progress("Waiting", position, len(order), ahead)
+            if job.progress != progress:
+                self._live[job.id] = replace(job, progress=progress)
+            ahead = _sum(ahead, usual[job.task.model])
+        self._changed.notify_all()
+
+    def _usual_seconds(self, model: str) -> float | None:
+        """How long the latest videos of `model` took on average; None if there are none."""
+        taken = (
+            "SELECT ended - started AS seconds FROM jobs WHERE state = 'done' AND json_extract(task, '$.model') = ? "
+            "ORDER BY ended DESC LIMIT 10"
+        )
+        return self._rows.execute(f"SELECT avg(seconds) FROM ({taken})", (model,)).fetchone()[0]
 
     def _set(self, identifier: str, **changes) -> None:
-        self._jobs[identifier] = replace(self._jobs[identifier], **changes)
+        """Changes a job that has not ended. Previews are not written, progress about once a second."""
+        before = self._live[identifier]
+        job = replace(before, **changes)
+        now = self._clock()
+        if job.state != before.state or job.progress is not before.progress and now - self._noted > 1:
+            self._noted = now
+            progress = job.progress or Progress(None, None, None)
+            self._rows.execute(
+                "UPDATE jobs SET state = ?, attempts = ?, started = ?, stage = ?, step = ?, total = ? WHERE id = ?",
+                (job.state, job.attempts, job.started, progress.stage, progress.step, progress.total, identifier),
+            )
+        self._live[identifier] = job
         self._changed.notify_all()
+
+    def _end(self, identifier: str, state: str, end: Result | Failed) -> Job:
+        job = replace(self._live[identifier], state=state, ended=self._clock(), end=end, progress=None, preview=None)
+        video, facts = (str(end.video), json.dumps(end.facts)) if isinstance(end, Result) else (None, None)
+        error = end.message if isinstance(end, Failed) else None
+        self._rows.execute(
+            "UPDATE jobs SET state = ?, ended = ?, error = ?, video = ?, facts = ? WHERE id = ?",
+            (state, job.ended, error, video, facts, identifier),
+        )
+        del self._live[identifier]
+        self._changed.notify_all()
+        return job
+
+    def _recover(self) -> None:
+        for job in list(self._read("WHERE state IN ('queued', 'running', 'interrupted') ORDER BY submitted, rowid")):
+            self._live[job.id] = job
+            if job.state == "running" and job.attempts >= ATTEMPTS:
+                self._end(job.id, "failed", Failed(DIED))
+            elif job.state == "running":
+                self._set(job.id, state="interrupted", progress=None)
+        self._tell_positions()
+
+    def _read(self, where: str, *values: object) -> Iterator[Job]:
+        for row in self._rows.execute(f"SELECT * FROM jobs {where}", values):
+            end = None
+            if row["state"] == "done":
+                end = Result(Path(row["video"]), json.loads(row["facts"]))
+            elif row["error"] is not None:
+                end = Failed(row["error"], stopped=row["state"] == "cancelled")
+            progress = None
+            if end is None and row["stage"] is not None:
+                progress = Progress(row["stage"], row["step"], row["total"])
+            times = {name: row[name] for name in ("attempts", "submitted", "started", "ended")}
+            yield Job(row["id"], row["owner"], recall(row["task"]), row["state"], **times, progress=progress, end=end)
+
+
+def _sum(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one + other
+
+
+def _open(file: Path) -> sqlite3.Connection:
+    """The only connection to `file`, which it keeps to itself for as long as it lives: there is one writer."""
+    rows = sqlite3.connect(file, timeout=2, isolation_level=None, check_same_thread=False)
+    rows.row_factory = sqlite3.Row
+    try:
+        rows.execute("PRAGMA locking_mode = EXCLUSIVE")
+        rows.execute("PRAGMA journal_mode = WAL")
+        rows.execute("PRAGMA synchronous = NORMAL")  # survives every crash of the app; the last second of a power cut
+        rows.execute("BEGIN IMMEDIATE")
+        (version,) = rows.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            for statement in _SCHEMA.split(";\n"):
+                rows.execute(statement)
+            rows.execute(f"PRAGMA user_version = {_VERSION}")
+        rows.execute("COMMIT")
+    except sqlite3.OperationalError as error:
+        rows.close()
+        raise ValueError(
+            f"The jobs in {file} can't be opened ({error}). If the app runs already with this data folder, "
+            "end it first or set MARIONETTE_DATA to another folder."
+        ) from error
+    except sqlite3.DatabaseError as error:
+        rows.close()
+        raise ValueError(f"{file} is damaged ({error}). Move it away; the videos beside it stay.") from error
+    if version > _VERSION:
+        rows.close()
+        raise ValueError(f"{file} was written by a newer version of this app. Use that, or another data folder.")
+    return rows

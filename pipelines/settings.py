@@ -15,7 +15,11 @@ class Settings:
     device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1", …
     model: str = "miniature-modelscope"  # the text-to-video model that the page opens with
     hub: bool = True  # whether weights may be fetched from the Hugging Face Hub when a model needs them
-    queue: int = 20  # jobs that may wait
+    queue: int = 200  # jobs that may wait
+    queue_each: int = 5  # of one visitor
+    keep_days: float = 30.0  # a video older than this is deleted
+    keep_gb: float = 10.0  # the oldest videos are deleted when all together are larger
+    disk_margin_mb: int = 500  # no work begins with less free space on the data folder's disk
     idle_minutes: float = 15.0  # a model unused for this long leaves the memory
     memory_margin_mb: int = 600  # device memory that the manager never plans with
 

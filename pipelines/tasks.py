@@ -114,6 +114,12 @@ def to_json(task: Task) -> str:
     return json.dumps({"task": _NAMES[type(task)], **asdict(task)}, ensure_ascii=False)
 
 
+def recall(text: str) -> Task:
+    """The task that `to_json` wrote as `text`. It is not validated: what was possible then may not be now."""
+    values = json.loads(text)
+    return KINDS[values.pop("task")](**values)
+
+
 def from_json(text: str, catalog: Mapping[str, ModelCard] = CATALOG) -> Task:
     """The task in `text`, validated. Raises ValueError where `text` is no task or no longer a possible one."""
     try:

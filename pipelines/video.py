@@ -18,6 +18,14 @@ import numpy as np
 
 TIMEOUT = 120.0  # seconds for one run of ffmpeg; a minute of video takes two or three
 BLACK = 16  # a video without one value above this shows nothing
+EXPORTS = {  # kind -> how ffmpeg makes it
+    "gif": [  # endlessly repeating, with colours chosen for it
+        "-filter_complex",
+        "split[a][b];[a]palettegen=stats_mode=diff[p];[b][p]paletteuse=dither=sierra2_4a:diff_mode=rectangle",
+        *("-loop", "0", "-f", "gif"),
+    ],
+    "webm": ["-c:v", "libvpx-vp9", "-crf", "28", "-b:v", "0", "-row-mt", "1", "-f", "webm"],
+}
 SHIFT = 16  # levels by which a frame's mean colour may change on its way through the file
 
 
@@ -51,7 +59,7 @@ def write(frames: np.ndarray, path: Path, fps: float, comment: str = "") -> None
     frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     _, height, width, _ = frames.shape
     colours = "color_primaries=bt709:color_trc=bt709:colorspace=bt709:range=tv"
-    with _whole(path) as temporary:
+    with whole(path) as temporary:
         _ffmpeg(
             ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-framerate", str(fps), "-i", "pipe:0"],
             ["-vf", f"scale=out_color_matrix=bt709:out_range=tv:flags=accurate_rnd,format=yuv420p,setparams={colours}"],
@@ -83,11 +91,17 @@ def read_comment(path: Path) -> str:
     return values.get("comment", "")
 
 
-def gif(video: Path, path: Path) -> None:
-    """Writes the MP4 file `video` once more as the endlessly repeating GIF `path`, with colours chosen for it."""
-    palette = "split[a][b];[a]palettegen=stats_mode=diff[p];[b][p]paletteuse=dither=sierra2_4a:diff_mode=rectangle"
-    with _whole(path) as temporary:
-        _ffmpeg(["-i", _file(video), "-filter_complex", palette, "-loop", "0", "-f", "gif", _file(temporary)])
+def export(video: Path, path: Path) -> None:
+    """Writes the MP4 file `video` once more as `path`, in the format of its suffix: one of EXPORTS."""
+    with whole(path) as temporary:
+        _ffmpeg(["-i", _file(video), *EXPORTS[path.suffix[1:]], _file(temporary)])
+
+
+def poster(video: Path, path: Path, height: int = 256) -> None:
+    """Writes one telling frame of the MP4 file `video` as the JPEG `path`, at most `height` pixels high."""
+    choice = f"thumbnail,scale=-2:'min({height},ih)'"
+    with whole(path) as temporary:
+        _ffmpeg(["-i", _file(video), "-vf", choice, "-frames:v", "1", "-f", "mjpeg", _file(temporary)])
 
 
 def probe(path: Path) -> Info:
@@ -101,7 +115,7 @@ def probe(path: Path) -> Info:
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[Path]:
+def whole(path: Path) -> Iterator[Path]:
     """A name to write to: when all went well the file there, safe on the disk, becomes `path`; else nothing is left."""
     temporary = path.with_name(f".{secrets.token_hex(8)}.part")
     try:

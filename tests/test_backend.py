@@ -23,6 +23,7 @@ from pipelines.sources import part_folder
 from pipelines.tasks import TextToVideo, to_json
 
 MINIATURE = CATALOG["miniature-modelscope"]
+ME, OTHER = "1" * 32, "2" * 32
 PICTURES = np.full((8, 16, 16, 3), 99, np.uint8)
 
 
@@ -32,12 +33,12 @@ def task(prompt="a robot in blue waving on the beach", card=MINIATURE, **setting
 
 def follow(backend, job):
     """Every event of the job, without the pauses, up to its end."""
-    return [event for event in backend.events(job) if event is not None]
+    return [event for event in backend.events(job, ME) if event is not None]
 
 
 def wait_for(backend, job, stage):
     """Returns as soon as the job is in the stage."""
-    for event in backend.events(job):
+    for event in backend.events(job, ME):
         if isinstance(event, Progress) and event.stage == stage:
             return
     raise AssertionError(f"the job ended without {stage}")
@@ -64,7 +65,7 @@ def leases(backend):
 
 def test_a_prompt_becomes_a_video(backend):
     asked = task()
-    job = backend.submit(asked)
+    job = backend.submit(asked, ME)
     events = follow(backend, job)
     assert isinstance(events[-1], Result) and not any(isinstance(event, Result | Failed) for event in events[:-1])
     stages = list(dict.fromkeys(event.stage for event in events if isinstance(event, Progress)))
@@ -74,7 +75,8 @@ def test_a_prompt_becomes_a_video(backend):
     assert any(isinstance(event, Preview) and event.image[:4] == b"RIFF" for event in events)
 
     result = events[-1]
-    assert result.video.parent == backend._settings.data and len(result.video.stem) > 30
+    assert result.video.parent == backend._settings.data / "videos" / job
+    assert result.video.name == "a-robot-in-blue-waving-on-the-beach-7.mp4"
     assert video.read(result.video).shape == (8, 128, 128, 3)
     assert video.read_comment(result.video) == to_json(asked)
     facts = json.loads(json.dumps(result.facts))
@@ -83,42 +85,48 @@ def test_a_prompt_becomes_a_video(backend):
 
     # Whoever comes late is told how it ended, at once.
     started = time.perf_counter()
-    assert follow(backend, job)[-1] is result
+    assert follow(backend, job)[-1] == result
     assert time.perf_counter() - started < 2
 
-    assert backend.gif(job).read_bytes()[:4] == b"GIF8"
-    assert backend.gif(job) == result.video.with_suffix(".gif")
+    assert backend.export(job, ME, "gif").read_bytes()[:4] == b"GIF8"
+    assert backend.export(job, ME, "gif") == result.video.with_suffix(".gif")
+    assert backend.export(job, ME, "webm").read_bytes()[:4] == b"\x1a\x45\xdf\xa3"
+    assert backend.export(job, ME, "mp4") == result.video
+    assert backend.poster(job, ME).read_bytes()[:2] == b"\xff\xd8"
+    assert json.loads(result.video.with_suffix(".json").read_text("utf-8")) == facts
+    with pytest.raises(ValueError, match="gif or webm"):
+        backend.export(job, ME, "../../secret")
 
 
 def test_the_same_seed_makes_the_same_video(backend):
     tasks = task(steps=1), task(steps=1), replace(task(steps=1), seed=8)
-    first, second, other = (follow(backend, backend.submit(one))[-1] for one in tasks)
+    first, second, other = (follow(backend, backend.submit(one, ME))[-1] for one in tasks)
     assert first.video != second.video
     assert np.array_equal(video.read(first.video), video.read(second.video))
     assert not np.array_equal(video.read(first.video), video.read(other.video))
 
 
 def test_stop_ends_a_running_job_within_one_step(backend):
-    job = backend.submit(task(steps=100))
+    job = backend.submit(task(steps=100), ME)
     wait_for(backend, job, "Denoising")
     (done,) = steps(backend._jobs.get(job).events, "Denoising")
-    backend.cancel(job)
+    backend.cancel(job, ME)
     *events, end = follow(backend, job)
     assert end == Failed("Stopped.", stopped=True)
     assert steps(events, "Denoising")[-1] <= done + 2  # one may end between the look and Stop, and one after Stop
     assert leases(backend) == 0
-    backend.cancel(job)  # does nothing any more
-    assert follow(backend, job)[-1] is end
+    backend.cancel(job, ME)  # does nothing any more
+    assert follow(backend, job)[-1] == end
     with pytest.raises(ValueError, match="no video"):
-        backend.gif(job)
-    assert isinstance(follow(backend, backend.submit(task(steps=1)))[-1], Result)
+        backend.export(job, ME, "gif")
+    assert isinstance(follow(backend, backend.submit(task(steps=1), ME))[-1], Result)
 
 
 def test_the_time_left_is_told(backend):
-    job = backend.submit(task(steps=3))
+    job = backend.submit(task(steps=3), ME)
     told = [one.seconds_left for one in follow(backend, job) if isinstance(one, Progress) and one.stage == "Denoising"]
     assert any(told) and all(seconds is None or seconds > 0 for seconds in told)
-    again = follow(backend, backend.submit(task(steps=3)))
+    again = follow(backend, backend.submit(task(steps=3), ME))
     first = next(one for one in again if isinstance(one, Progress) and one.stage == "Denoising")
     assert first.seconds_left > 0  # known from the job before
 
@@ -145,13 +153,13 @@ def test_damaged_weights_are_told_and_harm_nobody(tmp_path):
     gone = replace(MINIATURE, name="gone", source=Source(str(tmp_path / "nowhere")))
     catalog = {card.name: card for card in (MINIATURE, bad, gone)}
     backend = LocalBackend(Settings(data=tmp_path / "data", cache=tmp_path / "cache", device="cpu"), catalog)
-    jobs = [backend.submit(task(card=card, steps=1)) for card in (bad, gone, MINIATURE)]
+    jobs = [backend.submit(task(card=card, steps=1), ME) for card in (bad, gone, MINIATURE)]
     first, second, third = (follow(backend, job)[-1] for job in jobs)
     backend.close()
     assert isinstance(first, Failed) and "damaged or incomplete" in first.message
     assert isinstance(second, Failed) and "no folder" in second.message
     assert isinstance(third, Result)
-    assert [path.suffix for path in (tmp_path / "data").iterdir()] == [".mp4"]
+    assert [path.name for path in (tmp_path / "data" / "videos").iterdir()] == [jobs[2]]
 
 
 # On a system that does what the prompt says
@@ -179,6 +187,8 @@ class Scripted(ModuleType):
             raise torch.OutOfMemoryError("CUDA out of memory")
         elif task.prompt == "black":
             return PICTURES * 0, {}
+        elif task.prompt.startswith("echo"):
+            raise ValueError(f"can't do {task.prompt}")
         elif task.prompt == "exit":
             raise SystemExit(1)
         yield Preview(b"picture")
@@ -194,7 +204,7 @@ def scripted(tmp_path, monkeypatch):
     """A backend that runs `scripted.system`."""
     system = Scripted()
     monkeypatch.setitem(sys.modules, "pipelines.scripted", system)
-    settings = Settings(data=tmp_path / "data", cache=tmp_path / "cache", device="cpu", queue=3)
+    settings = Settings(data=tmp_path / "data", cache=tmp_path / "cache", device="cpu", queue=4, queue_each=3)
     backend = LocalBackend(settings, {"scripted": SCRIPTED})
     backend.system = system
     yield backend
@@ -202,8 +212,8 @@ def scripted(tmp_path, monkeypatch):
     backend.close()
 
 
-def say(backend, prompt):
-    return backend.submit(task(prompt, SCRIPTED))
+def say(backend, prompt, owner=ME):
+    return backend.submit(task(prompt, SCRIPTED), owner)
 
 
 def test_jobs_run_one_after_another(scripted):
@@ -223,10 +233,10 @@ def test_jobs_run_one_after_another(scripted):
 def test_a_waiting_job_moves_up_and_can_be_stopped(scripted):
     running, second, third = (say(scripted, prompt) for prompt in ("stay", "second", "third"))
     wait_for(scripted, running, "Denoising")
-    scripted.cancel(second)
+    scripted.cancel(second, ME)
     assert follow(scripted, second)[-1] == Failed("Stopped.", stopped=True)
     assert scripted._jobs.get(third).progress == Progress("Waiting", 1, 1)
-    scripted.cancel(running)
+    scripted.cancel(running, ME)
     assert follow(scripted, running)[-1] == Failed("Stopped.", stopped=True)
     assert isinstance(follow(scripted, third)[-1], Result)
     assert scripted.system.began == ["stay", "third"]
@@ -236,16 +246,39 @@ def test_the_queue_has_an_end(scripted):
     running = say(scripted, "stay")
     wait_for(scripted, running, "Denoising")
     waiting = [say(scripted, f"waiting {number}") for number in range(3)]
-    with pytest.raises(ValueError, match="3 videos are waiting already"):
+    with pytest.raises(ValueError, match="3 videos of yours are waiting already"):
         say(scripted, "one too many")
-    scripted.cancel(waiting[0])
+    say(scripted, "of somebody else", OTHER)
+    with pytest.raises(ValueError, match="4 videos are waiting already"):
+        say(scripted, "one too many", OTHER)
+    scripted.cancel(waiting[0], ME)
     say(scripted, "fits again")
 
 
 def test_unknown_jobs(scripted):
-    for ask in (scripted.events, scripted.cancel, scripted.gif):
+    for ask in asks(scripted):
         with pytest.raises(ValueError, match="no such job"):
-            ask("0123456789abcdef")
+            ask("0123456789abcdef", ME)
+
+
+def asks(backend):
+    """Everything that can be asked of a job."""
+    export = lambda job, owner: backend.export(job, owner, "mp4")  # noqa: E731
+    return backend.events, backend.get, backend.cancel, backend.delete, backend.poster, export
+
+
+def test_jobs_of_others_do_not_exist(scripted):
+    done = say(scripted, "video")
+    video_file = follow(scripted, done)[-1].video
+    running, waiting = say(scripted, "stay"), say(scripted, "second")
+    wait_for(scripted, running, "Denoising")
+    for job in (done, running, waiting):
+        for ask in asks(scripted):
+            with pytest.raises(ValueError, match="no such job"):
+                ask(job, OTHER)
+    assert scripted.finished(OTHER) == scripted.unfinished(OTHER) == []
+    assert [job.id for job in scripted.unfinished(ME)] == [running, waiting] and not scripted.get(running, ME).stopping
+    assert [job.id for job in scripted.finished(ME)] == [done] and video_file.exists()
 
 
 @pytest.mark.parametrize(
@@ -254,19 +287,19 @@ def test_unknown_jobs(scripted):
 )
 def test_tasks_are_validated_again(scripted, change):
     with pytest.raises(ValueError):
-        scripted.submit(replace(task("video", SCRIPTED), **change))
+        scripted.submit(replace(task("video", SCRIPTED), **change), ME)
 
 
 def test_a_pause_is_told_as_none(scripted):
     job = say(scripted, "stay")
     waiting = say(scripted, "second")
-    events = scripted.events(waiting)
+    events = scripted.events(waiting, ME)
     assert isinstance(next(events), Progress)
     started = time.perf_counter()
     while (event := next(events)) is not None:
         assert event.stage == "Waiting"
     assert 0.2 < time.perf_counter() - started < 10
-    scripted.cancel(job)
+    scripted.cancel(job, ME)
 
 
 def test_listeners_come_late_and_in_numbers(scripted):
@@ -276,12 +309,12 @@ def test_listeners_come_late_and_in_numbers(scripted):
     threads = [threading.Thread(target=lambda into=into: into.extend(follow(scripted, job))) for into in heard]
     for thread in threads:
         thread.start()
-    next(scripted.events(job))  # one that leaves at once changes nothing
+    next(scripted.events(job, ME))  # one that leaves at once changes nothing
     scripted.system.go.set()
     for thread in threads:
         thread.join()
-    assert heard[0][-1] is heard[1][-1] and isinstance(heard[0][-1], Result)
-    assert [type(event) for event in follow(scripted, job)] == [Progress, Result]
+    assert heard[0][-1] == heard[1][-1] and isinstance(heard[0][-1], Result)
+    assert [type(event) for event in follow(scripted, job)] == [Result]
 
 
 def test_a_failure_is_told_and_the_next_job_runs(scripted, caplog):
@@ -298,7 +331,7 @@ def test_every_failure_has_its_message(scripted, prompt, message):
     end = follow(scripted, say(scripted, prompt))[-1]
     assert isinstance(end, Failed) and message in end.message
     assert isinstance(follow(scripted, say(scripted, "video"))[-1], Result)
-    assert all(path.suffix == ".mp4" for path in scripted._settings.data.iterdir())
+    assert len(list((scripted._settings.data / "videos").iterdir())) == 1
 
 
 def test_out_of_memory_is_tried_again_frugally(scripted):
@@ -306,29 +339,89 @@ def test_out_of_memory_is_tried_again_frugally(scripted):
     assert follow(scripted, say(scripted, "video"))[-1].facts["frugal"] is False
 
 
-def test_close_stops_everything(scripted):
-    running, waiting = say(scripted, "stay"), say(scripted, "second")
+def test_a_closed_backend_goes_on_when_it_is_opened_again(scripted):
+    running, waiting = say(scripted, "stay"), say(scripted, "second", OTHER)
     wait_for(scripted, running, "Denoising")
     scripted.close()
     assert not scripted._worker.is_alive()
-    for job in (running, waiting):
-        assert follow(scripted, job)[-1].stopped
     with pytest.raises(ValueError, match="shutting down"):
         say(scripted, "too late")
+    scripted.system.go.set()
+    again = LocalBackend(scripted._settings, {"scripted": SCRIPTED})
+    try:
+        assert isinstance(follow(again, running)[-1], Result)
+        assert isinstance([event for event in again.events(waiting, OTHER) if event][-1], Result)
+        assert again.get(running, ME).attempts == 1  # an orderly end is no failed attempt
+    finally:
+        again.close()
 
 
-def test_nothing_heavy_before_the_first_job():
+def test_one_data_folder_one_app(scripted):
+    with pytest.raises(ValueError, match="can't be opened"):
+        LocalBackend(scripted._settings, {"scripted": SCRIPTED})
+
+
+def test_what_is_deleted_is_gone(scripted):
+    kept, job = say(scripted, "video"), say(scripted, "another")
+    follow(scripted, kept)
+    path = follow(scripted, job)[-1].video
+    scripted.export(job, ME, "gif"), scripted.poster(job, ME)
+    scripted.delete(job, ME)
+    assert not path.parent.exists()
+    assert [one.id for one in scripted.finished(ME)] == [kept]
+    for ask in asks(scripted):
+        with pytest.raises(ValueError, match="no such job"):
+            ask(job, ME)
+    running = say(scripted, "stay")
+    with pytest.raises(ValueError, match="Stop it first"):
+        scripted.delete(running, ME)
+
+
+def test_old_videos_go_and_what_is_shown_stays(scripted, monkeypatch):
+    jobs = [say(scripted, f"video {number}") for number in range(3)]
+    paths = [follow(scripted, job)[-1].video for job in jobs]
+    shelf = scripted._shelf
+    shelf.tidy()
+    assert all(path.exists() for path in paths)
+    size = sum(file.stat().st_size for file in paths[0].parent.iterdir())
+    monkeypatch.setattr(shelf, "_settings", replace(scripted._settings, keep_gb=2.5 * size / 1e9))
+    shelf.tidy()
+    assert all(path.exists() for path in paths)  # somebody has just looked at all three
+    shelf._shown.clear()
+    shelf.tidy()
+    assert [path.exists() for path in paths] == [False, True, True]  # the oldest
+    monkeypatch.setattr(shelf, "_settings", replace(scripted._settings, keep_days=0.0))
+    shelf.show(jobs[1])
+    shelf.tidy()
+    assert [job.id for job in scripted.finished(ME)] == [jobs[1]]
+
+
+def test_a_full_disk_is_told_before_work_starts(scripted, monkeypatch):
+    monkeypatch.setattr(scripted._shelf, "_settings", replace(scripted._settings, disk_margin_mb=10**9))
+    with pytest.raises(ValueError, match="disk is nearly full"):
+        say(scripted, "video")
+    assert scripted.unfinished(ME) == [] and scripted.system.began == []
+
+
+def test_no_log_holds_what_a_visitor_wrote(scripted, caplog):
+    end = follow(scripted, say(scripted, "echo my secret wish"))[-1]
+    assert "Log number" in end.message and "secret wish" not in caplog.text
+    assert "ValueError: can't do [what the visitor wrote]" in caplog.text
+
+
+def test_nothing_heavy_before_the_first_job(tmp_path):
     script = (
         "import sys\n"
+        "from pathlib import Path\n"
         "from pipelines.backend import LocalBackend\n"
         "from pipelines.settings import Settings\n"
-        "backend = LocalBackend(Settings(hub=False))\n"
+        "backend = LocalBackend(Settings(data=Path(sys.argv[1]), hub=False))\n"
         "assert backend.availability('miniature-modelscope') is None\n"
         "assert backend.tokens('miniature-modelscope', 'a robot')[0] > 2\n"
         "backend.close()\n"
         "print([name for name in ('torch', 'diffusers', 'transformers', 'gradio') if name in sys.modules])\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "[]", done.stderr
 
 

@@ -52,8 +52,8 @@ def test_a_model_card_says_everything_and_what_is_missing():
 @pytest.mark.parametrize(
     ("progress", "line"),
     [
-        (Progress("Waiting", 1, 3), "Waiting: 1 video comes before yours"),
-        (Progress("Waiting", 2, 3), "Waiting: 2 videos come before yours"),
+        (Progress("Waiting", 1, 3), "Your video is next"),
+        (Progress("Waiting", 2, 3, 75.0), "Place 2 in the queue · its turn comes in about 75 s"),
         (Progress("Loading the model", 25_000_000, 100_000_000), "Loading the model · 25%"),
         (Progress("Denoising", 12, 25, 6.4), "Denoising · step 12 of 25 · about 6 s left"),
         (Progress("Decoding", 4, 16, 0.3), "Decoding · frame 4 of 16 · about a second left"),

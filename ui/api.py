@@ -10,7 +10,7 @@ from pipelines.backend import Backend
 from pipelines.catalog import CATALOG, SCHEDULERS, find
 from pipelines.events import Failed, Progress, Result
 from pipelines.settings import Settings
-from ui import forms, stream
+from ui import forms, stream, visitor
 
 
 def endpoints(backend: Backend, settings: Settings) -> None:
@@ -28,8 +28,9 @@ def endpoints(backend: Backend, settings: Settings) -> None:
         guidance: float | None = None,
         scheduler: Literal[tuple(SCHEDULERS)] | None = None,
         seed: int | None = None,
+        visitor_id: str | None = None,
     ) -> tuple[FileDataDict | None, dict[str, Any]]:  # gradio reads here what every turn of the generator yields
-        """Makes a video of a prompt. Until it is done, what comes is (None, how far it is and the job's id).
+        """Makes a video of a prompt. Until it is done, it tells (None, how far it is and both ids).
 
         Parameters:
             prompt: What the video should show, in English.
@@ -43,6 +44,7 @@ def endpoints(backend: Backend, settings: Settings) -> None:
             guidance: How strictly it keeps to the prompt; 1 or less turns guidance off.
             scheduler: The sampler.
             seed: The same seed and settings make the same video. Left out, it is drawn at random.
+            visitor_id: Whose job it is: 32 hexadecimal digits, kept secret. Left out, a new one is made and told.
 
         Returns:
             The MP4 file, and the facts of its making: settings, seed, seconds.
@@ -54,32 +56,35 @@ def endpoints(backend: Backend, settings: Settings) -> None:
                 defaults[name] if value is None else value for name, value in zip(forms.SETTINGS, given, strict=True)
             ]
             task = forms.text_to_video(prompt, model, *values, seed=seed, randomise=seed is None)
-            job = backend.submit(task)
+            owner = visitor.known(visitor_id)
+            job = backend.submit(task, owner)
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from error
-        so_far: dict[str, Any] = {"job": job}
-        for moment in stream.follow(backend, job):
+        ids = {"job": job, "visitor_id": owner}
+        so_far: dict[str, Any] = ids
+        for moment in stream.follow(backend, job, owner):
             match moment:
                 case None:
                     yield None, so_far  # so that gradio notices a client that has gone
                 case stream.Moment(end=Result(video=path, facts=facts)):
-                    yield FileData(path=str(path.resolve()), mime_type="video/mp4").model_dump(), {**facts, "job": job}
+                    yield FileData(path=str(path.resolve()), mime_type="video/mp4").model_dump(), facts | ids
                 case stream.Moment(end=Failed(message=message)):
                     raise gr.Error(message, print_exception=False)
                 case stream.Moment(progress=Progress() as progress):
-                    so_far = {"job": job, **asdict(progress)}
+                    so_far = ids | asdict(progress)
                     yield None, so_far
 
-    def stop(job: str) -> None:
+    def stop(job: str, visitor_id: str) -> None:
         """Stops a job. A running one ends within one denoising step; one that has ended stays as it is.
 
         Parameters:
             job: The id that /text_to_video told with its progress.
+            visitor_id: The one that it told beside it.
         """
         try:
-            backend.cancel(job)
+            backend.cancel(job, visitor_id)
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from error
 
-    gr.api(text_to_video, api_name="text_to_video", concurrency_limit=settings.queue + 2)
+    gr.api(text_to_video, api_name="text_to_video", concurrency_limit=None)
     gr.api(stop, api_name="stop", queue=False)

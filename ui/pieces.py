@@ -1,12 +1,15 @@
 """The pieces of the page that are drawn rather than filled in: plain functions from data to HTML."""
 
 import base64
+import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
 from pipelines.catalog import SCHEDULERS, ModelCard
+from pipelines.jobs import Job
 from pipelines.tasks import TextToVideo
 from ui.stream import WAITING, Moment, describe
 from ui.words import unknown_words
@@ -138,6 +141,64 @@ def examples(thumbnails: Sequence[Thumbnail]) -> str:
     return f'<div class="examples">{cards}</div>'
 
 
+@dataclass(frozen=True)
+class Card:
+    """A finished video as the library shows it."""
+
+    job: str
+    task: TextToVideo
+    model: str  # its title
+    ended: float  # seconds since 1970
+    poster: Path | None
+
+
+def making(jobs: Sequence[Job]) -> str:
+    """The jobs that wait or run, with how far they are."""
+    if not jobs:
+        return ""
+    rows = "".join(
+        f"<li><span><b>{escape(_shorten(job.task.prompt, 90))}</b>"
+        f"<small>{escape(describe(job.progress)) if job.progress else 'Getting ready'}</small></span>"
+        f'<button type="button" data-job="{job.id}" data-act="stop"{" disabled" if job.stopping else ""}>'
+        f"{'Stopping…' if job.stopping else 'Stop'}</button></li>"
+        for job in jobs
+    )
+    return f'<ul class="making" aria-label="Being made">{rows}</ul>'
+
+
+def shelf(cards: Sequence[Card], searched: bool) -> str:
+    """The finished videos, newest first."""
+    if not cards:
+        what = "No prompt of yours holds these words." if searched else "What you make is kept here."
+        return f'<p class="nothing">{what}</p>'
+    return f'<div class="shelf">{"".join(map(_on_shelf, cards))}</div>'
+
+
+def about_video(card: Card) -> str:
+    return (
+        f"<h3>{escape(card.task.prompt)}</h3>{caption(card.task)}"
+        f'<p class="caption">{escape(card.model)} · {_date(card.ended)}</p>'
+    )
+
+
+def _on_shelf(card: Card) -> str:
+    picture = f'<img alt="" src="{_data(card.poster)}">' if card.poster else '<span class="no-picture"></span>'
+    return (
+        f'<button type="button" class="example" data-job="{card.job}" data-act="open">{picture}'
+        f"<b>{escape(_shorten(card.task.prompt, 90))}</b>"
+        f"<span>{escape(card.model)}<br>{card.task.seconds:.1f} s · {_date(card.ended)}</span></button>"
+    )
+
+
+def _date(seconds: float) -> str:
+    return time.strftime("%d %b %Y, %H:%M", time.localtime(seconds))
+
+
+def rounded(facts: dict) -> dict:
+    """The facts as a person wants to read them: seconds and the like to three digits after the point."""
+    return json.loads(json.dumps(facts), parse_float=lambda number: round(float(number), 3))
+
+
 def _example(index: int, thumbnail: Thumbnail) -> str:
     if thumbnail.moving:
         source = (
@@ -155,7 +216,7 @@ def _example(index: int, thumbnail: Thumbnail) -> str:
 
 
 def _data(picture: Path) -> str:
-    kind = picture.suffix.lstrip(".")
+    kind = picture.suffix.lstrip(".").replace("jpg", "jpeg")
     return f"data:image/{kind};base64,{base64.b64encode(picture.read_bytes()).decode()}"
 
 

@@ -18,13 +18,13 @@ class Moment:
     end: Result | Failed | None = None
 
 
-def follow(backend: Backend, job: str) -> Iterator[Moment | None]:
+def follow(backend: Backend, job: str, owner: str) -> Iterator[Moment | None]:
     """The moments of `job` up to its end; None after a quarter of a second in which nothing happened.
 
     Whoever stops listening only stops listening: the job goes on. Raises ValueError for an unknown job.
     """
     moment = Moment()
-    for event in backend.events(job):
+    for event in backend.events(job, owner):
         match event:
             case None:
                 yield None
@@ -41,7 +41,9 @@ def follow(backend: Backend, job: str) -> Iterator[Moment | None]:
 def describe(progress: Progress) -> str:
     """One line for a person: the stage, how far it is, and the time left where it can be told."""
     if progress.stage == WAITING:
-        return f"Waiting: {progress.step} {'video comes' if progress.step == 1 else 'videos come'} before yours"
+        place = "Your video is next" if progress.step == 1 else f"Place {progress.step} in the queue"
+        left = progress.seconds_left
+        return place if not left else f"{place} · its turn comes in {_time(left)}"
     parts = [progress.stage]
     if progress.total > 999:  # bytes
         parts.append(f"{100 * progress.step / progress.total:.0f}%")
@@ -49,15 +51,15 @@ def describe(progress: Progress) -> str:
         unit = {"Denoising": "step ", "Decoding": "frame "}.get(progress.stage, "")
         parts.append(f"{unit}{progress.step} of {progress.total}")
     if progress.seconds_left is not None:
-        parts.append(_time_left(progress.seconds_left))
+        parts.append(f"{_time(progress.seconds_left)} left")
     return " · ".join(parts)
 
 
-def _time_left(seconds: float) -> str:
+def _time(seconds: float) -> str:
     if seconds < 1.5:
-        return "about a second left"
+        return "about a second"
     if seconds < 90:
-        return f"about {seconds:.0f} s left"
+        return f"about {seconds:.0f} s"
     if seconds < 90 * 60:
-        return f"about {seconds / 60:.0f} min left"
-    return f"about {seconds / 3600:.1f} h left"
+        return f"about {seconds / 60:.0f} min"
+    return f"about {seconds / 3600:.1f} h"

@@ -1,7 +1,6 @@
 """The text-to-video tab: its controls, what they do to each other, and one click followed through."""
 
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,9 +9,10 @@ import gradio as gr
 from pipelines.backend import Backend
 from pipelines.catalog import CATALOG, SCHEDULERS, ModelCard, Range, find
 from pipelines.events import Failed, Result
+from pipelines.jobs import Job
 from pipelines.settings import Settings
 from pipelines.tasks import TextToVideo
-from ui import forms, pieces, stream
+from ui import forms, pieces, stream, visitor
 
 PICTURES = Path(__file__).resolve().parent.parent / "assets" / "examples"
 FIRST_PROMPT = "A robot in blue waving on the beach"
@@ -56,8 +56,16 @@ _FRAMES_LABEL = """(frames, fps) => frames && fps
 _SAVE_GIF = "file => { if (file) setTimeout(() => document.querySelector('#gif-file').click()) }"
 
 
-def tab(backend: Backend, settings: Settings) -> None:
-    """Builds the tab inside the Blocks that is open."""
+@dataclass(frozen=True)
+class Form:
+    """The tab's controls, for those who fill them from elsewhere."""
+
+    controls: list[gr.components.Component]
+    fill: Callable[[TextToVideo], dict]  # the updates that set every control to what a task says
+
+
+def tab(backend: Backend, settings: Settings, owner: gr.BrowserState, arrived: gr.events.Dependency) -> Form:
+    """Builds the tab inside the Blocks that is open. After `arrived` it is known who `owner` is."""
     first = find(settings.model)
     job = gr.State()  # the job this visitor follows
     shown = gr.State()  # the job whose video is on the stage
@@ -124,19 +132,20 @@ def tab(backend: Backend, settings: Settings) -> None:
         card = find(name)
         return _fill(controls, card, asdict(card.defaults))
 
-    def choose_example(event: gr.EventData) -> dict:
-        task = EXAMPLES[event.example].task
+    def fill(task: TextToVideo) -> dict:
         chosen = {prompt: task.prompt, model: task.model, seed: task.seed, randomise: False}
         return chosen | _fill(controls, find(task.model), asdict(task))
+
+    def choose_example(event: gr.EventData) -> dict:
+        return fill(EXAMPLES[event.example].task)
 
     def hint(text: str, name: str) -> str:
         return pieces.prompt_hints(text, find(name), backend.tokens(name, text))
 
     quiet = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
     model.input(choose_model, model, [*controls.values()], **quiet)
-    examples.click(choose_example, None, [prompt, model, seed, randomise, *controls.values()], **quiet).then(
-        None, js=_TO_PROMPT
-    )
+    filled = [prompt, model, seed, randomise, *controls.values()]
+    examples.click(choose_example, None, filled, **quiet).then(None, js=_TO_PROMPT)
     # Without a trigger of its own, an event runs when the page opens and whenever one of its inputs changes.
     gr.on(None, lambda name: _about(backend, find(name)), model, about, **quiet)
     gr.on(None, hint, [prompt, model], hints, trigger_mode="always_last", **quiet)
@@ -149,40 +158,35 @@ def tab(backend: Backend, settings: Settings) -> None:
     def idle() -> dict:
         return {generate: gr.Button(visible=True), stop: gr.Button("Stop", visible=False, interactive=True)}
 
-    def run(shown_job: str | None, *values: object) -> Iterator[dict]:
-        *values, seed_value, randomise_value = values
-        try:
-            task = forms.text_to_video(*values, seed=seed_value, randomise=randomise_value)
-            started = backend.submit(task)
-        except ValueError as error:
-            yield {message: gr.HTML(pieces.failure(str(error)), visible=True)}
-            return
+    def finished(made: Job) -> dict:
+        return {
+            shown: made.id,
+            scene: pieces.scene("open"),
+            video: gr.Video(str(made.end.video), visible=True),
+            line: "",
+            result: gr.Column(visible=True),
+            caption: pieces.caption(made.task),
+            mp4: gr.DownloadButton(value=str(made.end.video)),
+            facts: pieces.rounded(made.end.facts),
+            **idle(),
+        }
+
+    def watch(identifier: str, visitor_id: str, shown_job: str | None) -> Iterator[dict]:
+        """Shows how the job goes, up to its end. Whoever closes the page only stops watching."""
         yield {
-            job: started,
-            seed: task.seed,
+            job: identifier,
             message: gr.HTML(visible=False),
-            result: gr.Column(visible=False),
             scene: pieces.scene("working"),
             line: pieces.footlights(stream.Moment()),
             generate: gr.Button(visible=False),
             stop: gr.Button(visible=True),
         }
-        for moment in stream.follow(backend, started):
+        for moment in stream.follow(backend, identifier, visitor_id):
             match moment:
                 case None:
                     yield {line: gr.skip()}
-                case stream.Moment(end=Result(video=path, facts=made)):
-                    yield {
-                        shown: started,
-                        scene: pieces.scene("open"),
-                        video: gr.Video(str(path), visible=True),
-                        line: "",
-                        result: gr.Column(visible=True),
-                        caption: pieces.caption(task),
-                        mp4: gr.DownloadButton(value=str(path)),
-                        facts: _rounded(made),
-                        **idle(),
-                    }
+                case stream.Moment(end=Result()):
+                    yield finished(backend.get(identifier, visitor_id))
                 case stream.Moment(end=Failed(message=text, stopped=stopped)):
                     card = pieces.stopped(text) if stopped else pieces.failure(text)
                     yield {
@@ -195,34 +199,64 @@ def tab(backend: Backend, settings: Settings) -> None:
                 case _:
                     yield {scene: pieces.scene("working", moment), line: pieces.footlights(moment)}
 
-    gr.on(
-        [generate.click, prompt.submit],
-        run,
-        [shown, *form],
-        [job, shown, seed, message, scene, video, line, result, caption, mp4, facts, generate, stop],
-        show_progress="hidden",
-        api_visibility="private",
-        concurrency_limit=settings.queue + 2,
-    )
+    def run(visitor_id: str, shown_job: str | None, *values: object) -> Iterator[dict]:
+        *values, seed_value, randomise_value = values
+        visitor_id = visitor.known(visitor_id)
+        try:
+            task = forms.text_to_video(*values, seed=seed_value, randomise=randomise_value)
+            started = backend.submit(task, visitor_id)
+        except ValueError as error:
+            yield {message: gr.HTML(pieces.failure(str(error)), visible=True)}
+            return
+        yield {owner: visitor_id, seed: task.seed}
+        yield from watch(started, visitor_id, shown_job)
+
+    def go_on(visitor_id: str) -> Iterator[dict]:
+        """The page was opened again: what this visitor had made is on the stage, and what is being made is watched."""
+        yield {line: gr.skip()}  # gradio empties every output of a generator that yields nothing
+        latest = backend.finished(visitor_id, limit=1)
+        for made in latest:
+            yield finished(made)
+        for going in backend.unfinished(visitor_id)[-1:]:
+            yield fill(going.task)
+            yield from watch(going.id, visitor_id, latest[0].id if latest else None)
+
+    following = {
+        "outputs": [
+            *(owner, job, shown, message, scene, video, line, result, caption, mp4, facts, generate, stop),
+            *filled,
+        ],
+        "show_progress": "hidden",
+        "api_visibility": "private",
+        "concurrency_limit": None,
+    }
+    gr.on([generate.click, prompt.submit], run, [owner, shown, *form], **following)
+    arrived.then(go_on, owner, **following)
 
     generate.click(None, js=_TO_STAGE, **quiet)  # on a phone it may be out of sight
 
-    def end(started: str | None) -> gr.Button:
+    def end(visitor_id: str, started: str | None) -> gr.Button:
         if started:
-            backend.cancel(started)
+            backend.cancel(started, visitor_id)
         return gr.Button("Stopping…", interactive=False)
 
-    stop.click(end, job, stop, **quiet)
+    stop.click(end, [owner, job], stop, **quiet)
 
-    def make_gif(shown_job: str) -> dict:
+    def make_gif(visitor_id: str, shown_job: str) -> dict:
         try:
-            return {gif_file: str(backend.gif(shown_job))}
+            return {gif_file: str(backend.export(shown_job, visitor_id, "gif"))}
         except (ValueError, OSError) as error:
             return {gif_file: None, message: gr.HTML(pieces.failure(str(error)), visible=True)}
 
     gif.click(
-        make_gif, shown, [gif_file, message], show_progress_on=gif, concurrency_limit=4, api_visibility="private"
+        make_gif,
+        [owner, shown],
+        [gif_file, message],
+        show_progress_on=gif,
+        concurrency_limit=4,
+        api_visibility="private",
     ).then(None, gif_file, js=_SAVE_GIF)
+    return Form(filled, fill)
 
 
 def _controls(card: ModelCard) -> dict[str, gr.components.Component]:
@@ -296,11 +330,6 @@ def _fill(controls: dict[str, gr.components.Component], card: ModelCard, values:
     for side in ("width", "height"):
         updates[controls[side]] = gr.Number(values[side], **_side(limits.side))
     return updates | {controls[name]: values[name] for name in ("negative_prompt", "scheduler")}
-
-
-def _rounded(facts: dict) -> dict:
-    """The facts as a person wants to read them: seconds and the like to three digits after the point."""
-    return json.loads(json.dumps(facts), parse_float=lambda number: round(float(number), 3))
 
 
 def _about(backend: Backend, card: ModelCard) -> str:

@@ -1,0 +1,297 @@
+"""The job table: turns, limits, and what is left after a kill at any moment."""
+
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+import tracemalloc
+from pathlib import Path
+
+import pytest
+from running_app import ROOT
+
+from pipelines import jobs
+from pipelines.catalog import find
+from pipelines.events import Failed, Preview, Progress, Result
+from pipelines.jobs import JobTable, Limits
+from pipelines.settings import Settings
+from pipelines.shelf import Shelf
+from pipelines.tasks import TextToVideo
+
+
+def task(prompt, seed=7):
+    return TextToVideo.for_model(find("miniature-modelscope"), prompt, seed)
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self):
+        self.now += 0.001  # no two moments are the same
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def table(tmp_path, clock):
+    table = JobTable(tmp_path / "jobs.db", Limits(queue=50, each=10), clock)
+    yield table
+    table.close()
+
+
+def reopened(table, tmp_path, clock=time.time):
+    table.close()
+    return JobTable(tmp_path / "jobs.db", Limits(queue=50, each=10), clock)
+
+
+def finish(table, job):
+    return table.tell(job.id, Result(Path(f"/videos/{job.id}.mp4"), {"seed": 7}))
+
+
+def turns(table, until=99):
+    """The prompts in the order in which they run, each finished before the next is taken."""
+    order = []
+    while len(order) < until and (job := table.take(0)) is not None:
+        order.append(job.task.prompt)
+        finish(table, job)
+    return order
+
+
+def test_everything_of_a_job_is_there_after_a_restart(table, tmp_path):
+    done, failed, stopped, waiting = (table.add(task(word, 3), "me") for word in ("done", "failed", "stopped", "waits"))
+    assert table.take(0).id == done.id
+    table.tell(done.id, Progress("Denoising", 1, 2, 9.0))
+    table.tell(done.id, Preview(b"picture"))
+    ends = [table.tell(done.id, Result(Path("/v/a.mp4"), {"seconds": {"Denoising": 1.5}}))]
+    assert table.take(0).id == failed.id
+    ends.append(table.tell(failed.id, Failed("It broke.")))
+    table.stop(stopped.id, "Stopped.")
+    ends.append(table.get(stopped.id))
+    again = reopened(table, tmp_path)
+    for before in ends:
+        after = again.get(before.id, "me")
+        assert after == before and after.ended is not None and after.progress is None
+    assert [again.get(job.id).state for job in (done, failed, stopped, waiting)] == [
+        "done",
+        "failed",
+        "cancelled",
+        "queued",
+    ]
+    assert again.get(done.id).end == Result(Path("/v/a.mp4"), {"seconds": {"Denoising": 1.5}})
+    assert again.get(waiting.id).task == task("waits", 3) and again.take(0).id == waiting.id
+    again.close()
+
+
+def test_owners_take_turns(table):
+    for number in range(4):
+        table.add(task(f"a{number}"), "a")
+    for word in ("b0", "b1"):
+        table.add(task(word), "b")
+    table.add(task("c0"), "c")
+    waiting = sorted(table.unfinished(), key=lambda job: job.progress.step)
+    told = [job.task.prompt for job in waiting]
+    assert told == ["a0", "b0", "c0", "a1", "b1", "a2", "a3"]
+    assert turns(table) == told
+
+
+def test_nobody_starves_while_others_keep_coming(table):
+    table.add(task("first"), "patient")
+    assert turns(table) == ["first"]
+    table.add(task("second"), "patient")
+    for number in range(5):
+        table.add(task(f"guest {number}"), f"guest {number}")
+    assert turns(table, until=3) == ["second", "guest 0", "guest 1"]
+    table.add(task("third"), "patient")
+    for number in range(5, 10):
+        table.add(task(f"guest {number}"), f"guest {number}")
+    order = turns(table)
+    assert order.index("guest 4") < order.index("third") < order.index("guest 5")
+
+
+def test_of_one_owner_one_job_runs_at_a_time(table):
+    table.add(task("a0"), "a"), table.add(task("a1"), "a"), table.add(task("b0"), "b")
+    assert [table.take(0).task.prompt for _ in range(2)] == ["a0", "b0"]
+    assert table.take(0) is None
+    finish(table, next(job for job in table.unfinished("a") if job.state == "running"))
+    assert table.take(0).task.prompt == "a1"
+
+
+def test_the_wait_is_estimated_from_what_is_left_and_from_videos_before(table, clock):
+    assert table.add(task("one"), "a").progress == Progress("Waiting", 1, 1, 0.0)
+    job = table.take(0)
+    assert table.add(task("two"), "b").progress.seconds_left is None  # there is nothing to go by yet
+    clock.now += 30
+    finish(table, job)
+    running = table.take(0)
+    table.tell(running.id, Progress("Denoising", 1, 9, 12.0))
+    first, second = table.add(task("three"), "c"), table.add(task("four"), "d")
+    assert first.progress.seconds_left == 12.0
+    assert second.progress.seconds_left == pytest.approx(42, abs=0.1)
+
+
+def test_search_finds_every_word_and_takes_signs_for_what_they_are(table):
+    for prompt in ("a robot on the beach", "a bear on the beach", "100% wool_sweater"):
+        table.add(task(prompt), "me")
+    turns(table)
+
+    def found(search):
+        return [job.task.prompt for job in table.finished("me", search)]
+
+    assert found("") == ["100% wool_sweater", "a bear on the beach", "a robot on the beach"]
+    assert found("BEACH robot") == ["a robot on the beach"] and found("beach moon") == []
+    assert found("%") == found("wool_") == ["100% wool_sweater"] and found("wool%") == found("a_r") == []
+    assert found("' OR 1=1 --") == [] and found("\\") == []
+    assert [job.task.prompt for job in table.finished("me", limit=1, offset=1)] == ["a bear on the beach"]
+
+
+def test_a_job_that_ran_when_the_app_died_is_tried_once_more(table, tmp_path):
+    job = table.add(task("heavy"), "me")
+    table.take(0)
+    table.add(task("other"), "you")
+    again = reopened(table, tmp_path)
+    assert again.get(job.id).state == "interrupted" and again.get(job.id).attempts == 1
+    assert again.take(0).task.prompt == "other"  # whose turn it is
+    assert again.take(0).id == job.id and again.get(job.id).attempts == 2
+    third = reopened(again, tmp_path)
+    end = third.get(job.id)
+    assert end.state == "failed" and "fewer frames" in end.end.message
+    assert [job.task.prompt for job in third.unfinished()] == ["other"]
+    third.close()
+
+
+def test_one_process_has_the_table_at_a_time(table, tmp_path):
+    with pytest.raises(ValueError, match="runs already"):
+        JobTable(tmp_path / "jobs.db", Limits(5, 5))
+    table.add(task("the first one goes on"), "me")
+
+
+def test_a_file_that_is_no_table_or_too_new_is_left_alone(tmp_path):
+    file = tmp_path / "jobs.db"
+    file.write_bytes(b"not a database, " * 99)
+    with pytest.raises(ValueError, match="damaged"):
+        JobTable(file, Limits(5, 5))
+    assert file.read_bytes() == b"not a database, " * 99
+    file.unlink()
+    with sqlite3.connect(file) as rows:
+        rows.execute("PRAGMA user_version = 99")
+    rows.close()
+    with pytest.raises(ValueError, match="newer version"):
+        JobTable(file, Limits(5, 5))
+
+
+def test_a_listener_hears_the_end_of_a_job_of_another_thread(table):
+    job = table.add(task("a"), "me")
+    running = table.take(0)
+    threading.Timer(0.1, lambda: finish(table, job)).start()
+    while running.end is None:
+        running = table.wait(running, 5)
+    assert running == table.get(job.id)
+
+
+def test_memory_does_not_grow_with_ended_jobs(table):
+    def many():
+        for number in range(200):
+            job = table.add(task(f"number {number}"), f"owner {number % 20}")
+            table.take(0)
+            table.tell(job.id, Preview(bytes(100_000)))
+            finish(table, job)
+
+    many()
+    tracemalloc.start()
+    many()
+    grown, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert grown < 500_000  # of 20 MB of previews
+
+
+# Killed at any moment
+
+WORKER = """
+import random, sys, time
+from pathlib import Path
+from pipelines.events import Progress, Result
+from pipelines.jobs import JobTable, Limits
+from pipelines.settings import Settings
+from pipelines.shelf import Shelf
+from pipelines import video
+from test_jobs import task
+
+data, seed = Path(sys.argv[1]), int(sys.argv[2])
+dice = random.Random(seed)
+table = JobTable(data / "jobs.db", Limits(1000, 1000))
+shelf = Shelf(Settings(data=data), table)
+known = open(data / "known.txt", "a", buffering=1)
+known.write("up\\n")
+while True:
+    if dice.random() < 0.5:
+        known.write(table.add(task(f"video {dice.random()}"), f"owner {dice.randrange(3)}").id + "\\n")
+    job = table.take(0)
+    if job is not None:
+        path = shelf.place(job)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table.tell(job.id, Progress("Denoising", 1, 2))
+        with video.whole(path) as part:
+            with part.open("wb") as file:
+                for piece in range(20):
+                    file.write(job.id.encode() * 1000)
+                    file.flush()
+                    time.sleep(dice.random() * 0.0005)
+        result = Result(path, {"id": job.id})
+        shelf.describe(result)
+        table.tell(job.id, result)
+"""
+
+
+def test_a_kill_at_any_moment_loses_and_doubles_nothing(tmp_path):
+    dice = random.Random(2026)
+    known = tmp_path / "known.txt"
+    known.touch()
+    states = []
+    for kill in range(25):
+        ups = known.read_text().count("up")
+        process = subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(tmp_path), str(kill)],
+            env={"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "PATH": ""},
+            stderr=subprocess.PIPE,
+        )
+        while known.read_text().count("up") == ups:
+            assert process.poll() is None, process.stderr.read().decode()
+            time.sleep(0.002)
+        time.sleep(dice.uniform(0, 0.12))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        with sqlite3.connect(tmp_path / "jobs.db") as rows:
+            states.append(dict(rows.execute("SELECT id, state FROM jobs")))
+        rows.close()
+    assert any("running" in one.values() for one in states)  # some kills met a job
+
+    told = [line for line in known.read_text().splitlines() if line not in ("up", "")]
+    table = JobTable(tmp_path / "jobs.db", Limits(1000, 1000))
+    Shelf(Settings(data=tmp_path), table)
+    every = {job.id: job for job in [*table.unfinished(), *table.finished()]}
+    died = {identifier for identifier in states[-1] if identifier not in every}
+    for identifier in died:
+        job = table.get(identifier)
+        assert job.state == "failed" and job.attempts == jobs.ATTEMPTS and job.end.message == jobs.DIED
+    whole = [line for line in told if len(line) == 32]
+    assert len(told) - len(whole) <= 25 and set(whole) <= set(every) | died and len(set(whole)) == len(whole)
+    for before, after in zip(states, states[1:], strict=False):
+        assert all(after[one] == "done" for one, state in before.items() if state == "done")
+
+    finished = table.finished()
+    assert len(finished) > 25
+    assert {folder.name for folder in (tmp_path / "videos").iterdir()} == {job.id for job in finished}
+    for job in finished:
+        assert job.end.video.read_bytes() == job.id.encode() * 20_000
+        assert sorted(file.suffix for file in job.end.video.parent.iterdir()) == [".json", ".mp4"]
+    assert all(job.state in ("queued", "interrupted") for job in table.unfinished())
+    order = sorted(table.unfinished(), key=lambda job: job.progress.step)
+    assert sorted(turns(table, until=10**6)) == sorted(job.task.prompt for job in order)
+    table.close()
