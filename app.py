@@ -1,6 +1,9 @@
 """Marionette: `python app.py` opens the page."""
 
+import logging
+import signal
 import sys
+from logging.handlers import RotatingFileHandler
 
 from pipelines.backend import LocalBackend
 from pipelines.settings import Settings
@@ -14,6 +17,10 @@ except ValueError as error:
     sys.exit(f"Marionette can't start: {error}")
 
 if __name__ == "__main__":
+    kept = RotatingFileHandler(settings.data / "marionette.log", maxBytes=2**20, backupCount=3, encoding="utf-8")
+    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(handlers=[kept, logging.StreamHandler()], format=form)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that the job that runs is put back in the queue
     try:
         demo.launch(**page.launch_options(settings))
     finally:

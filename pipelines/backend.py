@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from pipelines import tokens, video
-from pipelines.catalog import CATALOG, ModelCard, find
+from pipelines.catalog import CATALOG, CLIP, ModelCard, find
 from pipelines.events import Event, Failed, Preview, Progress, Result
 from pipelines.jobs import Job, JobTable, Limits
 from pipelines.settings import Settings
@@ -23,7 +23,9 @@ from pipelines.shelf import Shelf
 from pipelines.sources import availability, locate, part_folder
 from pipelines.tasks import Task, to_json
 
-if TYPE_CHECKING:  # torch comes with it, and waits for the first job
+if TYPE_CHECKING:  # torch comes with the manager, and waits for the first job
+    import numpy as np
+
     from pipelines.manager import ModelManager
 
 LOADING = "Loading the model"
@@ -244,7 +246,24 @@ def make(task: Task, models: "ModelManager", path: Path) -> Generator[Progress |
     description = to_json(task)
     path.parent.mkdir(parents=True, exist_ok=True)
     video.write(frames, path, task.fps, description)
-    yield Result(path, {**facts, "task": json.loads(description), "seconds": time.perf_counter() - started})
+    facts |= {"task": json.loads(description), "seconds": time.perf_counter() - started}
+    facts |= {"peak_memory_mb": models.peak_bytes() // 2**20, "approximations": "none"}
+    yield Result(path, facts | _measures(frames, task, models))
+
+
+def _measures(frames: "np.ndarray", task: Task, models: "ModelManager") -> dict[str, float]:
+    """Flicker and motion of the video, and CLIP's figures where CLIP is on this machine."""
+    from pipelines import metrics  # and with it OpenCV, which waits for the first job too
+
+    figures = metrics.measure(frames)
+    if metrics.clip_available(models.settings):
+        with (
+            models.lease(f"{CLIP.location}/model", working_bytes=2**28) as model,
+            models.lease(f"{CLIP.location}/tokenizer") as tokenizer,
+            models.lease(f"{CLIP.location}/image_processor") as processor,
+        ):
+            figures |= metrics.measure_with_clip(frames, task.prompt, model, tokenizer, processor)
+    return figures
 
 
 def new_name(settings: Settings) -> Path:

@@ -1,6 +1,7 @@
 """The model manager: the one way to a model, and the only place that moves one between devices."""
 
 import gc
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -11,6 +12,11 @@ from typing import Any, TypeVar
 
 import torch
 from torch import nn
+
+try:
+    import resource
+except ImportError:  # on Windows
+    resource = None
 
 from pipelines import loading
 from pipelines.catalog import CLIP, ModelCard, find
@@ -63,7 +69,7 @@ class ModelManager:
         self.frugal = False  # True in the second attempt: systems then save memory wherever that changes no result
         self.on_progress: Callable[[int, int], None] | None = None  # told bytes loaded and in all; may raise to give up
         self._catalog = catalog
-        self._settings = settings
+        self.settings = settings
         self._margin = settings.memory_margin_mb * 2**20
         self._budget = budget or self._measured_budget
         self._component = component
@@ -111,7 +117,7 @@ class ModelManager:
                 # Only after the handler is the exception gone, and with it the tensors that its traceback held.
                 wanted = self._wanted
                 if self.device.type == "cuda":
-                    wanted = max(wanted, torch.cuda.max_memory_allocated(self.device))
+                    wanted = max(wanted, self.peak_bytes())
                 self._clear_device()
             raise MemoryError(
                 f"The memory of {self.device} is too small: this needs more than {wanted / 1e9:.2f} GB at once and "
@@ -120,6 +126,14 @@ class ModelManager:
         finally:
             self.frugal = False
 
+    def peak_bytes(self) -> int:
+        """The most that was in use: of the device in this attempt, or on a CPU of the process since its start."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        if resource is None:
+            return 0
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
     def stats(self) -> list[Resident]:
         """What is loaded now, the last used first. The records are copies, without the modules."""
         residents = sorted(list(self._residents.values()), key=lambda resident: -resident.last_use)
@@ -127,7 +141,7 @@ class ModelManager:
 
     def unload_idle(self) -> None:
         """Forgets the components that nobody has used for `settings.idle_minutes`."""
-        self._unload(before=time.monotonic() - 60 * self._settings.idle_minutes)
+        self._unload(before=time.monotonic() - 60 * self.settings.idle_minutes)
 
     def unload_all(self) -> None:
         """Forgets every component that nobody leases."""
@@ -139,9 +153,9 @@ class ModelManager:
             if component is None:
                 model, _, part = name.rpartition("/")
                 if model == CLIP.location:
-                    component = loading.clip_component(part, self._settings)
+                    component = loading.clip_component(part, self.settings)
                 else:
-                    component = self._component(self.card(model), part, self._settings, self.on_progress)
+                    component = self._component(self.card(model), part, self.settings, self.on_progress)
                 self._components[name] = component
             resident = self._residents.get(component.key)
             if resident is None:

@@ -57,7 +57,7 @@ def benchmark(options: argparse.Namespace) -> list[tuple[str, str]]:
     _, step_with_warm_up = make(task, models)
     first = time.perf_counter() - STARTED
     second, step = make(task, models)
-    memory = peak_memory(models.device)
+    memory = models.peak_bytes()
     ours, plain, decoding = count_flops(task, models)
     peak = best_product(models.device, models.dtype)
     floor = (task.steps * plain + task.frames * decoding) / FLOOR
@@ -167,18 +167,6 @@ def now(device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
-
-
-def peak_memory(device) -> int:
-    """Bytes, the most that were in use: of the device, or for the CPU of this whole process."""
-    import resource
-    import sys
-
-    import torch
-
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def device_name(device) -> str:

@@ -20,6 +20,7 @@ class RunningApp:
     url: str
     data: Path  # where it leaves its videos
     seconds: float  # from the start of the process to the first page
+    process: subprocess.Popen
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -51,7 +52,7 @@ def running_app(folder: Path, patience: float = 60) -> Iterator[RunningApp]:
             assert process.poll() is None, f"the app ended before its page was there:\n{said}"
             assert time.monotonic() - start < patience, f"no page after {patience} s:\n{said}"
             time.sleep(0.1)
-        yield RunningApp(url, data, time.monotonic() - start)
+        yield RunningApp(url, data, time.monotonic() - start, process)
     finally:
         process.terminate()
         process.wait(20)

@@ -4,6 +4,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 from gradio_client import Client
@@ -87,16 +89,16 @@ def test_a_seed_that_is_drawn_is_told_and_makes_the_same_video_again(client):
     ],
 )
 def test_what_can_not_be_made_is_answered_with_a_sentence(client, app, values, says):
-    before = set(app.data.glob("*"))
+    before = made(app)
     with pytest.raises(AppError, match=says):
         client.predict(**{"prompt": "a robot", "seed": 1} | values, api_name="/text_to_video")
-    assert set(app.data.glob("*")) == before
+    assert made(app) == before
 
 
 def test_stop_ends_a_job_and_the_next_one_runs(client):
     job = client.submit("a robot dances in the city", steps=100, api_name="/text_to_video")
-    identifier = first_news(job)["job"]
-    client.predict(identifier, api_name="/stop")
+    news = first_news(job)
+    client.predict(news["job"], news["visitor_id"], api_name="/stop")
     with pytest.raises(AppError, match="Stopped"):
         job.result(timeout=30)
     client.predict("a robot dances in the city", api_name="/text_to_video", **QUICK)
@@ -104,16 +106,16 @@ def test_stop_ends_a_job_and_the_next_one_runs(client):
 
 def test_stopping_what_is_not_there_says_so(client):
     with pytest.raises(AppError, match="no such job"):
-        client.predict("0123", api_name="/stop")
+        client.predict("0123", "1" * 32, api_name="/stop")
 
 
 def test_a_listener_that_leaves_does_not_stop_the_job(client, app):
-    before = set(app.data.glob("*.mp4"))
+    before = made(app)
     job = client.submit("an astronaut jumping on the moon", steps=4, frames=8, api_name="/text_to_video")
     first_news(job)
     job.cancel()
     deadline = time.monotonic() + 60
-    while set(app.data.glob("*.mp4")) == before:
+    while made(app) == before:
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
@@ -124,6 +126,61 @@ def test_only_what_is_meant_for_programs_is_published_and_documented(client):
     endpoint = published["/text_to_video"]
     assert endpoint["description"].startswith("Makes a video of a prompt.")
     assert "miniature-modelscope" in str(endpoint["parameters"]) and len(endpoint["returns"]) == 2
+
+
+def made(app):
+    """The video files that the app has left so far."""
+    return set(app.data.glob("videos/*/*.mp4"))
+
+
+def test_jobs_of_others_can_not_be_stopped(client):
+    job = client.submit("a robot dances in the city", steps=100, api_name="/text_to_video")
+    news = first_news(job)
+    for stranger in ("1" * 32, "", news["job"]):
+        with pytest.raises(AppError, match="no such job"):
+            client.predict(news["job"], stranger, api_name="/stop")
+    assert not job.done()
+    client.predict(news["job"], news["visitor_id"], api_name="/stop")
+
+
+def test_a_visitor_has_a_place_in_the_queue_and_no_more_than_that(client):
+    owner = "3" * 32
+    jobs = [client.submit("a robot dances", steps=100, visitor_id=owner, api_name="/text_to_video") for _ in range(6)]
+    ids = [first_news(job)["job"] for job in jobs]
+    with pytest.raises(AppError, match="videos of yours are waiting already"):
+        client.predict("one too many", visitor_id=owner, api_name="/text_to_video")
+    for identifier in reversed(ids):
+        client.predict(identifier, owner, api_name="/stop")
+
+
+def test_nothing_private_is_served(app):
+    for name in ("jobs.db", "secret", "marionette.log", "videos"):
+        assert (app.data / name).exists()
+        with pytest.raises(HTTPError):
+            urlopen(f"{app.url}/gradio_api/file={app.data / name}", timeout=10)
+
+
+def test_a_job_survives_the_death_of_the_app(tmp_path):
+    owner = "4" * 32
+    with running_app(tmp_path) as app:
+        client = Client(app.url, verbose=False, download_files=tmp_path)
+        first, second = (
+            client.submit(
+                "a bear bows in the forest", steps=8, frames=8, seed=seed, visitor_id=owner, api_name="/text_to_video"
+            )
+            for seed in (1, 2)
+        )
+        first_news(first), first_news(second)
+        app.process.kill()
+        app.process.wait()
+    with running_app(tmp_path) as app:
+        deadline = time.monotonic() + 120
+        while len(made(app)) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert {path.name for path in made(app)} == {f"a-bear-bows-in-the-forest-{seed}.mp4" for seed in (1, 2)}
+        for path in made(app):
+            assert read(path).shape == (8, 128, 128, 3)
 
 
 def read(path):
