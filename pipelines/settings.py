@@ -20,6 +20,11 @@ class Settings:
     keep_days: float = 30.0  # a video older than this is deleted
     keep_gb: float = 10.0  # the oldest videos are deleted when all together are larger
     disk_margin_mb: int = 500  # no work begins with less free space on the data folder's disk
+    upload_mb: int = 200  # a larger clip is refused
+    upload_seconds: float = 60.0  # what is read of a clip; it may be longer
+    upload_side: int = 4096  # pixels; a clip with a longer side is refused
+    upload_work_seconds: float = 120.0  # a clip that takes longer to read once is given up
+    upload_memory_mb: int = 2048  # of the process that reads a clip; 4096 x 4096 pixels take up to 1200
     idle_minutes: float = 15.0  # a model unused for this long leaves the memory
     memory_margin_mb: int = 600  # device memory that the manager never plans with
 

@@ -1,7 +1,7 @@
 """Video files: frames [F, H, W, 3] uint8 to H.264 and back, with a comment in the file's own tag.
 
-Only files made here are read here. ffmpeg comes with imageio-ffmpeg, always as a list of arguments, with a time limit,
-no terminal and no protocol but plain files and pipes.
+Only files made here are read here, with a time limit and no protocol but plain files and pipes; uploads.py reads
+those of strangers.
 """
 
 import os
@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import imageio_ffmpeg
 import numpy as np
+
+from pipelines import ffmpeg
 
 TIMEOUT = 120.0  # seconds for one run of ffmpeg; a minute of video takes two or three
 BLACK = 16  # a video without one value above this shows nothing
@@ -131,7 +132,7 @@ def _file(path: Path) -> str:
     return f"file:{path.absolute()}"  # so that no name is taken for an option or a protocol
 
 
-def _ffmpeg(*arguments: Sequence[str], data: bytes | None = None) -> bytes:
+def _ffmpeg(*arguments: Sequence[str], data: bytes = b"") -> bytes:
     """What ffmpeg writes to its standard output. Raises VideoError with its first complaint where it fails."""
     done = _run(["-v", "error", "-xerror", *(argument for group in arguments for argument in group)], data)
     if done.returncode:
@@ -140,10 +141,8 @@ def _ffmpeg(*arguments: Sequence[str], data: bytes | None = None) -> bytes:
     return done.stdout
 
 
-def _run(arguments: list[str], data: bytes | None = None) -> subprocess.CompletedProcess:
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-protocol_whitelist", "file,pipe"]
-    source = {"stdin": subprocess.DEVNULL} if data is None else {"input": data}
+def _run(arguments: list[str], data: bytes = b"") -> subprocess.CompletedProcess:
     try:
-        return subprocess.run([*command, *arguments], capture_output=True, timeout=TIMEOUT, **source)
+        return ffmpeg.run(["-protocol_whitelist", "file,pipe", *arguments], data, seconds=TIMEOUT)
     except subprocess.TimeoutExpired as error:  # it has been killed by then
         raise VideoError(f"ffmpeg took longer than {TIMEOUT:.0f} seconds and was stopped.") from error

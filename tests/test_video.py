@@ -131,7 +131,7 @@ def test_gif(tmp_path):
 
     frames = moving_bars(8, 32, 48)
     video.write(frames, tmp_path / "a.mp4", fps=8)
-    video.gif(tmp_path / "a.mp4", tmp_path / "a.gif")
+    video.export(tmp_path / "a.mp4", tmp_path / "a.gif")
     with Image.open(tmp_path / "a.gif") as image:
         assert (image.n_frames, image.size, image.info["loop"]) == (8, (48, 32), 0)
         assert image.info["duration"] in (120, 130)  # 1/8 s in hundredths
