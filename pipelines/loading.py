@@ -46,6 +46,7 @@ class Component:
     key: str
     bytes: int  # of its files; 0 for what is no module
     load: Callable[[OnProgress], Any]  # called with a function that is told bytes done and bytes in all
+    empty: Callable[[], Any] | None = None  # a module without its weights, on the meta device
 
 
 def component(card: ModelCard, part: str, settings: Settings, on_progress: OnProgress | None = None) -> Component:
@@ -93,7 +94,8 @@ def _module(folder: Path, variant: str | None, settings: Settings) -> Component:
     return Component(
         key=hashlib.sha256("\n".join(identity).encode()).hexdigest(),
         bytes=sum(file.stat().st_size for file in files),
-        load=lambda on_progress: _load_module(config, files, on_progress),
+        load=lambda on_progress: _load_module(_empty(config, folder), files, on_progress),
+        empty=lambda: _empty(config, folder),
     )
 
 
@@ -177,17 +179,25 @@ def _model_cfg(folder: Path) -> dict[str, Any]:
 # Modules
 
 
-def _load_module(config: dict[str, Any], files: list[Path], on_progress: OnProgress) -> Any:
+def _empty(config: dict[str, Any], folder: Path) -> Any:
     import torch
 
     kind = config.get("_class_name") or (config.get("architectures") or [None])[0]
-    where = files[0].parent
     try:
-        build, rename = _KINDS[kind]
+        build, _ = _KINDS[kind]
         with torch.device("meta"):
-            module = build(dict(config))
+            return build(dict(config))
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, ZeroDivisionError) as error:
-        raise ValueError(f"{where / 'config.json'} does not describe a network known here ({kind}): {error}") from error
+        raise ValueError(
+            f"{folder / 'config.json'} does not describe a network known here ({kind}): {error}"
+        ) from error
+
+
+def _load_module(module: Any, files: list[Path], on_progress: OnProgress) -> Any:
+    import torch
+
+    where = files[0].parent
+    _, rename = _KINDS[type(module).__name__]
     weights, done, total = {}, 0, sum(file.stat().st_size for file in files)
     for file in files:
         for name, tensor in _read(file):

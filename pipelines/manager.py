@@ -74,6 +74,7 @@ class ModelManager:
         self._budget = budget or self._measured_budget
         self._component = component
         self._components: dict[str, Component] = {}  # by name; hashing weights takes a while
+        self._empty: dict[str, nn.Module] = {}  # by name, on the meta device
         self._residents: dict[str, Resident] = {}  # by key
         self._wanted = 0  # bytes, the most that one lease of this attempt asked for
         self._lock = threading.RLock()
@@ -126,6 +127,22 @@ class ModelManager:
         finally:
             self.frugal = False
 
+    def empty(self, name: str) -> nn.Module:
+        """The module `name` without its weights, on the meta device: to count what work with it will take."""
+        with self._lock, _BUILDING:
+            if name not in self._empty:
+                self._empty[name] = self._find(name).empty().to(self.dtype)
+            return self._empty[name]
+
+    def room(self, name: str) -> int:
+        """Bytes that the device could give to work with `name`, once nothing else is on it but what is leased."""
+        with self._lock:
+            component = self._find(name)
+            here = self._residents.get(component.key)
+            idle = sum(one.bytes for one in self._residents.values() if one.device == self.device and not one.leases)
+            weights = here.bytes if here else component.bytes
+            return self._budget() + idle - (0 if here and here.leases and here.device == self.device else weights)
+
     def peak_bytes(self) -> int:
         """The most that was in use: of the device in this attempt, or on a CPU of the process since its start."""
         if self.device.type == "cuda":
@@ -149,14 +166,7 @@ class ModelManager:
 
     def _take(self, name: str, working_bytes: int) -> Resident:
         with self._lock:
-            component = self._components.get(name)
-            if component is None:
-                model, _, part = name.rpartition("/")
-                if model == CLIP.location:
-                    component = loading.clip_component(part, self.settings)
-                else:
-                    component = self._component(self.card(model), part, self.settings, self.on_progress)
-                self._components[name] = component
+            component = self._find(name)
             resident = self._residents.get(component.key)
             if resident is None:
                 resident = self._load(component, working_bytes)
@@ -172,6 +182,16 @@ class ModelManager:
                 raise
             resident.last_use = time.monotonic()
             return resident
+
+    def _find(self, name: str) -> Component:
+        if name not in self._components:
+            model, _, part = name.rpartition("/")
+            if model == CLIP.location:
+                component = loading.clip_component(part, self.settings)
+            else:
+                component = self._component(self.card(model), part, self.settings, self.on_progress)
+            self._components[name] = component
+        return self._components[name]
 
     def _load(self, component: Component, working_bytes: int) -> Resident:
         """Reads `component` into main memory, where half precision, as most files have it, grows to twice its size."""
@@ -233,6 +253,7 @@ class ModelManager:
                 self._forget(resident)
                 for name in resident.names:
                     del self._components[name]
+                    self._empty.pop(name, None)
         if idle and self.device.type == "cuda":
             torch.cuda.empty_cache()
 

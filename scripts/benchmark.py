@@ -222,7 +222,14 @@ def _random_component(card, part, settings, on_progress):
                 )
             ),
         }
-    return loading.Component(key=f"random {part}", bytes=0, load=lambda on_progress: builders[part]())
+    return loading.Component(f"random {part}", 0, lambda on_progress: builders[part](), lambda: on_meta(builders[part]))
+
+
+def on_meta(build):
+    import torch
+
+    with torch.device("meta"):
+        return build()
 
 
 if __name__ == "__main__":
