@@ -145,8 +145,11 @@ def test_jobs_of_others_can_not_be_stopped(client):
 
 def test_a_visitor_has_a_place_in_the_queue_and_no_more_than_that(client):
     owner = "3" * 32
-    jobs = [client.submit("a robot dances", steps=100, visitor_id=owner, api_name="/text_to_video") for _ in range(6)]
-    ids = [first_news(job)["job"] for job in jobs]
+    call = {"prompt": "a robot dances", "steps": 100, "visitor_id": owner, "api_name": "/text_to_video"}
+    running = client.submit(**call)
+    while first_news(running) and running.outputs()[-1][1]["stage"] == "Waiting":
+        time.sleep(0.05)
+    ids = [first_news(job)["job"] for job in [running, *(client.submit(**call) for _ in range(5))]]
     with pytest.raises(AppError, match="videos of yours are waiting already"):
         client.predict("one too many", visitor_id=owner, api_name="/text_to_video")
     for identifier in reversed(ids):

@@ -157,7 +157,6 @@ def test_a_job_that_ran_when_the_app_died_is_tried_once_more(table, tmp_path):
     table.add(task("other"), "you")
     again = reopened(table, tmp_path)
     assert again.get(job.id).state == "interrupted" and again.get(job.id).attempts == 1
-    assert again.take(0).task.prompt == "other"  # whose turn it is
     assert again.take(0).id == job.id and again.get(job.id).attempts == 2
     third = reopened(again, tmp_path)
     end = third.get(job.id)
