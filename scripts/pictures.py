@@ -4,6 +4,7 @@ assets/examples/*.webp and *.png from the examples of the page, assets/screensho
 (needs tests/requirements.txt). Run it again whenever the weights, the examples or the look of the page change.
 """
 
+import secrets
 import shutil
 import tempfile
 from dataclasses import replace
@@ -38,7 +39,8 @@ def main() -> None:
 
 def draw_example(backend: LocalBackend, name: str, task: TextToVideo) -> None:
     """The video of `task` as a moving WebP, and its middle frame for those who want no motion."""
-    *_, end = backend.events(backend.submit(task))
+    owner = secrets.token_hex(16)
+    *_, end = backend.events(backend.submit(task, owner), owner)
     if not isinstance(end, Result):
         raise SystemExit(f"{name}: {end.message}")
     frames = [Image.fromarray(frame) for frame in video.read(end.video)]
