@@ -7,7 +7,7 @@ from pipelines.catalog import CATALOG
 from pipelines.events import Result
 from pipelines.jobs import Job
 from ui import pieces
-from ui.text_to_video import Form
+from ui.text_to_video import Form, player
 
 PAGE = 24  # videos that one look shows; more on demand
 KINDS = ("mp4", "gif", "webm")
@@ -34,16 +34,7 @@ def tab(backend: Backend, owner: gr.BrowserState, this: gr.Tab, tabs: gr.Tabs, f
     )
     with gr.Column(visible=False, elem_id="chosen") as panel:
         with gr.Row():
-            video = gr.Video(
-                elem_id="chosen-video",
-                label="The chosen video",
-                show_label=False,
-                container=False,
-                interactive=False,
-                autoplay=True,
-                loop=True,
-                buttons=[],
-            )
+            video = player("The chosen video", elem_id="chosen-video")
             with gr.Column():
                 about = gr.HTML(elem_id="chosen-about")
                 message = gr.HTML(visible=False)

@@ -88,17 +88,7 @@ def tab(backend: Backend, settings: Settings, owner: gr.BrowserState, arrived: g
             message = gr.HTML(visible=False, elem_id="message")
             with gr.Column(elem_id="stage"):
                 scene = gr.HTML(pieces.scene("closed"), elem_id="scene")
-                video = gr.Video(
-                    elem_id="video",
-                    label="Your video",
-                    show_label=False,
-                    container=False,
-                    interactive=False,
-                    autoplay=True,
-                    loop=True,
-                    buttons=[],
-                    visible=False,
-                )
+                video = player("Your video", elem_id="video", visible=False)
             line = gr.HTML(elem_id="line")
             with gr.Column(visible=False, elem_id="result") as result:
                 caption = gr.HTML(elem_id="caption")
@@ -176,6 +166,7 @@ def tab(backend: Backend, settings: Settings, owner: gr.BrowserState, arrived: g
         yield {
             job: identifier,
             message: gr.HTML(visible=False),
+            result: gr.Column(visible=False),
             scene: pieces.scene("working"),
             line: pieces.footlights(stream.Moment()),
             generate: gr.Button(visible=False),
@@ -257,6 +248,12 @@ def tab(backend: Backend, settings: Settings, owner: gr.BrowserState, arrived: g
         api_visibility="private",
     ).then(None, gif_file, js=_SAVE_GIF)
     return Form(filled, fill)
+
+
+def player(label: str, **rest: object) -> gr.Video:
+    """A video that plays by itself, again and again."""
+    plain = {"show_label": False, "container": False, "interactive": False, "buttons": []}
+    return gr.Video(label=label, autoplay=True, loop=True, **plain, **rest)
 
 
 def _controls(card: ModelCard) -> dict[str, gr.components.Component]:
