@@ -5,14 +5,16 @@ import signal
 import sys
 from logging.handlers import RotatingFileHandler
 
+from pipelines import zerogpu
 from pipelines.backend import LocalBackend
 from pipelines.settings import Settings
 from ui import page
 
 try:
     settings = Settings.from_environment()
-    backend = LocalBackend(settings)
+    backend = zerogpu.ZeroBackend(settings) if zerogpu.here() else LocalBackend(settings)
     demo = page.build(backend, settings)
+    options = page.launch_options(settings)
 except ValueError as error:
     sys.exit(f"Marionette can't start: {error}")
 
@@ -22,6 +24,6 @@ if __name__ == "__main__":
     logging.basicConfig(handlers=[kept, logging.StreamHandler()], format=form)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that the job that runs is put back in the queue
     try:
-        demo.launch(**page.launch_options(settings))
+        demo.launch(**options)
     finally:
         backend.close()

@@ -5,20 +5,38 @@ can't be written; 130 after Ctrl-C.
 """
 
 import argparse
+import json
 import os
 import secrets
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 
-from pipelines.catalog import CATALOG, SCHEDULERS, ModelCard, find
+from pipelines.catalog import CATALOG, DETECTORS, SCHEDULERS, ModelCard, find, offered
 from pipelines.events import Progress, Result
 from pipelines.settings import Settings
-from pipelines.tasks import MAX_SEED, TextToVideo
+from pipelines.tasks import (
+    MAX_SEED,
+    PLACEMENTS,
+    SHOWN,
+    SIDES,
+    SMOOTHING,
+    TIMES,
+    TRAINED,
+    Edit,
+    Finish,
+    PoseToVideo,
+    Task,
+    TextToVideo,
+    Tune,
+    from_json,
+)
 
 OPTIONS = {  # settings of a task that the model has a default for
     "frames": "how many frames",
@@ -27,6 +45,32 @@ OPTIONS = {  # settings of a task that the model has a default for
     "fps": "frames a second",
     "steps": "denoising steps",
     "guidance": "how strongly to follow the prompt; 1 or less: not at all",
+}
+
+PART = {  # which part of a clip is used
+    "start": "seconds: where the part that is used begins",
+    "end": "seconds: where it ends",
+    "stride": "use every n-th frame",
+}
+
+CROP = {side: f"how much of the clip's picture is cut off there, from 0 to 0.9: {side}" for side in SIDES}
+
+POSES = {  # settings of poses, in words
+    "shown": f"what the clip shows: {', '.join(SHOWN)}",
+    "detector": f"what finds people: {', '.join(DETECTORS)}",
+    "smoothing": f"of the joints' paths: {', '.join(SMOOTHING)}",
+    "placing": f"of the skeletons on the canvas: {', '.join(PLACEMENTS)}",
+}
+
+TUNING = {  # settings of a tuning
+    **PART,
+    "frames": "how many frames, at most",
+    "across": "where the picture is cut to shape: 0 left, 1 right",
+    "down": "likewise: 0 top, 1 bottom",
+    "width": "pixels",
+    "height": "pixels",
+    "steps": "tuning steps",
+    "learning_rate": "of the optimizer",
 }
 
 
@@ -63,7 +107,62 @@ def _parser() -> argparse.ArgumentParser:
     for name, help in OPTIONS.items():
         video.add_argument(f"--{name}", type=_number, metavar="N", help=help)
     video.add_argument("--scheduler", help=", ".join(SCHEDULERS))
+    video.add_argument("--image", type=Path, metavar="FILE", help="the first image, for a model that takes one")
+    video.add_argument("--mask", type=Path, metavar="FILE", help="white where the first image is not to be followed")
+    video.add_argument("--image-guidance", type=_number, metavar="N", help="as --guidance, where no image is given")
     video.add_argument("-o", "--output", type=Path, metavar="FILE.mp4", help="by default a new name among the data")
+    poses = commands.add_parser("pose-to-video", help="make a video whose dancer follows the poses of a clip")
+    poses.set_defaults(run=_pose_to_video)
+    poses.add_argument(
+        "clip",
+        metavar="CLIP",
+        help="a clip, a skeleton video, OpenPose's JSON or a zip of it, or motion:NAME for a built-in motion",
+    )
+    poses.add_argument("prompt")
+    poses.add_argument("--model", metavar="NAME|FOLDER", help="a name that `models` lists, or a folder of weights")
+    poses.add_argument("--base", metavar="NAME|FOLDER", help="its Stable Diffusion, where that is not with it")
+    poses.add_argument("--negative", default=None, metavar="PROMPT", help="what to keep out")
+    poses.add_argument("--seed", type=_number, help="the same seed makes the same video; by default a random one")
+    pace = {"fps": "frames a second; by default it moves as fast as the clip"}
+    for name, help in (OPTIONS | pace | PART | CROP).items():
+        poses.add_argument(f"--{name}", type=_number, metavar="N", help=help)
+    poses.add_argument("--scheduler", help=", ".join(SCHEDULERS))
+    poses.add_argument("--person", type=_number, metavar="N", help="0: who is most to be seen; by default everybody")
+    poses.add_argument("--strength", type=_number, metavar="N", help="of the poses, from 0 to 1.5")
+    for name, help in POSES.items():
+        poses.add_argument(f"--{name}", help=help)
+    poses.add_argument("--keep-gaps", action="store_true", help="leave joints away that are away for a moment only")
+    poses.add_argument("--sound", action="store_true", help="keep the clip's sound")
+    poses.add_argument("-o", "--output", type=Path, metavar="FILE.mp4", help="by default a new name among the data")
+    tune = commands.add_parser("tune", help="tune on a clip, to tell it again in other words")
+    tune.set_defaults(run=_tune)
+    tune.add_argument("clip", type=Path)
+    tune.add_argument("prompt", help="what the clip shows")
+    tune.add_argument("--model", metavar="NAME|FOLDER", help="a Stable Diffusion 1.x or 2.x to start from")
+    for name, help in TUNING.items():
+        tune.add_argument(f"--{name.replace('_', '-')}", type=_number, metavar="N", help=help)
+    tune.add_argument("--trained", help=f"what tuning changes: {', '.join(TRAINED)}")
+    tune.add_argument("--seed", type=_number, default=33)
+    tune.add_argument("-o", "--output", type=Path, metavar="FOLDER", required=True, help="for the tuned model")
+    edit = commands.add_parser("edit", help="tell a tuned clip again in other words")
+    edit.set_defaults(run=_edit)
+    edit.add_argument("tuned", type=Path, metavar="FOLDER", help="what `tune` wrote, or a published tuned model")
+    edit.add_argument("prompt")
+    edit.add_argument("--model", metavar="NAME|FOLDER", help="the base, where that is a folder or not with it")
+    edit.add_argument("--negative", default=None, metavar="PROMPT", help="what to keep out")
+    edit.add_argument("--strength", type=_number, metavar="N", help="0 keeps the clip's motion, 1 starts from noise")
+    for name in ("steps", "guidance"):
+        edit.add_argument(f"--{name}", type=_number, metavar="N", help=OPTIONS[name])
+    edit.add_argument("--scheduler", help=", ".join(SCHEDULERS))
+    edit.add_argument("--seed", type=_number, default=0)
+    edit.add_argument("-o", "--output", type=Path, metavar="FILE.mp4", help="by default a new name among the data")
+    finish = commands.add_parser("finish", help="make a video larger, smoother or both")
+    finish.set_defaults(run=_finish)
+    finish.add_argument("video", type=Path, metavar="VIDEO")
+    times = ", ".join(map(str, TIMES))
+    finish.add_argument("--upscale", type=_number, default=1, metavar="N", help=f"times as wide and high: {times}")
+    finish.add_argument("--interpolate", type=_number, default=1, metavar="N", help=f"times as many frames: {times}")
+    finish.add_argument("-o", "--output", type=Path, metavar="FILE.mp4", help="by default a new name among the data")
     models = commands.add_parser("models", help="list the models")
     models.set_defaults(run=_models)
     return parser
@@ -72,13 +171,88 @@ def _parser() -> argparse.ArgumentParser:
 def _text_to_video(chosen: argparse.Namespace, settings: Settings) -> int:
     card = _card(chosen.model or settings.model)
     given = {name: getattr(chosen, name) for name in (*OPTIONS, "scheduler")} | {"negative_prompt": chosen.negative}
+    given |= {"image_guidance": chosen.image_guidance}
+    files = {name: file for name in ("image", "mask") if (file := getattr(chosen, name)) is not None}
+    given |= dict.fromkeys(files, "0" * 32)
     given = {name: value for name, value in given.items() if value is not None}
     seed = secrets.randbelow(MAX_SEED + 1) if chosen.seed is None else chosen.seed
     task = TextToVideo.for_model(card, chosen.prompt, seed, **given)
-    path = _output(chosen.output)
+    return _run(task, card, settings, _output(chosen.output), **files)
 
-    from pipelines.backend import LOADING, Pace, make, new_name
-    from pipelines.manager import ModelManager
+
+def _pose_to_video(chosen: argparse.Namespace, settings: Settings) -> int:
+    card = _card(chosen.model or next(iter(offered("pose-to-video"))), chosen.base and _card(chosen.base))
+    names = (*OPTIONS, *PART, *CROP, *POSES, "scheduler", "person", "strength")
+    given = {name: getattr(chosen, name) for name in names} | {"negative_prompt": chosen.negative}
+    given = {name: value for name, value in given.items() if value is not None}
+    given |= {"gaps": not chosen.keep_gaps, "sound": chosen.sound}
+    kind, _, motion = chosen.clip.partition(":")
+    inputs = {} if kind == "motion" else {"clip": Path(chosen.clip)}
+    given |= {"clip": "0" * 32} if inputs else {"motion": motion}
+    seed = secrets.randbelow(MAX_SEED + 1) if chosen.seed is None else chosen.seed
+    task = PoseToVideo.for_model(card, chosen.prompt, seed, **given)
+    for file in inputs.values():
+        if not file.is_file():
+            raise ValueError(f"There is no clip {file}.")
+    from pipelines import clips
+
+    if task.sound and not inputs:
+        raise ValueError(clips.SILENT)
+    path = _output(chosen.output)
+    if chosen.fps is None:
+        fps = clips.pace(task, inputs.get("clip"), settings)
+        task = replace(task, fps=min(max(fps, card.limits.fps.low), card.limits.fps.high))
+    return _run(task, card, settings, path, **inputs)
+
+
+def _tune(chosen: argparse.Namespace, settings: Settings) -> int:
+    card = _card(chosen.model or next(iter(offered("edit"))))
+    given = {name: getattr(chosen, name) for name in (*TUNING, "trained")}
+    given = {name: value for name, value in given.items() if value is not None}
+    task = Tune.for_model(card, chosen.prompt, chosen.seed, clip="0" * 32, **given)
+    if not chosen.clip.is_file():
+        raise ValueError(f"There is no clip {chosen.clip}.")
+    folder = chosen.output
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"The output must be a folder, and {folder} is a file.")
+    folder.mkdir(parents=True, exist_ok=True)
+    return _run(task, card, settings, folder / "clip.mp4", shown=folder, clip=chosen.clip, folder=folder)
+
+
+def _edit(chosen: argparse.Namespace, settings: Settings) -> int:
+    given = {name: getattr(chosen, name) for name in ("strength", "steps", "guidance", "scheduler")}
+    given = {name: value for name, value in (given | {"negative_prompt": chosen.negative}).items() if value is not None}
+    inputs = {}
+    if (chosen.tuned / "tuned.json").is_file():
+        facts = json.loads((chosen.tuned / "tuned.json").read_text("utf-8"))
+        card = _card(chosen.model or facts["task"]["model"])
+        given |= {name: facts[name] for name in ("frames", "width", "height", "fps")} | {"tuned": "0" * 32}
+        inputs["tuned"] = chosen.tuned
+    else:
+        card = _card(str(chosen.tuned), chosen.model and _card(chosen.model))
+    task = Edit.for_model(card, chosen.prompt, chosen.seed, **given)
+    return _run(task, card, settings, _output(chosen.output), **inputs)
+
+
+def _finish(chosen: argparse.Namespace, settings: Settings) -> int:
+    task = Finish.for_video(None, "0" * 32, chosen.upscale, chosen.interpolate)
+    if not chosen.video.is_file():
+        raise ValueError(f"There is no video {chosen.video}.")
+    path = _output(chosen.output)
+    from pipelines import uploads
+
+    with suppress(ValueError):  # it is of another app, or of a model that is not in the catalog
+        said = from_json(uploads.read_comment(chosen.video, settings))
+        of = said.of if isinstance(said, Finish) else said
+        task = Finish.for_video(of, task.source, task.upscale, task.interpolate)
+    return _run(task, None, settings, path, source=chosen.video)
+
+
+def _run(
+    task: Task, card: ModelCard | None, settings: Settings, path: Path | None, shown: Path | None = None, **inputs: Path
+) -> int:
+    """Runs `task`, `card` being its model if it has one, and prints what it wrote: `shown` or else the video."""
+    from pipelines.making import LOADING, Pace, make
 
     pressed = _remember_control_c()
     pace = Pace({})
@@ -88,15 +262,25 @@ def _text_to_video(chosen: argparse.Namespace, settings: Settings) -> int:
             raise KeyboardInterrupt
         _show(pace.estimate(event))
 
-    models = ModelManager({card.name: card}, settings)
-    models.on_progress = lambda done, total: tell(Progress(LOADING, done, total))
-    with closing(make(task, models, path or new_name(settings))) as events:
+    path = path or _new_name(settings)
+    if isinstance(task, Finish):
+        from pipelines import finish
+
+        making = finish.make(task, path, settings, **inputs)
+    else:
+        from pipelines.manager import ModelManager
+
+        models = ModelManager({card.name: card}, settings)
+        models.on_progress = lambda done, total: tell(Progress(LOADING, done, total))
+        making = make(task, models, path, **inputs)
+    with closing(making) as events:
         for event in events:
             if isinstance(event, Progress):
                 tell(event)
             elif isinstance(event, Result):
                 _show(None)
-                print(event.video)
+                if os.environ.get("LOCAL_RANK", "0") == "0":  # `accelerate launch` starts a process a device
+                    print(shown or event.video)
     return 0
 
 
@@ -124,13 +308,13 @@ def _models(chosen: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
-def _card(model: str) -> ModelCard:
-    """The model of that name, or else in that folder."""
+def _card(model: str, base: ModelCard | None = None) -> ModelCard:
+    """The model of that name, or else in that folder; `base` has the parts that a tuned model lacks."""
     if model in CATALOG or not Path(model).is_dir():
         return find(model)
-    from pipelines.sources import card_of_folder
+    from pipelines.folders import card_of_folder
 
-    return card_of_folder(Path(model))
+    return card_of_folder(Path(model), base)
 
 
 def _output(path: Path | None) -> Path | None:
@@ -170,6 +354,11 @@ def _complain(reason: object, code: int) -> int:
     _show(None)
     print(f"{reason}", file=sys.stderr)
     return code
+
+
+def _new_name(settings: Settings) -> Path:
+    """Where to write the next video: a name that nobody can guess."""
+    return settings.data.absolute() / f"{time.strftime('%Y-%m-%d')}-{secrets.token_hex(12)}.mp4"
 
 
 if __name__ == "__main__":

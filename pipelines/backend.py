@@ -1,39 +1,56 @@
 """Where jobs run. The page knows only this protocol; `LocalBackend` runs one job at a time per device in a thread."""
 
 import json
-import logging
 import math
-import secrets
+import shutil
+import tempfile
 import threading
 import time
-import traceback
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import closing
-from dataclasses import replace
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from pipelines import tokens, video
-from pipelines.catalog import CATALOG, CLIP, ModelCard, find
-from pipelines.events import Event, Failed, Preview, Progress, Result
-from pipelines.jobs import Job, JobTable, Limits
+from pipelines import clips, estimate, openpose_json, status, tokens, uploads, video
+from pipelines.catalog import CATALOG, ModelCard, find, find_motion
+from pipelines.clips import Clips, Kept
+from pipelines.events import Event, Failed, Losses, Preview, Progress, Result
+from pipelines.faults import log_error
+from pipelines.images import Images
+from pipelines.jobs import Job, JobTable, Limits, new_id
+from pipelines.making import LOADING, WRITING, Pace, make
+from pipelines.rehearsal import Rehearsal, Rehearsals
 from pipelines.settings import Settings
 from pipelines.shelf import Shelf
 from pipelines.sources import availability, locate, part_folder
-from pipelines.tasks import Task, to_json
+from pipelines.status import Status
+from pipelines.tasks import Edit, Finish, Grid, PoseToVideo, Task, TextToVideo, Tune, from_json, kind_of
+from pipelines.uploads import Choice, Clip
 
 if TYPE_CHECKING:  # torch comes with the manager, and waits for the first job
-    import numpy as np
-
     from pipelines.manager import ModelManager
 
-LOADING = "Loading the model"
-WRITING = "Writing the file"
 STOPPED = "Stopped."
 TIDY_SECONDS = 600.0  # how often the shelf is looked through for videos that are too old or too many
 
-log = logging.getLogger(__name__)
+
+@dataclass(frozen=True)
+class Tuning:
+    """A model tuned on a clip, or what there is of one that was stopped."""
+
+    job: Job
+    facts: dict[str, Any]  # "steps" done, "losses", "frames", "width", "height", "fps", "base"
+    video: Path  # the frames of the clip that it was tuned on
+    poster: Path | None  # a small picture of them
+    sound: bool  # whether there is sound to keep
+
+    @property
+    def shape(self) -> tuple[str, int, int, int]:
+        """Model, frames, width and height, which every edit has too."""
+        return (self.job.task.model, *(self.facts[name] for name in ("frames", "width", "height")))
 
 
 class Backend(Protocol):
@@ -46,6 +63,12 @@ class Backend(Protocol):
     def submit(self, task: Task, owner: str) -> str:
         """Queues `task` and returns the job's id. Raises ValueError for a bad task or a full queue or disk."""
 
+    def submit_grid(self, tasks: Sequence[TextToVideo], owner: str) -> list[str]:
+        """Queues `tasks`, which differ in prompt and seed, row after row, and then what lays their videos side by side.
+
+        Returns the jobs' ids, that of the grid last. Raises ValueError as `submit` does; then none is queued.
+        """
+
     def events(self, job: str, owner: str) -> Iterator[Event | None]:
         """What happened to `job` and what happens next, up to and including its Result or Failed.
 
@@ -56,8 +79,8 @@ class Backend(Protocol):
     def unfinished(self, owner: str) -> list[Job]:
         """The owner's jobs that wait or run, oldest first: what a page that is opened again goes on following."""
 
-    def finished(self, owner: str, search: str = "", limit: int = -1, offset: int = 0) -> list[Job]:
-        """The owner's videos whose prompts hold every word of `search`, newest first."""
+    def finished(self, owner: str, search: str = "", limit: int = -1, offset: int = 0, kind: str = "") -> list[Job]:
+        """The owner's videos (of a `kind` of task) whose prompts hold every word of `search`, newest first."""
 
     def get(self, job: str, owner: str) -> Job:
         """The job as it is now."""
@@ -65,6 +88,10 @@ class Backend(Protocol):
     def cancel(self, job: str, owner: str) -> None:
         """Takes a waiting job off the queue; a running one ends within one denoising step. Its end is
         Failed(stopped=True). Does nothing to a job that has ended."""
+
+    def sample(self, job: str, owner: str) -> None:
+        """Has a running tuning draw a sample after its next step, which comes as a Preview. Does nothing to a job that
+        does not tune any more."""
 
     def delete(self, job: str, owner: str) -> None:
         """Deletes a finished job and all its files. Raises ValueError where it has not ended."""
@@ -76,8 +103,85 @@ class Backend(Protocol):
     def poster(self, job: str, owner: str) -> Path:
         """A small picture of a finished job's video."""
 
+    def keep_clip(self, path: str | Path, owner: str, poses: bool = False) -> Kept:
+        """Checks an upload, a clip or where `poses` are wanted also keypoints, and keeps a copy under a name of its
+        own. Raises ValueError where it is none."""
+
+    def keep_image(self, path: str | Path, owner: str, mask: bool = False) -> str:
+        """Checks an upload, a first image or a `mask` of one, and keeps its pixels under the name that it returns.
+        Raises ValueError where it is no usable picture."""
+
+    def keep_frame(self, job: str, owner: str) -> str:
+        """Keeps the first frame of a finished job's video as a first image, under the name that it returns."""
+
+    def image(self, name: str, owner: str) -> bytes:
+        """A small PNG of a first image or a mask that was kept. Raises ValueError for an unknown one and for one of
+        somebody else."""
+
+    def clip(self, name: str, owner: str) -> Kept:
+        """A clip that was kept. Raises ValueError for an unknown one and for one of somebody else."""
+
+    def look(self, task: Tune, owner: str) -> tuple[bytes, Choice]:
+        """The frames that a tuning would use, as a small animated WebP, and which they are."""
+
+    def motion(self, name: str) -> Clip:
+        """How long and how large a built-in motion is. Raises ValueError listing the names there are."""
+
+    def rehearse(self, task: PoseToVideo, owner: str) -> Generator[Progress | None, None, Rehearsal | None]:
+        """The skeletons that the dancer of `task` would follow, without generating anything.
+
+        Tells of progress as `events` does, and returns them, or None where it was stopped. Who was found is remembered
+        for the video. A second rehearsal of the same owner stops the first; so does closing the generator. Raises
+        ValueError, in words for the person who asked, where there is nobody to follow.
+        """
+
+    def stop_rehearsal(self, owner: str) -> None:
+        """Stops the owner's rehearsal within a frame, if there is one."""
+
+    def companions(self, job: str, owner: str) -> dict[str, Path]:
+        """What is kept with a finished video that followed poses: MP4 files of the "skeletons" and, where there was a
+        clip, of its frames ("source"), as long as the video; "keypoints" as OpenPose's JSON where they are known."""
+
+    def tunings(self, owner: str) -> list[Tuning]:
+        """The owner's tuned models that there are something of, newest first."""
+
+    def resume(self, job: str, owner: str) -> None:
+        """Queues a tuning that was stopped or has failed once more; it goes on from what is there."""
+
+    def rename(self, job: str, owner: str, title: str) -> None:
+        """Gives a tuned model a name. Raises ValueError where that is too long."""
+
+    def export_tuned(self, job: str, owner: str) -> Path:
+        """A tuned model as a ZIP file in the layout in which Tune-A-Video models are published."""
+
+    def publish(self, job: str, owner: str, name: str, token: str) -> Generator[Progress, None, str]:
+        """Uploads a tuned model to the private repository `name` of the Hub user whose `token` that is, and returns its
+        address. Raises ValueError where the Hub refuses."""
+
+    def task_of(self, path: Path) -> Task:
+        """The task in the uploaded video `path`, if that was made by Marionette. Raises ValueError where it was not,
+        is no video at all, or asks for what can't be made here."""
+
     def availability(self, model: str) -> str | None:
         """None if the weights of `model` are at hand, else one sentence: what is missing and what to do."""
+
+    def estimate(self, task: Task) -> float | None:
+        """The seconds that `task` will take here, roughly, once its turn has come; None where that can't be told."""
+
+    def estimate_on_gpu(self, task: Task) -> float | None:
+        """What `estimate` would be on a GPU such as Spaces have; None where jobs run on a GPU already."""
+
+    def lent(self, task: Task) -> int | None:
+        """The seconds of GPU that `task` asks for at once where GPUs are lent; None where they are not."""
+
+    def has_gpu(self) -> bool:
+        """Whether jobs run on a GPU."""
+
+    def status(self) -> Status:
+        """What the machine is at. Loads nothing."""
+
+    def unload(self) -> None:
+        """Frees the memory of every model that no job uses right now; the next job loads what it needs again."""
 
     def tokens(self, model: str, prompt: str) -> tuple[int, str] | None:
         """How many tokens `prompt` is for `model`, and the end of it that is not read ("" for none); None where the
@@ -96,19 +200,35 @@ class LocalBackend:
         self._catalog = catalog
         self._jobs = JobTable(settings.data / "jobs.db", Limits(settings.queue, settings.queue_each))
         self._shelf = Shelf(settings, self._jobs)
+        self._clips = Clips(settings)
+        self._images = Images(settings)
         self._tokenizers: dict[str, tokens.Tokenizer] = {}  # by model
         self._past: dict[tuple, dict[str, float]] = {}  # seconds a stage took, by kind of job: see Pace
         self._models: ModelManager | None = None
+        self._making = threading.Lock()  # of the manager
+        self._rehearsals = Rehearsals()
+        self._asked: set[str] = set()  # the tunings of which somebody wants a sample
         self._closing = False
         self._worker = threading.Thread(target=self._work, name="worker", daemon=True)
         self._worker.start()
 
     def submit(self, task: Task, owner: str) -> str:
+        return self._jobs.add(self._admitted(task, owner), owner).id
+
+    def submit_grid(self, tasks: Sequence[TextToVideo], owner: str) -> list[str]:
+        admitted: dict[str, Task] = {new_id(): self._admitted(task, owner) for task in tasks}
+        prompts, seeds = dict.fromkeys(task.prompt for task in tasks), dict.fromkeys(task.seed for task in tasks)
+        grid = Grid.for_videos(tasks[0], "\n".join(prompts), list(seeds), list(admitted))
+        return [job.id for job in self._jobs.add_all(admitted | {new_id(): grid}, owner)]
+
+    def _admitted(self, task: Task, owner: str) -> Task:
+        """The task, validated. Raises ValueError where it can't be taken on."""
         if self._closing:
             raise ValueError("The app is shutting down. Try again when it is back.")
         task = task.checked(self._catalog)
+        self._inputs(task, owner)
         self._shelf.check_space()
-        return self._jobs.add(task, owner).id
+        return task
 
     def events(self, job: str, owner: str) -> Iterator[Event | None]:
         return self._follow(self._jobs.get(job, owner))
@@ -116,14 +236,19 @@ class LocalBackend:
     def unfinished(self, owner: str) -> list[Job]:
         return self._jobs.unfinished(owner)
 
-    def finished(self, owner: str, search: str = "", limit: int = -1, offset: int = 0) -> list[Job]:
-        return self._jobs.finished(owner, search, limit, offset)
+    def finished(self, owner: str, search: str = "", limit: int = -1, offset: int = 0, kind: str = "") -> list[Job]:
+        return self._jobs.finished(owner, search, limit, offset, kind)
 
     def get(self, job: str, owner: str) -> Job:
         return self._jobs.get(job, owner)
 
     def cancel(self, job: str, owner: str) -> None:
         self._jobs.stop(self._jobs.get(job, owner).id, STOPPED)
+
+    def sample(self, job: str, owner: str) -> None:
+        found = self._jobs.get(job, owner)
+        if isinstance(found.task, Tune) and found.end is None:
+            self._asked.add(found.id)
 
     def delete(self, job: str, owner: str) -> None:
         self._shelf.delete(self._jobs.get(job, owner))
@@ -134,8 +259,135 @@ class LocalBackend:
     def poster(self, job: str, owner: str) -> Path:
         return self._shelf.poster(self._jobs.get(job, owner))
 
+    def keep_clip(self, path: str | Path, owner: str, poses: bool = False) -> Kept:
+        self._shelf.check_space()
+        return self._clips.keep(path, owner, poses)
+
+    def keep_image(self, path: str | Path, owner: str, mask: bool = False) -> str:
+        self._shelf.check_space()
+        return self._images.keep(path, owner, mask)
+
+    def keep_frame(self, job: str, owner: str) -> str:
+        source = self.export(job, owner, "mp4")
+        with tempfile.TemporaryDirectory(prefix="marionette-") as folder:
+            video.first_frame(source, Path(folder) / "frame.png")
+            return self.keep_image(Path(folder) / "frame.png", owner)
+
+    def image(self, name: str, owner: str) -> bytes:
+        return self._images.show(name, owner)
+
+    def clip(self, name: str, owner: str) -> Kept:
+        return self._clips.get(name, owner)
+
+    def look(self, task: Tune, owner: str) -> tuple[bytes, Choice]:
+        kept = self._clips.get(task.clip, owner)
+        frames, fps = clips.read(task, kept.file, self._settings)
+        return video.animation(frames, fps), clips.used(task, kept.clip)
+
+    def motion(self, name: str) -> Clip:
+        return clips.measured(openpose_json.read(find_motion(name)))
+
+    def rehearse(self, task: PoseToVideo, owner: str) -> Generator[Progress | None, None, Rehearsal | None]:
+        task = task.checked(self._catalog)
+        inputs = self._inputs(task, owner)
+        return self._rehearsals.run(task, self._manager, owner, inputs.get("clip"), inputs.get("known"))
+
+    def stop_rehearsal(self, owner: str) -> None:
+        self._rehearsals.stop(owner)
+
+    def companions(self, job: str, owner: str) -> dict[str, Path]:
+        from pipelines import choreography
+
+        return choreography.kept(self._shelf.place(self._jobs.get(job, owner)))
+
+    def tunings(self, owner: str) -> list[Tuning]:
+        found = (self._tuning(job) for job in self._jobs.tunings(owner))
+        return [tuning for tuning in found if tuning is not None]
+
+    def resume(self, job: str, owner: str) -> None:
+        self._shelf.check_space()
+        self._jobs.again(self._jobs.get(job, owner).id)
+
+    def rename(self, job: str, owner: str, title: str) -> None:
+        title = " ".join(str(title).split())
+        if len(title) > 80 or not title.isprintable():
+            raise ValueError("A name has 80 letters or fewer.")
+        self._jobs.rename(self._jobs.get(job, owner).id, title)
+
+    def task_of(self, path: Path) -> Task:
+        said = uploads.read_comment(path, self._settings)
+        if not said:
+            raise ValueError("This video does not tell how it was made: it is not by Marionette, or was changed since.")
+        return from_json(said, self._catalog)
+
+    def export_tuned(self, job: str, owner: str) -> Path:
+        tuned = self._tuned(job, owner)
+        archive = self._shelf.place(tuned.job).with_suffix(".zip")
+        if not archive.exists() or archive.stat().st_mtime < tuned.job.ended:
+            with self._exported(tuned) as folder, video.whole(archive) as temporary:
+                made = shutil.make_archive(str(folder.parent / "archive"), "zip", folder)
+                Path(made).replace(temporary)
+        return archive
+
+    def publish(self, job: str, owner: str, name: str, token: str) -> Generator[Progress, None, str]:
+        if not self._settings.hub:
+            raise ValueError("This app is set not to use the Hugging Face Hub. Its owner can change MARIONETTE_HUB.")
+        tuned = self._tuned(job, owner)
+        from pipelines.convert import hub
+
+        task = tuned.job.task
+        card = hub.model_card(tuned.job.title or task.prompt, find(task.model, self._catalog), tuned.facts)
+        yield Progress(WRITING, 0, 1)
+        with self._exported(tuned) as folder:
+            return (yield from hub.upload(folder, name, card, token))
+
+    def _tuned(self, job: str, owner: str) -> Tuning:
+        found = self._tuning(self._jobs.get(job, owner))
+        if found is None:
+            raise ValueError("Nothing is tuned there yet.")
+        return found
+
+    @contextmanager
+    def _exported(self, tuned: Tuning) -> Iterator[Path]:
+        """A folder, for a while, with the tuned model in the layout as published."""
+        self._shelf.check_space()
+        from pipelines import tuning
+
+        folder = self._shelf.tuned(tuned.job.id)
+        with tempfile.TemporaryDirectory(dir=folder.parent, suffix=".part") as draft:
+            card = find(tuned.job.task.model, self._catalog)
+            tuning.export(card, self._settings, folder, Path(draft) / "tuned")
+            yield Path(draft) / "tuned"
+
     def availability(self, model: str) -> str | None:
         return availability(find(model, self._catalog), self._settings)
+
+    def estimate(self, task: Task) -> float | None:
+        card = find(task.model, self._catalog)
+        made = self._jobs.tunings() if isinstance(task, Tune) else self._jobs.finished(kind=kind_of(task), limit=20)
+        return estimate.seconds(task, card, made, self._speed())
+
+    def estimate_on_gpu(self, task: Task) -> float | None:
+        return None if self.has_gpu() else estimate.seconds(task, find(task.model, self._catalog), (), estimate.GPU)
+
+    def lent(self, task: Task) -> int | None:
+        return None
+
+    def has_gpu(self) -> bool:
+        return estimate.has_gpu(self._settings)
+
+    def status(self) -> Status:
+        jobs = self._jobs.unfinished()
+        waiting = sum(job.waits for job in jobs)
+        held = self._models.stats() if self._models is not None else []
+        return Status(status.device(self._settings), len(jobs) - waiting, waiting, status.loaded(held))
+
+    def unload(self) -> None:
+        if self._models is not None:
+            self._models.unload_all()
+
+    def _speed(self) -> float:
+        return estimate.usual_speed(self._settings)
 
     def tokens(self, model: str, prompt: str) -> tuple[int, str] | None:
         if model not in self._tokenizers:
@@ -148,8 +400,71 @@ class LocalBackend:
 
     def close(self) -> None:
         self._closing = True
+        self._rehearsals.close()
         self._worker.join()
         self._jobs.close()
+
+    def _inputs(self, task: Task, owner: str) -> dict[str, Any]:
+        """The files that `task` works on. Raises ValueError where they are gone, or somebody else's."""
+        match task:
+            case TextToVideo():
+                names = {"image": task.image, "mask": task.mask}
+                return {part: self._images.get(name, owner) for part, name in names.items() if name}
+            case PoseToVideo(motion=str(motion)) if motion:
+                if task.sound:
+                    raise ValueError(clips.SILENT)
+                return {}
+            case PoseToVideo():
+                kept = self._clips.get(task.clip, owner)
+                clips.used(task, kept.clip)
+                if task.sound and not kept.clip.sound:
+                    raise ValueError(clips.SILENT)
+                return {"clip": kept.file, "known": kept.file.parent}
+            case Tune():
+                kept = self._clips.get(task.clip, owner)
+                clips.used(task, kept.clip)
+                return {"clip": kept.file}
+            case Edit(tuned=str(job)) if job:
+                tuning = self._tuning(self._jobs.get(job, owner))
+                if tuning is None:
+                    raise ValueError("Nothing is tuned there yet. Tune on a clip first.")
+                if task.sound and not (self._shelf.tuned(job) / clips.SOUND).exists():
+                    raise ValueError("The clip has no sound to keep.")
+                if (task.model, task.frames, task.width, task.height) != tuning.shape:
+                    raise ValueError("An edit has the model, the frames and the size of the tuned clip.")
+                return {"tuned": self._shelf.tuned(job)}
+            case Finish():
+                made = self._jobs.get(task.source, owner)
+                if made.task != task.of:
+                    raise ValueError("This is not how the video was made. Choose it once more.")
+                return {"source": self._shelf.export(made, "mp4")}
+            case Grid():
+                return {"videos": [self._cell(job, owner) for job in task.jobs]}
+        return {}
+
+    def _cell(self, job: str, owner: str) -> Path | str:
+        """A video that a grid is made of, or in a word why there is none."""
+        try:
+            made = self._jobs.get(job, owner)
+        except ValueError:
+            return "deleted"
+        if isinstance(made.end, Result):
+            return made.end.video if made.end.video.exists() else "deleted"
+        return "stopped" if made.end is not None and made.end.stopped else "not made"
+
+    def _tuning(self, job: Job) -> Tuning | None:
+        try:
+            facts = json.loads((self._shelf.tuned(job.id) / "tuned.json").read_text("utf-8"))
+        except (OSError, ValueError):
+            return None
+        source = self._shelf.place(job)
+        poster = source.with_suffix(".jpg")
+        try:
+            if not poster.exists():
+                video.poster(source, poster)
+        except OSError:  # deleted by hand, or damaged: edits do not need it
+            poster = None
+        return Tuning(job, facts, source, poster, (self._shelf.tuned(job.id) / clips.SOUND).exists())
 
     def _follow(self, job: Job) -> Iterator[Event | None]:
         told: tuple[Event, ...] = ()
@@ -169,6 +484,10 @@ class LocalBackend:
         while not self._closing:
             if time.monotonic() - tidied > TIDY_SECONDS:
                 self._shelf.tidy()
+                unfinished = [job.task for job in self._jobs.unfinished()]
+                self._clips.tidy({task.clip for task in unfinished if isinstance(task, Tune | PoseToVideo)})
+                pictures = ((task.image, task.mask) for task in unfinished if isinstance(task, TextToVideo))
+                self._images.tidy({name for names in pictures for name in names})
                 tidied = time.monotonic()
             job = self._jobs.take(seconds=0.25)
             if job is not None:
@@ -186,16 +505,21 @@ class LocalBackend:
         except _Stopped:
             self._jobs.tell(job.id, Failed(STOPPED, stopped=True))
         except BaseException as error:  # a library may even call exit()
-            self._jobs.tell(job.id, Failed(log_error(error, job)))
-        self._shelf.clear(job.id)
+            wrote = job.task.prompt, getattr(job.task, "negative_prompt", "")
+            self._jobs.tell(job.id, Failed(log_error(error, f"Job {job.id}", wrote, "the video was not made")))
+        if not isinstance(job.task, Tune):  # what is tuned so far can be used, and gone on from
+            self._shelf.clear(job.id)
 
     def _make(self, job: Job) -> Result:
         task = job.task.checked(self._catalog)  # it may be from before the app was updated
         self._shelf.check_space()
-        kind = (task.model, task.frames, task.width, task.height, task.steps, task.guidance > 1)
-        pace = Pace(self._past.get(kind, {}))
+        inputs: dict[str, Any] = self._inputs(task, job.owner)
+        if isinstance(task, Tune):
+            self._asked.discard(job.id)
+            inputs |= {"folder": self._shelf.tuned(job.id), "asked": partial(self._wants_sample, job.id)}
+        pace = Pace(self._past.get(task.effort, {}))
 
-        def tell(event: Progress | Preview) -> None:
+        def tell(event: Progress | Preview | Losses) -> None:
             if isinstance(event, Progress):
                 event = pace.estimate(event)
             if self._jobs.tell(job.id, event).stopping:
@@ -203,100 +527,48 @@ class LocalBackend:
             if self._closing:
                 raise _Closing
 
-        tell(Progress(LOADING, 0, 1))
-        if self._models is None:
-            from pipelines.manager import ModelManager
-
-            self._models = ModelManager(self._catalog, self._settings)
-        self._models.on_progress = lambda done, total: tell(Progress(LOADING, done, total))
-        with closing(make(task, self._models, self._shelf.place(job))) as events:
+        with closing(self._events(task, self._shelf.place(job), inputs, tell)) as events:
             for event in events:
                 if isinstance(event, Result):
-                    self._past[kind] = pace.taken
+                    self._past[task.effort] = pace.taken
                     self._shelf.describe(event)
                     return event
                 tell(event)
-        raise AssertionError("make() ends with a Result")
+        raise AssertionError("what is made ends with a Result")
 
+    def _events(
+        self, task: Task, path: Path, inputs: dict[str, Any], tell: Callable[[Progress], None]
+    ) -> Generator[Progress | Preview | Losses | Result, None, None]:
+        """Makes the video `path` of `task`; `tell` takes what is told from within the loading of a model."""
+        if isinstance(task, Finish | Grid):
+            # And with it OpenCV, which waits for the first job too.
+            return import_module(f"pipelines.{kind_of(task)}").make(task, path, self._settings, **inputs)
+        tell(Progress(LOADING, 0, 1))
+        return self._generating(task, path, inputs, tell)
 
-def log_error(error: BaseException, job: Job) -> str:
-    """Logs `error` without what the visitor wrote. Returns what to tell them, with a number that finds it there."""
-    number = secrets.token_hex(4)
-    trace = "".join(traceback.format_exception(error))
-    for words in sorted({job.task.prompt, job.task.negative_prompt} - {""}, key=len, reverse=True):
-        trace = trace.replace(words, "[what the visitor wrote]")
-    log.error("Job %s, log number %s\n%s", job.id, number, trace)
-    if isinstance(error, ValueError | MemoryError | OSError):  # in words for the person who asked
-        return f"{error} (Log number {number}.)"
-    return (
-        f"Something went wrong inside the app, and the video was not made. Try again; if it happens again, "
-        f"report it with the log number {number}."
-    )
+    def _generating(
+        self, task: Task, path: Path, inputs: dict[str, Any], tell: Callable[[Progress], None]
+    ) -> Generator[Progress | Preview | Losses | Result, None, None]:
+        """As `_events`, of a task that a model carries out."""
+        models = self._manager()
+        models.on_progress = lambda done, total: tell(Progress(LOADING, done, total))
+        return make(task, models, path, companions=True, **inputs)
 
+    def _manager(self) -> "ModelManager":
+        with self._making:
+            if self._models is None:
+                from pipelines.manager import ModelManager
 
-def make(task: Task, models: "ModelManager", path: Path) -> Generator[Progress | Preview | Result, None, None]:
-    """Runs `task` and writes the video to `path`; the Result comes last. Closing it early releases the models.
+                self._models = ModelManager(self._catalog, self._device_settings())
+            return self._models
 
-    Raises ValueError where the task or the weights are at fault and MemoryError where the device is too small.
-    """
-    started = time.perf_counter()
-    system = import_module(f"pipelines.{models.card(task.model).system}")
-    frames, facts = yield from models.attempt(lambda: system.generate(task, models))
-    yield Progress(WRITING, 0, 1)
-    description = to_json(task)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    video.write(frames, path, task.fps, description)
-    facts |= {"task": json.loads(description), "seconds": time.perf_counter() - started}
-    facts |= {"peak_memory_mb": models.peak_bytes() // 2**20, "approximations": "none"}
-    yield Result(path, facts | _measures(frames, task, models))
+    def _device_settings(self) -> Settings:
+        return self._settings
 
-
-def _measures(frames: "np.ndarray", task: Task, models: "ModelManager") -> dict[str, float]:
-    """Flicker and motion of the video, and CLIP's figures where CLIP is on this machine."""
-    from pipelines import metrics  # and with it OpenCV, which waits for the first job too
-
-    figures = metrics.measure(frames)
-    if metrics.clip_available(models.settings):
-        with (
-            models.lease(f"{CLIP.location}/model", working_bytes=2**28) as model,
-            models.lease(f"{CLIP.location}/tokenizer") as tokenizer,
-            models.lease(f"{CLIP.location}/image_processor") as processor,
-        ):
-            figures |= metrics.measure_with_clip(frames, task.prompt, model, tokenizer, processor)
-    return figures
-
-
-def new_name(settings: Settings) -> Path:
-    """Where to write the next video: a name that nobody can guess."""
-    return settings.data.absolute() / f"{time.strftime('%Y-%m-%d')}-{secrets.token_hex(12)}.mp4"
-
-
-class Pace:
-    """How long a job will still take: by this stage's own pace, and what the stages to come took in the job before."""
-
-    def __init__(self, past: Mapping[str, float]):
-        self.taken: dict[str, float] = {}  # seconds, by stage
-        self._past = past  # `taken` of the last job of the same kind
-        self._last = Progress("", 0, 0)
-        self._began = (0.0, 0)  # the time and the step at which this stage began
-
-    def estimate(self, event: Progress) -> Progress:
-        """`event` with the seconds left of the whole job, as far as they can be told."""
-        now = time.perf_counter()
-        if event.stage != self._last.stage or event.step < self._last.step:
-            self._began = now, event.step
-        self._last = event
-        began, first = self._began
-        if event.stage not in (LOADING, WRITING):
-            self.taken[event.stage] = now - began
-        if event.step > first:
-            here = (now - began) / (event.step - first) * (event.total - event.step)
-        elif event.stage in self._past:
-            here = self._past[event.stage]
-        else:
-            return event
-        later = sum(self._past[stage] for stage in self._past.keys() - self.taken.keys())
-        return replace(event, seconds_left=here + later or None)  # 0 would only say that what comes is not known
+    def _wants_sample(self, job: str) -> bool:
+        wanted = job in self._asked
+        self._asked.discard(job)
+        return wanted
 
 
 class _Stopped(BaseException):

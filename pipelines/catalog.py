@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MINIATURES = Path(__file__).resolve().parent.parent / "assets" / "miniature"
+MOTIONS = MINIATURES.parent / "motions"
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,7 @@ class Source:
     location: str  # "owner/name" on the Hub, or a folder
     revision: str | None = None
     variant: str | None = None  # "fp16" where the repository has such files
+    base: "Source | None" = None  # where the parts are that this source itself lacks
 
     @property
     def is_folder(self) -> bool:
@@ -53,10 +55,19 @@ class Limits:
     voxels: int = 0  # frames x width x height at most
 
 
+@dataclass(frozen=True)
+class Tuning:
+    """How the makers of a method tune on a clip."""
+
+    steps: int
+    learning_rate: float
+
+
 SCHEDULERS = {  # name in a task -> what a person reads
     "dpm++": "DPM-Solver++ 2M",
     "ddim": "DDIM",
     "unipc": "UniPC",
+    "pndm": "PNDM",
 }
 
 
@@ -75,7 +86,12 @@ class ModelCard:
     shortcomings: str
     not_for: str
     needs: str
+    kind: str = "text-to-video"  # what it is for; or "pose-to-video", or "edit"
     vocabulary: Mapping[str, tuple[str, ...]] | None = None  # all the words it knows, if they can be listed
+    schedulers: tuple[str, ...] = ("dpm++", "ddim", "unipc")
+    tuning: Tuning | None = None  # where it can be tuned on a clip
+    flops: float = 0.0  # of one call of its network, for each pixel of each frame; 0 where that was not counted
+    image_model: Source | None = None  # where it takes a first image: the Stable Diffusion that else draws one
 
 
 _THEATRE = {
@@ -90,6 +106,8 @@ _NOT_FOR = (
     "pornographic or misleading. Made for research."
 )
 
+STABLE_DIFFUSION = Source("CompVis/stable-diffusion-v1-4", revision="133a221b8aa7292a167afc5127cb63fb5005638b")
+
 CATALOG: Mapping[str, ModelCard] = {
     card.name: card
     for card in (
@@ -98,6 +116,7 @@ CATALOG: Mapping[str, ModelCard] = {
             title="Paper theatre (built in)",
             system="modelscope",
             source=Source(str(MINIATURES / "modelscope")),
+            flops=0.059e6,
             defaults=Defaults(frames=16, width=128, height=128, fps=8, steps=25, guidance=2.5, scheduler="dpm++"),
             limits=Limits(frames=Range(8, 24), side=Range(128, 128, 8), voxels=24 * 128 * 128),
             summary="A small ModelScope network, trained on drawn paper dancers. Runs anywhere, within seconds.",
@@ -114,6 +133,7 @@ CATALOG: Mapping[str, ModelCard] = {
             source=Source(
                 "ali-vilab/text-to-video-ms-1.7b", revision="8227dddca75a8561bf858d604cc5dae52b954d01", variant="fp16"
             ),
+            flops=4.7e6,
             defaults=Defaults(frames=16, width=256, height=256, fps=8, steps=25, guidance=9.0, scheduler="dpm++"),
             limits=Limits(frames=Range(1, 64), side=Range(128, 768, 8), voxels=24 * 576 * 320),
             summary="Alibaba's text-to-video diffusion model of 2023, as published.",
@@ -128,6 +148,7 @@ CATALOG: Mapping[str, ModelCard] = {
             title="Zeroscope v2 576w",
             system="modelscope",
             source=Source("cerspense/zeroscope_v2_576w", revision="6963642a64dbefa93663d1ecebb4ceda2d9ecb28"),
+            flops=4.8e6,
             defaults=Defaults(frames=24, width=576, height=320, fps=8, steps=30, guidance=9.0, scheduler="dpm++"),
             limits=Limits(frames=Range(1, 64), side=Range(128, 1024, 8), voxels=36 * 576 * 320),
             summary="ModelScope's network, trained further on wide clips without watermarks.",
@@ -135,6 +156,133 @@ CATALOG: Mapping[str, ModelCard] = {
             shortcomings="English only. Made for 24 frames at 576x320; worse at smaller sizes and fewer frames.",
             not_for=_NOT_FOR,
             needs="A GPU with 8 GB of memory or more, and a download of 3.7 GB.",
+        ),
+        ModelCard(
+            name="miniature-tempofunk",
+            title="Paper theatre that dances (built in)",
+            system="tempofunk",
+            source=Source(str(MINIATURES / "tempofunk")),
+            image_model=Source(str(MINIATURES / "sd")),
+            flops=0.038e6,
+            defaults=Defaults(frames=16, width=128, height=128, fps=8, steps=20, guidance=2.5, scheduler="dpm++"),
+            limits=Limits(frames=Range(8, 24), side=Range(128, 128, 64), voxels=24 * 128 * 128),
+            summary="A small TempoFunk network, trained on drawn paper dancers. It can begin with an image of yours.",
+            licence="MIT, like this app",
+            shortcomings="Whatever it is asked for dances: it has seen nothing else. It knows drawn figures only.",
+            not_for="Anything that should look real: it draws paper dolls.",
+            needs="Any computer; no GPU, no download.",
+            vocabulary=_THEATRE,
+            schedulers=("dpm++", "ddim"),
+        ),
+        ModelCard(
+            name="makeavid-sd",
+            title="TempoFunk Make-A-Video SD",
+            system="tempofunk",
+            source=Source("TempoFunk/makeavid-sd-jax"),
+            image_model=Source(
+                "stable-diffusion-v1-5/stable-diffusion-v1-5",
+                revision="451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
+                variant="fp16",
+            ),
+            flops=3.8e6,
+            defaults=Defaults(frames=24, width=512, height=512, fps=8, steps=20, guidance=15.0, scheduler="dpm++"),
+            limits=Limits(frames=Range(1, 48), side=Range(256, 768, 64), voxels=32 * 512 * 512),
+            summary="Stable Diffusion with layers over time, fine-tuned on dance: 18,000 videos of 120 frames, 24 "
+            "drawn from each, for 80 epochs. It can begin with an image of yours.",
+            licence="AGPL 3.0, as its makers put it; the Stable Diffusion that draws the first image: CreativeML "
+            "OpenRAIL-M",
+            shortcomings="May produce obscene or otherwise unpleasant imagery. English only; knows dance better than "
+            "anything else. Width and height are multiples of 64. Its makers advise to clean up the pictures, with "
+            "superresolution or otherwise, before they are published.",
+            not_for="Not for disinformation, and not for gore.",
+            needs="A GPU with 8 GB of memory or more, and a download of 7 GB.",
+            schedulers=("dpm++", "ddim"),
+        ),
+        ModelCard(
+            name="miniature-followyourpose",
+            title="Paper theatre (built in)",
+            system="followyourpose",
+            source=Source(str(MINIATURES / "followyourpose")),
+            defaults=Defaults(frames=16, width=128, height=128, fps=8, steps=25, guidance=2.5, scheduler="ddim"),
+            limits=Limits(frames=Range(8, 32), side=Range(128, 128, 64), fps=Range(0.1, 60, 0), voxels=32 * 128 * 128),
+            summary="A small FollowYourPose that makes drawn paper dancers do what a skeleton does. Runs anywhere.",
+            licence="MIT, like this app",
+            shortcomings="It knows a few dozen words, drawn figures only, and one dancer at a time.",
+            not_for="Anything that should look real: it draws paper dolls.",
+            needs="Any computer; no GPU, no download.",
+            vocabulary=_THEATRE,
+            flops=0.035e6,
+            kind="pose-to-video",
+            schedulers=("ddim", "dpm++", "pndm"),
+        ),
+        ModelCard(
+            name="followyourpose-v1",
+            title="FollowYourPose v1",
+            system="followyourpose",
+            source=Source("YueMafighting/FollowYourPose_v1", base=STABLE_DIFFUSION),
+            flops=4e6,
+            defaults=Defaults(frames=24, width=512, height=512, fps=8, steps=50, guidance=12.5, scheduler="ddim"),
+            limits=Limits(frames=Range(8, 32), side=Range(256, 768, 64), fps=Range(0.1, 60, 0), voxels=32 * 512 * 512),
+            summary="Stable Diffusion 1.4 that follows the poses of a clip, as published.",
+            licence="Its makers name none for the weights; the base: CreativeML Open RAIL-M",
+            shortcomings="English only. Sides are multiples of 64. Hands, faces and written words come out badly, and "
+            "so do several people who overlap.",
+            not_for=_NOT_FOR,
+            needs="A GPU with 8 GB of memory or more, and a download of 9 GB.",
+            kind="pose-to-video",
+            schedulers=("ddim", "dpm++", "pndm"),
+        ),
+        ModelCard(
+            name="miniature-sd",
+            title="Paper theatre (built in)",
+            system="tuneavideo",
+            source=Source(str(MINIATURES / "sd")),
+            flops=0.035e6,
+            defaults=Defaults(frames=16, width=128, height=128, fps=8, steps=25, guidance=2.0, scheduler="ddim"),
+            limits=Limits(frames=Range(2, 32), side=Range(128, 128, 8), fps=Range(0.1, 60, 0), voxels=32 * 128 * 128),
+            summary="A small Stable Diffusion that knows drawn paper dancers. Tunes anywhere, within a minute or two.",
+            licence="MIT, like this app",
+            shortcomings="It knows drawn figures only: real footage comes out as a paper dream.",
+            not_for="Anything that should look real: it draws paper dolls.",
+            needs="Any computer; no GPU, no download.",
+            vocabulary=_THEATRE,
+            kind="edit",
+            schedulers=("ddim", "dpm++", "pndm"),
+            tuning=Tuning(steps=150, learning_rate=1e-3),
+        ),
+        ModelCard(
+            name="stable-diffusion-1.4",
+            title="Stable Diffusion 1.4",
+            system="tuneavideo",
+            source=STABLE_DIFFUSION,
+            flops=3.7e6,
+            defaults=Defaults(frames=24, width=512, height=512, fps=8, steps=50, guidance=12.5, scheduler="ddim"),
+            limits=Limits(frames=Range(2, 32), side=Range(256, 768, 8), fps=Range(0.1, 60, 0), voxels=32 * 512 * 512),
+            summary="The model that Tune-A-Video was published with.",
+            licence="CreativeML Open RAIL-M: its use restrictions apply to what you make",
+            shortcomings="English only. Hands, faces and written words come out badly.",
+            not_for=_NOT_FOR,
+            needs="A GPU with 12 GB of memory or more to tune, 6 GB to edit, and a download of 4.3 GB.",
+            kind="edit",
+            schedulers=("ddim", "dpm++", "pndm"),
+            tuning=Tuning(steps=500, learning_rate=3e-5),
+        ),
+        ModelCard(
+            name="a-man-is-surfing",
+            title="A man is surfing",
+            system="tuneavideo",
+            source=Source("Tune-A-Video-library/a-man-is-surfing", "bd2d290aeff36a4f9a8bc4e6e69b6f38d2f6b0cd"),
+            defaults=Defaults(frames=8, width=512, height=512, fps=8, steps=50, guidance=7.5, scheduler="ddim"),
+            limits=Limits(frames=Range(2, 32), side=Range(256, 768, 8), fps=Range(0.1, 60, 0), voxels=32 * 512 * 512),
+            summary="Stable Diffusion 1.4, tuned by its makers on a clip of a surfer. Tell who surfs instead: a panda, "
+            "an astronaut.",
+            licence="CreativeML Open RAIL-M: its use restrictions apply to what you make",
+            shortcomings="English only. It knows one motion. Hands, faces and written words come out badly.",
+            not_for=_NOT_FOR,
+            needs="A GPU with 6 GB of memory or more, and a download of 7 GB.",
+            flops=3.7e6,
+            kind="edit",
+            schedulers=("ddim", "dpm++", "pndm"),
         ),
     )
 }
@@ -144,8 +292,70 @@ CATALOG: Mapping[str, ModelCard] = {
 CLIP = Source("openai/clip-vit-large-patch14", revision="32bd64288804d66eefd0ccbe215aa642df71cc41")
 
 
+@dataclass(frozen=True)
+class Detector:
+    """A network that finds people's joints in pictures (pose.py)."""
+
+    name: str
+    title: str
+    source: Source
+    licence: str
+    needs: str
+    advice: str  # what to do where it finds nobody
+
+
+DETECTORS: Mapping[str, Detector] = {
+    detector.name: detector
+    for detector in (
+        Detector(
+            name="miniature-openpose",
+            title="Paper theatre (built in)",
+            source=Source(str(MINIATURES / "openpose")),
+            licence="MIT, like this app",
+            needs="Any computer; no GPU, no download.",
+            advice="The built-in detector knows only drawn figures such as this app's own. For people choose OpenPose, "
+            "whose weights (209 MB) come from the Hub's lllyasviel/Annotators.",
+        ),
+        Detector(
+            name="openpose",
+            title="OpenPose",
+            source=Source("lllyasviel/Annotators", revision="982e7edaec38759d914a963c48c4726685de7d96"),
+            licence="Carnegie Mellon University's, for research: not for commercial use",
+            needs="A download of 209 MB; on a CPU about a second a frame.",
+            advice="Choose a part of the clip in which somebody is to be seen from head to foot, larger and in better "
+            "light, or another clip.",
+        ),
+    )
+}
+
+
+def find_detector(name: object, detectors: Mapping[str, Detector] = DETECTORS) -> Detector:
+    """The detector called `name`. Raises ValueError listing the names there are."""
+    if isinstance(name, str) and name in detectors:
+        return detectors[name]
+    raise ValueError(f"There is no detector called {str(name)[:80]!r}. Choose one of: {', '.join(detectors)}.")
+
+
+def offered(kind: str, catalog: Mapping[str, ModelCard] = CATALOG) -> dict[str, ModelCard]:
+    """The models that are for `kind`."""
+    return {name: card for name, card in catalog.items() if card.kind == kind}
+
+
 def find(name: object, catalog: Mapping[str, ModelCard] = CATALOG) -> ModelCard:
     """The card of the model `name`. Raises ValueError listing the names there are."""
     if isinstance(name, str) and name in catalog:
         return catalog[name]
     raise ValueError(f"There is no model called {str(name)[:80]!r}. Choose one of: {', '.join(catalog)}.")
+
+
+def motions() -> dict[str, Path]:
+    """The built-in motions: names, and files with their keypoints (openpose_json.read). A .gif beside each shows it."""
+    return {path.stem: path for path in sorted(MOTIONS.glob("*.json"))}
+
+
+def find_motion(name: object) -> Path:
+    """The keypoints of the built-in motion `name`. Raises ValueError listing the names there are."""
+    known = motions()
+    if isinstance(name, str) and name in known:
+        return known[name]
+    raise ValueError(f"There is no motion called {str(name)[:80]!r}. Choose one of: {', '.join(known)}.")

@@ -1,6 +1,7 @@
 """Sampling: noise schedules, guidance, solvers, and the one denoising loop. Pure functions and small per-job objects.
 
 A network is any callable `predict(latents, timestep)` that returns the noise in `latents`; no solver knows more of it.
+`noise_from` makes one of a network that predicts something else.
 Latents stay in fp32 through the whole loop, whatever the network computes in.
 """
 
@@ -9,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler, UniPCMultistepScheduler
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 
 Predict = Callable[[Tensor, int], Tensor]
@@ -53,6 +55,26 @@ def guided(predict: Predict, guidance: float) -> Predict:
     return guided_predict
 
 
+def noise_from(predict: Predict, config: Mapping[str, Any]) -> Predict:
+    """`predict` where the checkpoint's network predicts the noise; else its answers, turned into the noise they imply.
+
+    A velocity is sqrt(alpha) noise - sqrt(1 - alpha) sample (Salimans and Ho, 2022, appendix D). Raises ValueError for
+    a checkpoint that predicts neither.
+    """
+    kind = config.get("prediction_type", "epsilon")
+    if kind == "epsilon":
+        return predict
+    if kind != "v_prediction":
+        raise ValueError(f"This checkpoint predicts {kind!r}; only 'epsilon' and 'v_prediction' can be sampled here.")
+    alphas = alphas_cumprod(config)
+
+    def predict_noise(latents: Tensor, timestep: int) -> Tensor:
+        alpha = float(alphas[timestep])
+        return alpha**0.5 * predict(latents, timestep) + (1 - alpha) ** 0.5 * latents
+
+    return predict_noise
+
+
 class Solver(Protocol):
     """One way to walk from noise to a sample; made for one job, as it may remember earlier steps."""
 
@@ -86,15 +108,27 @@ class ModelScopeDDIM:
 
 
 class DiffusersSolver:
-    """A fresh multistep scheduler of diffusers, for one job."""
+    """A fresh scheduler of diffusers, for one job."""
 
-    def __init__(self, scheduler: DPMSolverMultistepScheduler | UniPCMultistepScheduler, steps: int):
+    def __init__(self, scheduler: SchedulerMixin, steps: int):
         self.scheduler = scheduler
         scheduler.set_timesteps(steps)
         self.timesteps = scheduler.timesteps.tolist()
 
     def step(self, noise: Tensor, timestep: int, latents: Tensor) -> Tensor:
         return self.scheduler.step(noise, timestep, latents, return_dict=False)[0]
+
+
+class VelocityPNDM(DiffusersSolver):
+    """PNDM for a network that predicts velocities: its multistep formula is over these, not over the implied noise."""
+
+    def __init__(self, scheduler: PNDMScheduler, steps: int, alphas: Tensor):
+        super().__init__(scheduler, steps)
+        self.alphas = alphas
+
+    def step(self, noise: Tensor, timestep: int, latents: Tensor) -> Tensor:
+        alpha = float(self.alphas[timestep])
+        return super().step((noise - (1 - alpha) ** 0.5 * latents) / alpha**0.5, timestep, latents)
 
 
 def solver(name: str, config: Mapping[str, Any], steps: int) -> Solver:
@@ -115,9 +149,51 @@ def solver(name: str, config: Mapping[str, Any], steps: int) -> Solver:
     raise ValueError(f"There is no solver called {name!r}.")
 
 
+def image_solver(name: str, config: Mapping[str, Any], steps: int) -> Solver:
+    """As `solver`, in the conventions of Stable Diffusion, for a network that `noise_from` has been asked about.
+
+    "ddim" makes `steps` calls at 1 + i (1000 // steps), the last step landing on timestep 0; "pndm" is PLMS (Liu et
+    al., 2022) with one call more, at a timestep it has been to. Both are diffusers'.
+    """
+    noisy = {**config, "prediction_type": "epsilon"}
+    # As the pipelines of both systems have it, whatever an old config says or leaves out.
+    stable = {"set_alpha_to_one": False, **noisy, "steps_offset": 1, "timestep_spacing": "leading"}
+    if name == "ddim":
+        return DiffusersSolver(DDIMScheduler.from_config({**stable, "clip_sample": False}), steps)
+    if name == "pndm":
+        stable["skip_prk_steps"] = True
+        if config.get("prediction_type") == "v_prediction":
+            scheduler = PNDMScheduler.from_config({**stable, "prediction_type": "v_prediction"})
+            return VelocityPNDM(scheduler, steps, alphas_cumprod(config))
+        return DiffusersSolver(PNDMScheduler.from_config(stable), steps)
+    return solver(name, noisy, steps)
+
+
+def inversion(predict: Predict, latents: Tensor, config: Mapping[str, Any], steps: int) -> Iterator[Tensor]:
+    """DDIM backwards (Song et al., 2020, section 4.3), to the noise from which DDIM leads back to `latents`, nearly.
+
+    Yields steps + 1 latents, from `latents` to the noise. Each step asks the network at the timestep that it goes to.
+    """
+    alphas = alphas_cumprod(config)
+    stride = len(alphas) // steps
+    yield latents
+    for timestep in sorted(image_solver("ddim", config, steps).timesteps):
+        noise = predict(latents, timestep)
+        denoised = estimate(noise, latents, float(alphas[max(timestep - stride, 0)]))
+        alpha = float(alphas[timestep])
+        latents = alpha**0.5 * denoised + (1 - alpha) ** 0.5 * noise
+        yield latents
+
+
 def estimate(noise: Tensor, latents: Tensor, alpha: float) -> Tensor:
     """What `latents` would be without their `noise`, alpha being the cumulative product at their timestep."""
     return (latents - (1 - alpha) ** 0.5 * noise) / alpha**0.5
+
+
+def spread(values: Tensor) -> float:
+    """The largest of `values` less the smallest: 0 where all are one, inf or nan where some are no numbers."""
+    low, high = torch.aminmax(values)
+    return float(high) - float(low)
 
 
 @dataclass(frozen=True)

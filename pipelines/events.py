@@ -23,6 +23,13 @@ class Preview:
 
 
 @dataclass(frozen=True)
+class Losses:
+    """The loss of every tuning step so far."""
+
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Result:
     """The finished video file and the facts of its making (settings, seconds a stage, …), ready for JSON."""
 
@@ -38,4 +45,4 @@ class Failed:
     stopped: bool = False  # True where somebody pressed Stop: an end, but no fault
 
 
-Event = Progress | Preview | Result | Failed
+Event = Progress | Preview | Losses | Result | Failed

@@ -8,9 +8,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from typing import BinaryIO
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, BinaryIO
 
 import imageio_ffmpeg
 
@@ -52,21 +53,74 @@ def run(
     data = source if isinstance(source, bytes) else None
     if data is None:
         os.lseek(source.fileno(), 0, os.SEEK_SET)  # source.seek(0) may be content with what it has read ahead
-    with tempfile.TemporaryDirectory(prefix="marionette-") as folder, tempfile.TemporaryFile() as log:
-        with subprocess.Popen(
+    with tempfile.TemporaryFile() as log:
+        with _started(command, stdin=source if data is None else subprocess.PIPE, stderr=log) as process:
+            output, _ = process.communicate(data, timeout=seconds)
+        log.seek(0)
+        return subprocess.CompletedProcess(command, process.returncode, output, log.read(MAX_LOG))
+
+
+@contextmanager
+def feeding(arguments: Sequence[str], *, seconds: float) -> Iterator[Callable[[bytes], None]]:
+    """Starts ffmpeg as `run` does and yields what gives its standard input one piece. Leaving the context waits for it.
+
+    Raises subprocess.CalledProcessError with its complaints where it fails, as soon as that is known, and where a piece
+    or the end takes it more than `seconds`. It is killed where the context is left by an exception.
+    """
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", *arguments]
+    with tempfile.TemporaryFile() as log:
+
+        def failed() -> subprocess.CalledProcessError:
+            log.seek(0)
+            return subprocess.CalledProcessError(process.wait(), command, stderr=log.read(MAX_LOG))
+
+        def give(piece: bytes) -> None:
+            rest = memoryview(piece)
+            with _killed_after(seconds, process):
+                try:
+                    while rest:
+                        rest = rest[process.stdin.write(rest) :]
+                except BrokenPipeError:
+                    raise failed() from None
+
+        with _started(command, stdin=subprocess.PIPE, stderr=log, bufsize=0) as process:
+            yield give
+            with _killed_after(seconds, process):
+                process.stdin.close()
+                if process.wait():
+                    raise failed()
+
+
+@contextmanager
+def _started(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen]:
+    with (
+        tempfile.TemporaryDirectory(prefix="marionette-") as folder,
+        subprocess.Popen(
             command,
-            stdin=source if data is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=log,
             cwd=folder,
             env={**MEMORY, **{name: os.environ[name] for name in KEPT if name in os.environ}},
             start_new_session=True,
-        ) as process:
-            try:
-                output, _ = process.communicate(data, timeout=seconds)
-            except BaseException:
-                with suppress(ProcessLookupError):  # it may have ended just now
-                    os.killpg(process.pid, signal.SIGKILL) if os.name == "posix" else process.kill()
-                raise
-        log.seek(0)
-        return subprocess.CompletedProcess(command, process.returncode, output, log.read(MAX_LOG))
+            **options,
+        ) as process,
+    ):
+        try:
+            yield process
+        except BaseException:
+            _kill(process)
+            raise
+
+
+@contextmanager
+def _killed_after(seconds: float, process: subprocess.Popen) -> Iterator[None]:
+    timer = threading.Timer(seconds, _kill, [process])
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _kill(process: subprocess.Popen) -> None:
+    with suppress(ProcessLookupError):  # it may have ended just now
+        os.killpg(process.pid, signal.SIGKILL) if os.name == "posix" else process.kill()

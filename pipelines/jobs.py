@@ -9,12 +9,12 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipelines.events import Event, Failed, Preview, Progress, Result
-from pipelines.tasks import Task, recall, to_json
+from pipelines.events import Event, Failed, Losses, Preview, Progress, Result
+from pipelines.tasks import Grid, Task, kind_of, recall, to_json
 
 ATTEMPTS = 2  # a job under which the app died twice is not tried a third time
 UNKNOWN = "There is no such job here. It may have been deleted."
@@ -35,12 +35,14 @@ CREATE TABLE jobs (
     total INTEGER,
     error TEXT,
     video TEXT,
-    facts TEXT
+    facts TEXT,
+    title TEXT
 ) STRICT;
 CREATE INDEX jobs_of_owner ON jobs (owner, submitted);
 CREATE INDEX jobs_in_state ON jobs (state, ended);
 """
-_VERSION = 1  # of the schema, in the file's user_version
+_VERSION = 2  # of the schema, in the file's user_version
+_NEWER = {2: "ALTER TABLE jobs ADD COLUMN title TEXT"}  # version -> what makes it of the one before
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class Job:
     progress: Progress | None = None
     preview: Preview | None = None
     end: Result | Failed | None = None
+    title: str = ""  # what its owner calls it
+    losses: Losses | None = None  # of a tuning
 
     @property
     def waits(self) -> bool:
@@ -67,7 +71,7 @@ class Job:
     @property
     def events(self) -> tuple[Event, ...]:
         """The latest of each kind, in the order in which they are told."""
-        return tuple(event for event in (self.progress, self.preview, self.end) if event is not None)
+        return tuple(event for event in (self.progress, self.preview, self.losses, self.end) if event is not None)
 
 
 @dataclass(frozen=True)
@@ -100,21 +104,22 @@ class JobTable:
 
     def add(self, task: Task, owner: str) -> Job:
         """A new waiting job. Raises ValueError where too many wait already."""
+        (job,) = self.add_all({new_id(): task}, owner)
+        return job
+
+    def add_all(self, tasks: Mapping[str, Task], owner: str) -> list[Job]:
+        """New waiting jobs, by the ids that they are to have: all of them or, with a ValueError, none."""
         with self._changed:
-            waiting = [job for job in self._live.values() if job.waits]
-            mine = sum(job.owner == owner for job in waiting)
-            if mine >= self._limits.each:
-                raise ValueError(f"{mine} videos of yours are waiting already. Wait for one, or stop one.")
-            if len(waiting) >= self._limits.queue:
-                raise ValueError(f"{len(waiting)} videos are waiting already. Try again in a few minutes.")
-            job = Job(secrets.token_hex(16), owner, task, submitted=self._clock())
-            self._rows.execute(
-                "INSERT INTO jobs (id, owner, task, state, submitted) VALUES (?, ?, ?, ?, ?)",
-                (job.id, owner, to_json(task), job.state, job.submitted),
-            )
-            self._live[job.id] = job
+            self._check_room(owner, sum(_counts(task) for task in tasks.values()))
+            for identifier, task in tasks.items():
+                job = Job(identifier, owner, task, submitted=self._clock())
+                self._rows.execute(
+                    "INSERT INTO jobs (id, owner, task, state, submitted) VALUES (?, ?, ?, ?, ?)",
+                    (job.id, owner, to_json(task), job.state, job.submitted),
+                )
+                self._live[job.id] = job
             self._tell_positions()
-            return self._live[job.id]
+            return [self._live[identifier] for identifier in tasks]
 
     def get(self, identifier: str, owner: str | None = None) -> Job:
         """The job as it is now. Raises ValueError for an unknown one, or one of somebody else than `owner`."""
@@ -129,17 +134,50 @@ class JobTable:
         with self._changed:
             return [job for job in self._live.values() if owner in (None, job.owner)]
 
-    def finished(self, owner: str | None = None, search: str = "", limit: int = -1, offset: int = 0) -> list[Job]:
-        """The videos (of `owner`) whose prompts hold every word of `search`, newest first."""
-        where, values = "WHERE state = 'done'", []
+    def finished(
+        self, owner: str | None = None, search: str = "", limit: int = -1, offset: int = 0, kind: str = ""
+    ) -> list[Job]:
+        """The videos (of `owner`, of a `kind` of task) whose prompts hold every word of `search`, newest first."""
+        where, values = "WHERE state = 'done' AND json_extract(task, '$.task') != 'tune'", []
+        if kind:
+            where, values = f"{where} AND json_extract(task, '$.task') = ?", [kind]
         if owner is not None:
-            where, values = f"{where} AND owner = ?", [owner]
+            where, values = f"{where} AND owner = ?", [*values, owner]
         for word in search.split():
-            where += r" AND json_extract(task, '$.prompt') LIKE ? ESCAPE '\'"
+            where += rf" AND {_said('prompt')} LIKE ? ESCAPE '\'"
             values.append("%" + "".join(f"\\{letter}" if letter in r"\%_" else letter for letter in word) + "%")
         with self._changed:
             order = f"{where} ORDER BY ended DESC, rowid DESC LIMIT ? OFFSET ?"
             return list(self._read(order, *values, limit, offset))
+
+    def tunings(self, owner: str | None = None) -> list[Job]:
+        """The tunings (of `owner`) that have ended in whatever way, newest first."""
+        where = "WHERE ended IS NOT NULL AND json_extract(task, '$.task') = 'tune' AND ? IN ('', owner)"
+        with self._changed:
+            return list(self._read(f"{where} ORDER BY ended DESC, rowid DESC", owner or ""))
+
+    def again(self, identifier: str) -> None:
+        """Queues a job that was stopped or has failed once more. Raises ValueError as `add` does."""
+        with self._changed:
+            job = self.get(identifier)
+            if not isinstance(job.end, Failed):
+                raise ValueError("Only what was stopped or has failed can be resumed.")
+            self._check_room(job.owner, 1)
+            job = Job(job.id, job.owner, job.task, submitted=self._clock(), title=job.title)
+            self._rows.execute(
+                "UPDATE jobs SET state = ?, attempts = 0, submitted = ?, started = NULL, ended = NULL, error = NULL "
+                "WHERE id = ?",
+                (job.state, job.submitted, job.id),
+            )
+            self._live[job.id] = job
+            self._tell_positions()
+
+    def rename(self, identifier: str, title: str) -> None:
+        """Notes what the owner calls a job."""
+        with self._changed:
+            self._rows.execute("UPDATE jobs SET title = ? WHERE id = ?", (title, identifier))
+            if identifier in self._live:
+                self._live[identifier] = replace(self._live[identifier], title=title)
 
     def take(self, seconds: float) -> Job | None:
         """The job whose turn it is, running from now on; None if there was none for `seconds`.
@@ -164,6 +202,8 @@ class JobTable:
                     self._set(identifier, progress=event)
                 case Preview():
                     self._set(identifier, preview=event)
+                case Losses():
+                    self._set(identifier, losses=event)
                 case Result():
                     return self._end(identifier, "done", event)
                 case Failed(stopped=True):
@@ -205,6 +245,16 @@ class JobTable:
         with self._changed:
             self._rows.close()
 
+    def _check_room(self, owner: str, new: int) -> None:
+        waiting = [job for job in self._live.values() if job.waits and _counts(job.task)]
+        mine = sum(job.owner == owner for job in waiting)
+        if new > self._limits.each:
+            raise ValueError(f"That makes {new} videos, and {self._limits.each} of yours may wait. Ask for fewer.")
+        if mine + new > self._limits.each:
+            raise ValueError(f"{mine} videos of yours are waiting already. Wait for one, or stop one.")
+        if len(waiting) + new > self._limits.queue:
+            raise ValueError(f"{len(waiting)} videos are waiting already. Try again in a few minutes.")
+
     def _ready(self) -> list[Job]:
         busy = {job.owner for job in self._live.values() if job.state == "running"}
         return [job for job in self._turns() if job.owner not in busy]
@@ -225,26 +275,26 @@ class JobTable:
 
     def _tell_positions(self) -> None:
         order = self._turns()
-        usual = {model: self._usual_seconds(model) for model in {job.task.model for job in self._live.values()}}
+        usual = {kind: self._usual_seconds(*kind) for kind in set(map(_kind, self._live.values()))}
         ahead: float | None = 0.0
         for job in self._live.values():
             if job.state == "running":
                 left = job.progress.seconds_left if job.progress else None
-                ahead = _sum(ahead, usual[job.task.model] if left is None else left)
+                ahead = _sum(ahead, usual[_kind(job)] if left is None else left)
         for position, job in enumerate(order, 1):
             progress = Progress("Waiting", position, len(order), ahead)
             if job.progress != progress:
                 self._live[job.id] = replace(job, progress=progress)
-            ahead = _sum(ahead, usual[job.task.model])
+            ahead = _sum(ahead, usual[_kind(job)])
         self._changed.notify_all()
 
-    def _usual_seconds(self, model: str) -> float | None:
-        """How long the latest videos of `model` took on average; None if there are none."""
+    def _usual_seconds(self, kind: str, model: str) -> float | None:
+        """How long the latest jobs of a kind took `model` on average; None if there are none."""
         taken = (
-            "SELECT ended - started AS seconds FROM jobs WHERE state = 'done' AND json_extract(task, '$.model') = ? "
-            "ORDER BY ended DESC LIMIT 10"
+            "SELECT ended - started AS seconds FROM jobs WHERE state = 'done' AND json_extract(task, '$.task') = ? "
+            f"AND {_said('model')} = ? ORDER BY ended DESC LIMIT 10"
         )
-        return self._rows.execute(f"SELECT avg(seconds) FROM ({taken})", (model,)).fetchone()[0]
+        return self._rows.execute(f"SELECT avg(seconds) FROM ({taken})", (kind, model)).fetchone()[0]
 
     def _set(self, identifier: str, **changes) -> None:
         """Changes a job that has not ended. Previews are not written, progress about once a second."""
@@ -262,7 +312,8 @@ class JobTable:
         self._changed.notify_all()
 
     def _end(self, identifier: str, state: str, end: Result | Failed) -> Job:
-        job = replace(self._live[identifier], state=state, ended=self._clock(), end=end, progress=None, preview=None)
+        job = replace(self._live[identifier], state=state, ended=self._clock(), end=end)
+        job = replace(job, progress=None, preview=None, losses=None)
         video, facts = (str(end.video), json.dumps(end.facts)) if isinstance(end, Result) else (None, None)
         error = end.message if isinstance(end, Failed) else None
         self._rows.execute(
@@ -293,7 +344,27 @@ class JobTable:
             if end is None and row["stage"] is not None:
                 progress = Progress(row["stage"], row["step"], row["total"])
             times = {name: row[name] for name in ("attempts", "submitted", "started", "ended")}
-            yield Job(row["id"], row["owner"], recall(row["task"]), row["state"], **times, progress=progress, end=end)
+            rest = {"progress": progress, "end": end, "title": row["title"] or ""}
+            yield Job(row["id"], row["owner"], recall(row["task"]), row["state"], **times, **rest)
+
+
+def new_id() -> str:
+    """What a job is called: nobody can guess it."""
+    return secrets.token_hex(16)
+
+
+def _counts(task: Task) -> bool:
+    """Whether a waiting `task` is one of those of which there may be so many. A grid only waits for its videos."""
+    return not isinstance(task, Grid)
+
+
+def _said(name: str) -> str:
+    """SQL for what a task says, or what that says which it finishes."""
+    return f"coalesce(json_extract(task, '$.{name}'), json_extract(task, '$.of.{name}'))"
+
+
+def _kind(job: Job) -> tuple[str, str]:
+    return kind_of(job.task), job.task.model
 
 
 def _sum(one: float | None, other: float | None) -> float | None:
@@ -313,6 +384,9 @@ def _open(file: Path) -> sqlite3.Connection:
         if version == 0:
             for statement in _SCHEMA.split(";\n"):
                 rows.execute(statement)
+        for newer in range(version + 1, _VERSION + 1) if version else ():
+            rows.execute(_NEWER[newer])
+        if version < _VERSION:
             rows.execute(f"PRAGMA user_version = {_VERSION}")
         rows.execute("COMMIT")
     except sqlite3.OperationalError as error:

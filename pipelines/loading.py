@@ -7,36 +7,33 @@ only where weights are touched: the page asks `availability` before any job.
 
 import hashlib
 import json
-import os
 import re
-import shutil
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.catalog import CATALOG, CLIP, ModelCard
+from pipelines.catalog import CATALOG, CLIP, Detector, ModelCard, Source
+from pipelines.convert.cache import converted
 from pipelines.settings import Settings
 from pipelines.sources import (
     AGAIN,
+    FLAX,
+    POSE_ENCODER,
     OnProgress,
-    availability,
-    card_of_folder,
+    check_editable,
     clip_folder,
     content_hash,
     is_original,
     locate,
+    locate_file,
     original_file,
     part_folder,
+    pose_checkpoint,
     read_json,
     weight_files,
 )
-
-__all__ = ["Component", "availability", "card_of_folder", "clip_component", "component"]
-
-CONVERTER = 1  # to be raised whenever a conversion changes, so that older converted files are not used
 
 
 @dataclass(frozen=True)
@@ -50,20 +47,40 @@ class Component:
 
 
 def component(card: ModelCard, part: str, settings: Settings, on_progress: OnProgress | None = None) -> Component:
-    """The part `part` ("tokenizer", "scheduler", "text_encoder", "unet", "vae") of the model `card`.
+    """The part `part` ("tokenizer", "scheduler", "text_encoder", "unet", "vae", …) of the model `card`.
 
     "scheduler" loads to the scheduler's config, a plain dict; "tokenizer" to a CLIPTokenizer; the others to modules in
-    the dtype of their files, on the CPU. Downloads the model first where it is on the Hub only, telling `on_progress`;
-    converts ModelScope's original files once. Raises ValueError, as `load` does, where files are missing or damaged.
+    the dtype of their files, on the CPU. "image_unet" is the UNet of `card.image_model`; "inflated_unet" is Stable
+    Diffusion's UNet, inflated, or the one of a tuned model or of FollowYourPose. Downloads the model first where it is
+    on the Hub only, telling `on_progress`; converts the files of ModelScope, FLAX and FollowYourPose once. Raises
+    ValueError, as `load` does, where files are missing or damaged.
     """
-    folder = locate(card.source, settings, on_progress)
+    if part == "image_unet":
+        try:
+            folder = locate(card.image_model, settings, on_progress, parts=("unet",))
+        except ValueError as error:
+            raise ValueError(f"{error} Or give a first image: then none needs to be drawn.") from error
+        return _module(part_folder(folder, "unet"), card.image_model.variant, settings)
+    return part_of(card.source, part, settings, on_progress)
+
+
+def part_of(source: Source, part: str, settings: Settings, on_progress: OnProgress | None = None) -> Component:
+    """As `component`, of a model that has no card."""
+    folder = locate(source, settings, on_progress)
+    if part == "inflated_unet":
+        return _inflated_unet(folder, source, settings, on_progress)
+    if source.base is not None and not (folder / part).is_dir():
+        return part_of(source.base, part, settings, on_progress)
     original = is_original(folder)
     if part == "tokenizer":
         return _tokenizer(_openclip_tokenizer(folder, settings) if original else part_folder(folder, part), original)
     if part == "scheduler":
         return _scheduler(_original_scheduler(folder) if original else _scheduler_config(part_folder(folder, part)))
-    here = _converted(folder, part, settings) if original else part_folder(folder, part)
-    return _module(here, card.source.variant, settings)
+    if original:
+        here = _converted_original(folder, part, settings)
+    elif weight_files(here := part_folder(folder, part), source.variant)[0].name == FLAX:
+        here = _converted_flax(here, settings)
+    return _module(here, source.variant, settings)
 
 
 def clip_component(part: str, settings: Settings) -> Component:
@@ -85,10 +102,40 @@ def clip_component(part: str, settings: Settings) -> Component:
     return _module(folder, CLIP.variant, settings)
 
 
-def _module(folder: Path, variant: str | None, settings: Settings) -> Component:
+def detector_component(
+    detector: Detector, part: str, settings: Settings, on_progress: OnProgress | None = None
+) -> Component:
+    """The network of `detector`, whose only part is "body".
+
+    Downloads it first where it is on the Hub only; converts OpenPose's own file once. Raises ValueError, as `load`
+    does, where files are missing or damaged.
+    """
+    from pipelines.convert import openpose
+
+    if part != "body":
+        raise ValueError(f"{detector.name} has no part {part!r}.")
+    folder = locate_file(detector.source, openpose.FILE, settings, on_progress)
+    source = folder / openpose.FILE
+    if not source.is_file():
+        return _module(folder, detector.source.variant, settings)
+
+    def convert() -> tuple[dict[str, Any], dict[str, Any]]:
+        try:
+            return openpose.CONFIG, openpose.body_weights(dict(_read(source)))
+        except (KeyError, AttributeError) as error:
+            raise ValueError(f"{source} is not OpenPose's body network: {error} was not found in it.") from error
+
+    return _module(converted("openpose", [source], convert, settings), None, settings)
+
+
+def _module(folder: Path, variant: str | None, settings: Settings, kind: str | None = None) -> Component:
+    """The module in `folder`: what its config says that it is, or else a `kind` (a key of CLASSES) made of it."""
     config = read_json(folder / "config.json")
     files = weight_files(folder, variant)
     identity = [json.dumps(_essence(config), sort_keys=True), *(content_hash(file, settings) for file in files)]
+    if kind is not None:
+        identity.append(kind)
+        config["_class_name"] = kind
     if (folder / "latent_rgb.json").is_file():  # beside a VAE only
         config["latent_rgb"] = read_json(folder / "latent_rgb.json")
     return Component(
@@ -102,6 +149,28 @@ def _module(folder: Path, variant: str | None, settings: Settings) -> Component:
 def _essence(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config without what says nothing about the module: names of files and versions of libraries."""
     return {key: value for key, value in config.items() if not key.startswith("_") and key != "transformers_version"}
+
+
+def _inflated_unet(folder: Path, source: Source, settings: Settings, on_progress: OnProgress | None) -> Component:
+    checkpoint = pose_checkpoint(folder)
+    if checkpoint is None:
+        check_editable(folder)
+        return _module(part_folder(folder, "unet"), source.variant, settings, "InflatedUNet")
+    base = folder if source.base is None else locate(source.base, settings, on_progress)
+    check_editable(base)
+    file = part_folder(base, "unet") / "config.json"
+    config = {**read_json(file), "_class_name": "InflatedUNet", "pose": True}
+
+    def convert() -> tuple[dict[str, Any], dict[str, Any]]:
+        weights = dict(_read(checkpoint))
+        if not any(name.startswith("skeleton_adapter.") for name in weights):
+            weights |= {f"skeleton_adapter.{name}": tensor for name, tensor in _read(folder / POSE_ENCODER)}
+        wrong = weights.keys() ^ _empty(config, file.parent).state_dict().keys()
+        if wrong:
+            raise ValueError(f"{checkpoint} is not FollowYourPose's UNet for {file.parent}: see {min(wrong)}. {AGAIN}")
+        return config, weights
+
+    return _module(converted("inflated_unet", [checkpoint, file], convert, settings), None, settings)
 
 
 # Parts without weights
@@ -184,7 +253,7 @@ def _empty(config: dict[str, Any], folder: Path) -> Any:
 
     kind = config.get("_class_name") or (config.get("architectures") or [None])[0]
     try:
-        build, _ = _KINDS[kind]
+        build, _ = CLASSES[kind]
         with torch.device("meta"):
             return build(dict(config))
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, ZeroDivisionError) as error:
@@ -197,16 +266,20 @@ def _load_module(module: Any, files: list[Path], on_progress: OnProgress) -> Any
     import torch
 
     where = files[0].parent
-    _, rename = _KINDS[type(module).__name__]
+    _, rename = CLASSES[type(module).__name__]
     weights, done, total = {}, 0, sum(file.stat().st_size for file in files)
     for file in files:
         for name, tensor in _read(file):
+            if not isinstance(tensor, torch.Tensor):
+                raise ValueError(f"{file} holds more than weights: {str(name)[:80]} is none. {AGAIN}")
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                 raise ValueError(f"{file} is damaged: {name} holds values that are no numbers. {AGAIN}")
             if (name := rename(name)) is not None:
                 weights[name] = tensor
             done += tensor.nbytes
             on_progress(min(done, total), total)
+    if type(module).__name__ == "InflatedUNet":
+        weights = _inflated(module, weights)
     try:
         module.load_state_dict(weights, strict=True, assign=True)
     except RuntimeError as error:
@@ -247,7 +320,10 @@ def _read_pickle(file: Path) -> dict[str, Any]:
     named = get_unsafe_globals_in_checkpoint(file) if is_archive else []
     inert = [(_Inert, name) for name in named if name.startswith("pytorch_lightning.")]
     with safe_globals(inert):
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=is_archive)
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=is_archive)
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} holds no weights by name. {AGAIN}")
+    return content
 
 
 def _build_autoencoder(config: dict[str, Any]) -> Any:
@@ -282,13 +358,55 @@ def _with_positions(module: Any) -> Any:
     return module
 
 
+def _build_unet2d(config: dict[str, Any]) -> Any:
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel.from_config(config)
+
+
+def _build_pseudo3d_unet(config: dict[str, Any]) -> Any:
+    from pipelines.networks.pseudo3d_unet import build_pseudo3d_unet
+
+    return build_pseudo3d_unet(config)
+
+
 def _build_unet3d(config: dict[str, Any]) -> Any:
     from pipelines.networks.unet3d import build_unet3d
 
     return build_unet3d(config)
 
 
+def _build_inflated_unet(config: dict[str, Any]) -> Any:
+    from pipelines.networks.inflated_unet import InflatedUNet
+
+    if config.get("in_channels", 4) != 4:
+        raise ValueError(f"it takes {config['in_channels']} channels and not 4, so it was made for something else")
+    return InflatedUNet(config, pose=config.pop("pose", False))
+
+
+def _inflated(module: Any, weights: dict[str, Any]) -> dict[str, Any]:
+    """`weights` of an image model with the temporal ones to start from; others as they are."""
+    from pipelines.networks.inflated_unet import temporal_start
+
+    if not weights or any(".attn_temp." in name for name in weights):
+        return weights
+    dtype = next(iter(weights.values())).dtype
+    return weights | {name: tensor.to(dtype) for name, tensor in temporal_start(module).items()}
+
+
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
+
+def _build_bodypose_model(config: dict[str, Any]) -> Any:
+    from controlnet_aux.open_pose.model import bodypose_model
+
+    return bodypose_model()
+
+
+def _build_body_pose_network(config: dict[str, Any]) -> Any:
+    from pipelines.networks.openpose import BodyPoseNetwork
+
+    return BodyPoseNetwork(config["width"], config["dilations"])
 
 
 def _autoencoder_name(name: str) -> str:
@@ -308,63 +426,60 @@ def _clip_name(name: str) -> str | None:
     return None if name.endswith(".position_ids") else name
 
 
-_KINDS: dict[str, tuple[Callable[[dict], Any], Callable[[str], str | None]]] = {  # class -> builder, renamer
+CLASSES: dict[str, tuple[Callable[[dict], Any], Callable[[str], str | None]]] = {  # class -> builder, renamer
     "UNet3DConditionModel": (_build_unet3d, lambda name: name),
+    "InflatedUNet": (_build_inflated_unet, lambda name: name),
+    "UNetPseudo3DConditionModel": (_build_pseudo3d_unet, lambda name: name),
+    "UNet2DConditionModel": (_build_unet2d, lambda name: name),
     "AutoencoderKL": (_build_autoencoder, _autoencoder_name),
     "CLIPTextModel": (_build_text_encoder, _text_encoder_name),
     "CLIPModel": (_build_clip, _clip_name),
+    "bodypose_model": (_build_bodypose_model, lambda name: name),
+    "BodyPoseNetwork": (_build_body_pose_network, lambda name: name),
 }
 
 
-# ModelScope's original files
+# Files of other layouts, converted once
 
 
-def _converted(folder: Path, part: str, settings: Settings) -> Path:
-    """The part in diffusers layout, in the cache; converted if these files are asked for the first time."""
+def _converted_original(folder: Path, part: str, settings: Settings) -> Path:
     source = original_file(folder, part)
-    hashes = [content_hash(path, settings) for path in (source, folder / "configuration.json")]
-    identity = hashlib.sha256(" ".join([str(CONVERTER), part, *hashes]).encode()).hexdigest()
-    target = settings.cache / "converted" / identity[:32]
-    if target.is_dir():
-        return target
-    config, weights = _convert(folder, part, source)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(dir=target.parent))
-    try:
-        from safetensors.torch import save_file
 
-        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, draft / _FILE[part])
-        (draft / "config.json").write_text(json.dumps(config, indent=2))
+    def convert() -> tuple[dict[str, Any], dict[str, Any]]:
+        from pipelines.convert import modelscope
+
+        weights = dict(_read(source))
         try:
-            os.rename(draft, target)
-        except OSError:
-            if not target.is_dir():  # otherwise another process was faster
-                raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    return target
+            if part == "unet":
+                return modelscope.unet(weights, _model_cfg(folder))
+            return modelscope.vae(weights) if part == "vae" else modelscope.text_encoder(weights)
+        except (KeyError, IndexError, AttributeError, TypeError) as error:
+            raise ValueError(f"{source} is not ModelScope's {part}: {error} was not found in it.") from error
+
+    return converted(part, [source, folder / "configuration.json"], convert, settings)
 
 
-_FILE = {
-    "unet": "diffusion_pytorch_model.safetensors",
-    "vae": "diffusion_pytorch_model.safetensors",
-    "text_encoder": "model.safetensors",
-}
+def _converted_flax(folder: Path, settings: Settings) -> Path:
+    """The UNet in `folder`, whose weights are FLAX's, with PyTorch's instead, in the cache."""
+    source, config = folder / FLAX, read_json(folder / "config.json")
 
+    def convert() -> tuple[dict[str, Any], dict[str, Any]]:
+        from pipelines.convert import flax
 
-def _convert(folder: Path, part: str, source: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    from pipelines.convert import modelscope
+        wanted = {name: list(tensor.shape) for name, tensor in _empty(config, folder).state_dict().items()}
+        try:
+            with source.open("rb") as file:
+                weights = flax.read_weights(file, source.stat().st_size)
+        except EOFError as error:
+            raise ValueError(f"{source} is damaged or incomplete. {AGAIN}") from error
+        except flax.NotFlax as error:
+            raise ValueError(f"{source} holds no weights written by FLAX: {error}. {AGAIN}") from error
+        found = {name: list(tensor.shape) for name, tensor in weights.items()}
+        if found != wanted:
+            wrong = [name for name in sorted(found.keys() | wanted.keys()) if found.get(name) != wanted.get(name)]
+            raise ValueError(
+                f"{source} does not fit the network in {folder / 'config.json'}: see {', '.join(wrong[:3])}."
+            )
+        return config, weights
 
-    weights = dict(_read(source))
-    try:
-        if part == "unet":
-            model_cfg = _model_cfg(folder)
-            config = {"_class_name": "UNet3DConditionModel", **modelscope.unet_config(model_cfg)}
-            return config, modelscope.unet_weights(weights, model_cfg["unet_res_blocks"])
-        if part == "vae":
-            weights = modelscope.vae_part(weights)
-            return {"_class_name": "AutoencoderKL", **modelscope.vae_config(weights)}, modelscope.vae_weights(weights)
-        config = {"architectures": ["CLIPTextModel"], **modelscope.text_encoder_config(weights)}
-        return config, modelscope.text_encoder_weights(weights)
-    except (KeyError, IndexError, AttributeError, TypeError) as error:
-        raise ValueError(f"{source} is not ModelScope's {part}: {error} was not found in it.") from error
+    return converted("unet", [source, folder / "config.json"], convert, settings)

@@ -1,10 +1,11 @@
 """The model manager: the one way to a model, and the only place that moves one between devices."""
 
 import gc
+import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ except ImportError:  # on Windows
     resource = None
 
 from pipelines import loading
-from pipelines.catalog import CLIP, ModelCard, find
+from pipelines.catalog import CLIP, DETECTORS, Detector, ModelCard, find, find_detector
 from pipelines.loading import Component
 from pipelines.settings import Settings
 
@@ -63,12 +64,14 @@ class ModelManager:
         device: torch.device | str | None = None,
         budget: Callable[[], int] | None = None,
         component: Callable[..., Component] = loading.component,
+        detectors: Mapping[str, Detector] = DETECTORS,
     ):
         self.device = _device(settings.device if device is None else device)
         self.dtype = torch.float16 if self.device.type == "cuda" else torch.float32  # CPUs have no fast half precision
         self.frugal = False  # True in the second attempt: systems then save memory wherever that changes no result
-        self.on_progress: Callable[[int, int], None] | None = None  # told bytes loaded and in all; may raise to give up
+        self._thread = threading.local()
         self._catalog = catalog
+        self._detectors = detectors
         self.settings = settings
         self._margin = settings.memory_margin_mb * 2**20
         self._budget = budget or self._measured_budget
@@ -76,18 +79,32 @@ class ModelManager:
         self._components: dict[str, Component] = {}  # by name; hashing weights takes a while
         self._empty: dict[str, nn.Module] = {}  # by name, on the meta device
         self._residents: dict[str, Resident] = {}  # by key
+        self._eager: int | None = None  # the process that `load` was called in
         self._wanted = 0  # bytes, the most that one lease of this attempt asked for
         self._lock = threading.RLock()
+
+    @property
+    def on_progress(self) -> Callable[[int, int], None] | None:
+        """Told bytes loaded and in all, of what is loaded in the thread that has set it; may raise to give up."""
+        return getattr(self._thread, "on_progress", None)
+
+    @on_progress.setter
+    def on_progress(self, tell: Callable[[int, int], None] | None) -> None:
+        self._thread.on_progress = tell
 
     def card(self, model: str) -> ModelCard:
         """The card of `model`. Raises ValueError listing the names there are."""
         return find(model, self._catalog)
 
+    def detector(self, name: object) -> Detector:
+        """The detector `name`. Raises ValueError listing the names there are."""
+        return find_detector(name, self._detectors)
+
     @contextmanager
     def lease(self, name: str, working_bytes: int = 0) -> Iterator[Any]:
         """The component `name` ("<model>/<part>") on the device, for reading only, as long as the context lasts.
 
-        `model` is a name in the catalog, or CLIP.location.
+        `model` is a name in the catalog, that of a detector, or CLIP.location.
 
         `working_bytes` is what the caller will need on the device beside it. To make room, components that nobody
         leases leave the device, the one unused for longest first. Leases nest, also of the same component. Raises
@@ -100,6 +117,17 @@ class ModelManager:
             with self._lock:
                 resident.leases -= 1
                 resident.last_use = time.monotonic()
+
+    def load(self, names: Iterable[str]) -> None:
+        """The eager policy, where the device is lent to forks of this process: brings all of `names` there now.
+
+        In this process there is no device to measure: it makes no room, and nothing leaves again. In its forks all is
+        as ever.
+        """
+        self._eager = os.getpid()
+        for name in names:
+            with self.lease(name):
+                pass
 
     def attempt(self, start: Callable[[], Generator[Event, None, Outcome]]) -> Generator[Event, None, Outcome]:
         """Runs the generator `start()`, and if memory runs out, once more in an emptied device with `frugal` on.
@@ -127,11 +155,16 @@ class ModelManager:
         finally:
             self.frugal = False
 
+    def key(self, name: str) -> str:
+        """What identifies the weights and the config of `name`, wherever they lie."""
+        with self._lock:
+            return self._find(name).key
+
     def empty(self, name: str) -> nn.Module:
         """The module `name` without its weights, on the meta device: to count what work with it will take."""
         with self._lock, _BUILDING:
             if name not in self._empty:
-                self._empty[name] = self._find(name).empty().to(self.dtype)
+                self._empty[name] = self._cast(self._find(name).empty()).requires_grad_(False)
             return self._empty[name]
 
     def room(self, name: str) -> int:
@@ -188,6 +221,8 @@ class ModelManager:
             model, _, part = name.rpartition("/")
             if model == CLIP.location:
                 component = loading.clip_component(part, self.settings)
+            elif model in self._detectors:
+                component = loading.detector_component(self._detectors[model], part, self.settings, self.on_progress)
             else:
                 component = self._component(self.card(model), part, self.settings, self.on_progress)
             self._components[name] = component
@@ -200,12 +235,14 @@ class ModelManager:
         with _BUILDING:
             module = component.load(self.on_progress or (lambda done, total: None))
             if isinstance(module, nn.Module):
-                # Not .to(self.dtype), of which diffusers warns whoever calls it.
-                module = module.half() if self.dtype == torch.float16 else module.float()
-                module.eval().requires_grad_(False)
+                self._cast(module).eval().requires_grad_(False)
         resident = Resident([], component.key, _bytes(module), CPU, time.perf_counter() - started, module=module)
         self._residents[component.key] = resident
         return resident
+
+    def _cast(self, module: nn.Module) -> nn.Module:
+        # Not .to(self.dtype), of which diffusers warns whoever calls it.
+        return module.half() if self.dtype == torch.float16 else module.float()
 
     def _bring(self, resident: Resident, working_bytes: int) -> None:
         """Sees that `resident` is on the device, with `working_bytes` free beside it if that can be had."""
@@ -218,6 +255,8 @@ class ModelManager:
 
     def _make_room(self, device: torch.device, need: int) -> None:
         """Evicts from `device`, longest unused first and measuring after each, until `need` bytes are free."""
+        if os.getpid() == self._eager:
+            return
         free = self._budget if device == self.device else _free_ram
         while free() < need:
             idle = [one for one in self._residents.values() if one.device == device and one.bytes and not one.leases]
@@ -275,7 +314,8 @@ class ModelManager:
 def _device(name: torch.device | str) -> torch.device:
     """The device called `name`, ready for use. Raises ValueError where this machine has none such."""
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        # `accelerate launch` starts a process a device, and tells each of them which.
+        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
     try:
         return torch.empty(1, device=name).device  # with its number, as tensors there have it
     except (RuntimeError, AssertionError) as error:

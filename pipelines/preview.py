@@ -1,28 +1,28 @@
 """The video as it forms: the linear map from latents to colours that fits a VAE best, and small animated pictures."""
 
-import io
 import time
 
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
-from PIL import Image
 from torch import Tensor
 
+from pipelines import video
 from pipelines.events import Preview
 
-SECONDS_BETWEEN = 0.5
+SECONDS_BETWEEN = 0.5  # at least
+SHARE = 0.015  # of a run that previews may take, at most
 SIDE = 128  # pixels of a preview's longer side, about
 
 
 class Previewer:
-    """Turns latents into Previews, at most two a second; fitted to one VAE."""
+    """Turns latents into Previews, at most two a second and fewer where each takes long; fitted to one VAE."""
 
     def __init__(self, matrix: Tensor, bias: Tensor, fps: float):
         """`matrix` (channels, 3) and `bias` (3,) map scaled latents to RGB in [-1, 1]."""
         self.matrix, self.bias = matrix.cpu().float(), bias.cpu().float()
-        self.milliseconds = round(1000 / fps)
-        self.last = -float("inf")
+        self.fps = fps
+        self.due = -float("inf")
 
     @classmethod
     def of(cls, vae: AutoencoderKL, fps: float) -> "Previewer":
@@ -33,19 +33,19 @@ class Previewer:
         return cls(*fit_latent_rgb(vae), fps)
 
     def is_due(self) -> bool:
-        return time.monotonic() - self.last >= SECONDS_BETWEEN
+        return time.monotonic() >= self.due
 
     def preview(self, latents: Tensor) -> Preview:
         """Of scaled latents (1, c, f, h, w)."""
-        self.last = time.monotonic()
-        video = latents[0].permute(1, 2, 3, 0).cpu().float() @ self.matrix + self.bias  # (f, h, w, 3)
-        enlarge = max(1, SIDE // max(video.shape[1:3]))
-        video = F.interpolate(video.permute(0, 3, 1, 2), scale_factor=enlarge, mode="bicubic").permute(0, 2, 3, 1)
-        first, *rest = [Image.fromarray(frame) for frame in to_uint8(video).numpy()]
-        file = io.BytesIO()
-        options = {"save_all": True, "append_images": rest, "duration": self.milliseconds, "loop": 0}
-        first.save(file, "WEBP", quality=60, method=0, **options)
-        return Preview(file.getvalue())
+        began = time.monotonic()
+        pictures = latents[0].permute(1, 2, 3, 0).cpu().float() @ self.matrix + self.bias  # (f, h, w, 3)
+        enlarge = max(1, SIDE // max(pictures.shape[1:3]))
+        pictures = F.interpolate(pictures.permute(0, 3, 1, 2), scale_factor=enlarge, mode="bicubic")
+        pictures = pictures.permute(0, 2, 3, 1)
+        image = video.animation(to_uint8(pictures).numpy(), self.fps)
+        done = time.monotonic()
+        self.due = done + max(SECONDS_BETWEEN, (done - began) / SHARE)
+        return Preview(image)
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -64,7 +64,8 @@ def fit_latent_rgb(vae: AutoencoderKL, latents: Tensor | None = None) -> tuple[T
         coarse = torch.randn((4, vae.config.latent_channels, 4, 4), generator=torch.Generator().manual_seed(0))
         latents = F.interpolate(coarse, size=(16, 16), mode="bicubic")
     latents = latents.to(vae.device, vae.dtype)
-    pictures = vae.decode(latents / vae.config.scaling_factor).sample.clamp(-1, 1)  # (n, 3, H, W)
+    pictures = vae.decode(latents / vae.config.scaling_factor).sample  # (n, 3, H, W)
+    pictures = pictures.nan_to_num().clamp(-1, 1)  # where half precision is too narrow, the video can still be made
     colours = F.adaptive_avg_pool2d(pictures, latents.shape[2:]).movedim(1, -1).flatten(0, 2).float()  # (n h w, 3)
     values = latents.movedim(1, -1).flatten(0, 2).float()  # (n h w, c)
     values = torch.cat([values, torch.ones_like(values[:, :1])], dim=1)  # (n h w, c + 1)

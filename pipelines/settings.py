@@ -2,8 +2,12 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+
+# Instead of the defaults on the original Space, where strangers share a machine. They are no variables of that Space:
+# whoever duplicates it would have them too.
+SHARED = {"queue_each": 4, "keep_days": 1.0, "upload_mb": 50, "upload_seconds": 20.0}
 
 
 @dataclass(frozen=True)
@@ -16,7 +20,7 @@ class Settings:
     model: str = "miniature-modelscope"  # the text-to-video model that the page opens with
     hub: bool = True  # whether weights may be fetched from the Hugging Face Hub when a model needs them
     queue: int = 200  # jobs that may wait
-    queue_each: int = 5  # of one visitor
+    queue_each: int = 16  # of one visitor; as many as the largest grid has
     keep_days: float = 30.0  # a video older than this is deleted
     keep_gb: float = 10.0  # the oldest videos are deleted when all together are larger
     disk_margin_mb: int = 500  # no work begins with less free space on the data folder's disk
@@ -26,20 +30,30 @@ class Settings:
     upload_work_seconds: float = 120.0  # a clip that takes longer to read once is given up
     upload_memory_mb: int = 2048  # of the process that reads a clip; 4096 x 4096 pixels take up to 1200
     idle_minutes: float = 15.0  # a model unused for this long leaves the memory
+    mcp: bool = False  # whether agents may have the endpoints as tools
+    original: str = ""  # "owner/name" of the Space that others are copies of: there the limits of a shared machine hold
+    password: str = field(default="", repr=False)  # asked of everybody who opens the page
+    admitted: str = ""  # Hub names with commas between, or "owner": who may use a Space, once they have signed in
+    zerogpu: str = "modelscope-1.7b,stable-diffusion-1.4,followyourpose-v1"  # loaded at the start of a ZeroGPU Space
     memory_margin_mb: int = 600  # device memory that the manager never plans with
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
         """Reads MARIONETTE_* from `environment`. Raises ValueError naming the variable that can't be read."""
         values = {}
-        for field in fields(cls):
-            name = f"MARIONETTE_{field.name.upper()}"
+        for one in fields(cls):
+            name = f"MARIONETTE_{one.name.upper()}"
             if name in environment:
                 try:
-                    values[field.name] = _READERS[field.type](environment[name])
+                    values[one.name] = _READERS[one.type](environment[name])
                 except ValueError as error:
-                    raise ValueError(f"{name}={environment[name]!r} can't be read as {field.type.__name__}.") from error
-        return cls(**values)
+                    raise ValueError(f"{name}={environment[name]!r} can't be read as {one.type.__name__}.") from error
+        settings = cls(**values)
+        return replace(settings, **SHARED | values) if settings.is_original(environment) else settings
+
+    def is_original(self, environment: Mapping[str, str]) -> bool:
+        """Whether this is the Space that others are copies of."""
+        return bool(self.original) and environment.get("SPACE_ID") == self.original
 
 
 def _boolean(text: str) -> bool:

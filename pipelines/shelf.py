@@ -12,6 +12,7 @@ from pipelines import video
 from pipelines.events import Result
 from pipelines.jobs import Job, JobTable
 from pipelines.settings import Settings
+from pipelines.tasks import Tune
 
 SHOWN_SECONDS = 3600.0  # a video that somebody has just looked at is not deleted for this long
 
@@ -32,19 +33,24 @@ class Shelf:
         self._folder = settings.data.absolute() / "videos"
         self._shown: dict[str, float] = {}  # job -> when somebody last looked at it
         self._folder.mkdir(parents=True, exist_ok=True)
-        finished = {job.id for job in jobs.finished()}
+        going_on = [job for job in jobs.unfinished() if isinstance(job.task, Tune)]
+        kept = {job.id for job in (*jobs.finished(), *jobs.tunings(), *going_on)}
         for folder in self._folder.iterdir():
-            if folder.name not in finished:
+            if folder.name not in kept:
                 self.clear(folder.name)
             else:
-                for part in folder.glob("*.part"):
-                    part.unlink()
+                for part in list(folder.rglob("*.part")):
+                    shutil.rmtree(part) if part.is_dir() else part.unlink()
 
     def place(self, job: Job) -> Path:
         """Where to write the video of `job`: the same place at every attempt."""
         plain = unicodedata.normalize("NFKD", job.task.prompt).encode("ascii", "ignore").decode().lower()
         words = "-".join(re.findall(r"[a-z0-9]+", plain))[:60].strip("-")
         return self._folder / job.id / f"{words or 'video'}-{job.task.seed}.mp4"
+
+    def tuned(self, job: str) -> Path:
+        """The folder for the tuned model of the tuning `job`."""
+        return self._folder / job / "tuned"
 
     def describe(self, result: Result) -> None:
         """Writes the facts of a result beside its video, as JSON."""
@@ -54,7 +60,9 @@ class Shelf:
     def export(self, job: Job, kind: str) -> Path:
         """The video of `job` as "mp4", "gif" or "webm"; made when it is first asked for."""
         if not isinstance(job.end, Result) or not job.end.video.exists():
-            raise ValueError("This job has no video.")
+            raise ValueError(
+                "This job has no video: it did not end well, or its file was deleted. Use its settings to try again."
+            )
         if kind not in ("mp4", *video.EXPORTS):
             raise ValueError(f"A video can be had as mp4, {' or '.join(video.EXPORTS)}, not as {kind!r}.")
         self.show(job.id)
@@ -98,8 +106,9 @@ class Shelf:
         self._shown = {job: when for job, when in self._shown.items() if now - when < SHOWN_SECONDS}
         oldest = time.time() - self._settings.keep_days * 86_400
         room = self._settings.keep_gb * 1e9
-        for job in self._jobs.finished():  # newest first
-            room -= sum(file.stat().st_size for file in (self._folder / job.id).glob("*"))
+        jobs = [*self._jobs.finished(), *self._jobs.tunings()]
+        for job in sorted(jobs, key=lambda job: -job.ended):
+            room -= sum(file.stat().st_size for file in (self._folder / job.id).rglob("*") if file.is_file())
             if (job.ended < oldest or room < 0) and job.id not in self._shown:
                 log.info("Job %s is deleted, as the settings for old videos say", job.id)
                 self.delete(job)

@@ -1,7 +1,9 @@
 """Where the files of a model are: a folder or the Hugging Face Hub, which files to read, and what they hash to.
 
-Two layouts are known: diffusers' (model_index.json and a folder a part) and ModelScope's original (configuration.json
-and three pickles). Nothing here reads a weight or imports torch: the page asks `availability` before the first job.
+Three layouts are known: diffusers' (model_index.json and a folder a part; TempoFunk's UNet there may be FLAX's
+msgpack), ModelScope's original (configuration.json and three pickles) and FollowYourPose's (a checkpoint of the whole
+UNet; the rest is Stable Diffusion's). Nothing here reads a weight or imports torch: the page asks `availability` before
+the first job.
 """
 
 import hashlib
@@ -9,11 +11,12 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.catalog import CATALOG, CLIP, MINIATURES, Defaults, Limits, ModelCard, Range, Source
+from pipelines.catalog import CLIP, MINIATURES, ModelCard, Source
 from pipelines.settings import Settings
 
 PARTS = ("tokenizer", "scheduler", "text_encoder", "unet", "vae")  # of a text-to-video model
@@ -22,6 +25,12 @@ ORIGINAL = {  # ModelScope's files and the key of `model.model_args` under which
     "unet": "ckpt_unet",
     "vae": "ckpt_autoencoder",
 }
+POSE = "FollowYourPosePipeline"  # FollowYourPose laid out like Stable Diffusion
+EDITABLE = ("StableDiffusionPipeline", "TuneAVideoPipeline", POSE)  # whose UNets are, or can be, inflated
+CHECKPOINT = r"followyourpose_checkpoint-(\d+)/pytorch_model\.bin"  # the whole UNet, as accelerate writes it
+POSE_ENCODER = "pose_encoder.pth"  # FollowYourPose's adapter alone
+FLAX = "diffusion_flax_model.msgpack"
+PSEUDO3D = "StableDiffusionPseudo3DPipeline"  # TempoFunk's
 CLIP_FILES = ("config.json", "preprocessor_config.json", "tokenizer.json")  # beside its weights
 AGAIN = "Download this model once more."
 OnProgress = Callable[[int, int], None]  # (bytes done, bytes in all)
@@ -57,7 +66,8 @@ def part_folder(folder: Path, part: str) -> Path:
 
 
 def weight_files(folder: Path, variant: str | None) -> list[Path]:
-    """The files that hold the weights in the part folder `folder`: safetensors before pickles, `variant` before plain.
+    """The files that hold the weights in the part folder `folder`: safetensors before pickles before FLAX,
+    `variant` before plain.
 
     Raises ValueError where there is none, or where shards that an index names are missing.
     """
@@ -83,7 +93,7 @@ def _choose_weights(names: Collection[str], variant: str | None) -> str | None:
                 for name in (whole, index, f"{whole}.index.json"):
                     if name in names:
                         return name
-    return None
+    return FLAX if FLAX in names else None
 
 
 def original_file(folder: Path, part: str) -> Path:
@@ -98,16 +108,62 @@ def original_file(folder: Path, part: str) -> Path:
     return path
 
 
+def pose_checkpoint(folder: Path) -> Path | None:
+    """FollowYourPose's checkpoint in `folder`, the one trained longest; None where there is none."""
+    found = _pose_checkpoint(path.relative_to(folder).as_posix() for path in folder.glob("*/*.bin"))
+    return found and folder / found
+
+
+def _pose_checkpoint(names: Iterable[str]) -> str | None:
+    steps = {name: int(match[1]) for name in names if (match := re.fullmatch(CHECKPOINT, name))}
+    return max(steps, key=steps.__getitem__, default=None)
+
+
+def source_of_folder(folder: Path | str, base: Source | None = None) -> Source:
+    """The Stable Diffusion 1.x or 2.x, tuned Tune-A-Video or FollowYourPose model in `folder`, for editing clips.
+
+    `base` has what the folder lacks: a tuned model often comes without the parts that were not tuned. FollowYourPose's
+    folder may hold its base as a folder of its own. Raises ValueError where there is something else, or too little.
+    """
+    folder = Path(folder).resolve()
+    if not folder.is_dir():
+        raise ValueError(f"There is no folder {folder}.")
+    if pose_checkpoint(folder) is None:
+        check_editable(folder)
+    elif base is None and not (folder / "model_index.json").is_file():
+        bases = sorted(folder.glob("*/model_index.json"))
+        if not bases:
+            raise ValueError(f"{folder} holds FollowYourPose without Stable Diffusion 1.4: put its folder into it.")
+        base = Source(str(bases[0].parent))
+    if base is None and (missing := _missing(folder, None)):
+        raise ValueError(f"{missing} If it was tuned from another model, name that as its base.")
+    return Source(str(folder), base=base)
+
+
+def check_editable(folder: Path) -> None:
+    """Raises ValueError, naming what it holds instead, where `folder` is no model whose UNet is or can be inflated."""
+    index = folder / "model_index.json"
+    kind = read_json(index).get("_class_name") if index.is_file() else None
+    if kind not in EDITABLE:
+        held = f"a {kind}" if kind else "no model_index.json"
+        raise ValueError(
+            f"{folder} holds {held}: it is neither Stable Diffusion 1.x or 2.x (StableDiffusionPipeline) nor a tuned "
+            "model (TuneAVideoPipeline)."
+        )
+
+
 # The Hub
 
 
 def locate(
-    source: Source, settings: Settings, on_progress: OnProgress | None = None, parts: Sequence[str] = PARTS
+    source: Source, settings: Settings, on_progress: OnProgress | None = None, parts: Sequence[str] | None = None
 ) -> Path:
     """The folder on this machine that has at least `parts` of `source`, downloaded first where it is on the Hub only.
 
-    Raises ValueError where it is in neither place, saying what to do.
+    By default these are all parts, or where `source` has a base only the UNet. Raises ValueError where it is in neither
+    place, saying what to do.
     """
+    parts = _own_parts(source) if parts is None else parts
     if source.is_folder:
         if not Path(source.location).is_dir():
             raise ValueError(f"There is no folder {source.location}.")
@@ -120,7 +176,37 @@ def locate(
             f"{source.location} is not on this machine, and fetching it is turned off. Set MARIONETTE_HUB=1, or "
             "download it elsewhere and give its folder as the model."
         )
-    return _download(source, on_progress, parts)
+    return _download(source, on_progress, lambda names: _files_to_download(names, source.variant, parts))
+
+
+def locate_file(source: Source, name: str, settings: Settings, on_progress: OnProgress | None = None) -> Path:
+    """The folder of `source` or, where it is on the Hub, the one on this machine that has its file `name`.
+
+    A copy can be put by hand into the app's cache, in a folder called like the repository's last part. Downloaded
+    where it is on the Hub only. Raises ValueError where it is nowhere, saying what to do.
+    """
+    if source.is_folder:
+        if not Path(source.location).is_dir():
+            raise ValueError(f"There is no folder {source.location}.")
+        return Path(source.location)
+    folder = _folder_with(source, name, settings)
+    if folder is not None:
+        return folder
+    if not settings.hub:
+        raise ValueError(
+            f"{source.location} is not on this machine, and fetching it is turned off. Set MARIONETTE_HUB=1, or put "
+            f"its {name} into {settings.cache / Path(source.location).name}."
+        )
+    return _download(source, on_progress, lambda names: [name])
+
+
+def _folder_with(source: Source, name: str, settings: Settings) -> Path | None:
+    folders = (settings.cache / Path(source.location).name, _snapshot(source, name))
+    return next((folder for folder in folders if folder is not None and (folder / name).is_file()), None)
+
+
+def _own_parts(source: Source) -> Sequence[str]:
+    return ("unet",) if source.base else PARTS
 
 
 def clip_folder(settings: Settings) -> Path | None:
@@ -142,18 +228,22 @@ def _snapshot(source: Source, file: str = "model_index.json") -> Path | None:
     """Where the Hub's own cache keeps `source`, possibly in part; known by a `file` that every download of it has."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(source.location, file, revision=source.revision)
-    return Path(found).parent if isinstance(found, str) else None
+    for name in (file, POSE_ENCODER):
+        found = try_to_load_from_cache(source.location, name, revision=source.revision)
+        if isinstance(found, str):
+            return Path(found).parent
+    return None
 
 
-def _download(source: Source, on_progress: OnProgress | None, parts: Sequence[str]) -> Path:
+def _download(source: Source, on_progress: OnProgress | None, choose: Callable[[list[str]], list[str]]) -> Path:
+    """Fetches the files that `choose` takes from the names of all."""
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
         # Unlike a listing of the files, this does not try again for half a minute where there is no network.
         info = HfApi().model_info(source.location, revision=source.revision, timeout=10)
-        wanted = _files_to_download([file.rfilename for file in info.siblings], source.variant, parts)
+        wanted = choose([file.rfilename for file in info.siblings])
         bar = _progress_bar(on_progress) if on_progress else None
         return Path(snapshot_download(source.location, revision=source.revision, allow_patterns=wanted, tqdm_class=bar))
     except HfHubHTTPError as error:
@@ -176,6 +266,8 @@ def _is_connection_error(error: BaseException) -> bool:
 
 def _files_to_download(names: Collection[str], variant: str | None, parts: Sequence[str]) -> list[str]:
     wanted = ["model_index.json"]
+    if checkpoint := _pose_checkpoint(names):
+        wanted += [checkpoint, POSE_ENCODER]
     for part in parts:
         here = [name.removeprefix(f"{part}/") for name in names if name.startswith(f"{part}/")]
         if part in ("tokenizer", "scheduler"):
@@ -220,7 +312,7 @@ def _missing(folder: Path, variant: str | None, parts: Sequence[str] = PARTS) ->
             elif part in ("tokenizer", "scheduler"):
                 if not part_folder(folder, part).is_dir():
                     return f"{folder} has no {part}. {AGAIN}"
-            else:
+            elif part != "unet" or pose_checkpoint(folder) is None:
                 weight_files(part_folder(folder, part), variant)
     except ValueError as error:
         return str(error)
@@ -232,7 +324,9 @@ def availability(card: ModelCard, settings: Settings) -> str | None:
     source = card.source
     folder = Path(source.location) if source.is_folder else _snapshot(source)
     if folder is not None and folder.is_dir():
-        missing = _missing(folder, source.variant)
+        missing = _missing(folder, source.variant, _own_parts(source))
+        if missing is None and source.base is not None:
+            return availability(replace(card, source=source.base), settings)
         if missing is None or source.is_folder:
             return missing
     if source.is_folder:
@@ -240,43 +334,6 @@ def availability(card: ModelCard, settings: Settings) -> str | None:
     if settings.hub:
         return f"{source.location} is not on this machine yet: the first video downloads it from the Hugging Face Hub."
     return f"{source.location} is not on this machine, and fetching it is turned off: set MARIONETTE_HUB=1."
-
-
-def card_of_folder(folder: Path | str) -> ModelCard:
-    """A card for the text-to-video model in `folder`, its defaults and limits read from its configs.
-
-    Raises ValueError where there is no such model.
-    """
-    folder = Path(folder).resolve()
-    if not folder.is_dir():
-        raise ValueError(f"There is no folder {folder}.")
-    if is_original(folder):
-        arguments = read_json(folder / "configuration.json").get("model", {}).get("model_args", {})
-        frames, side = arguments.get("max_frames", 16), 256
-    elif (folder / "model_index.json").is_file():
-        kind = read_json(folder / "model_index.json").get("_class_name")
-        if kind not in ("TextToVideoSDPipeline", "TextToVideoMSPipeline"):
-            raise ValueError(f"{folder} holds a {kind}, not a text-to-video model (TextToVideoSDPipeline).")
-        vae = read_json(part_folder(folder, "vae") / "config.json")
-        factor = 2 ** (len(vae.get("block_out_channels", [0] * 4)) - 1)
-        size = read_json(part_folder(folder, "unet") / "config.json").get("sample_size") or 32
-        frames, side = 16, factor * (size if isinstance(size, int) else min(size))
-    else:
-        raise ValueError(f"{folder} holds no model: it has neither a model_index.json nor a configuration.json.")
-    typical = CATALOG["modelscope-1.7b"]
-    return ModelCard(
-        name=folder.name,
-        title=folder.name,
-        system="modelscope",
-        source=Source(str(folder)),
-        defaults=Defaults(frames=frames, width=side, height=side, fps=8, steps=25, guidance=9.0, scheduler="dpm++"),
-        limits=Limits(frames=Range(1, 64), side=Range(min(64, side), 1024, 8), voxels=typical.limits.voxels),
-        summary=f"The text-to-video model in {folder}.",
-        licence="As its maker says",
-        shortcomings="Not known to this app.",
-        not_for=typical.not_for,
-        needs="What its size asks for.",
-    )
 
 
 # Identity

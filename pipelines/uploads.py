@@ -10,6 +10,7 @@ import os
 import re
 import stat
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ CODECS = {  # ffmpeg's name -> what people call it
     **{"mpeg4": "MPEG-4", "mjpeg": "Motion JPEG", "prores": "ProRes"},
 }
 DECODERS = ",".join([*CODECS, "libdav1d", "libaom-av1"])  # "av1" alone wants a graphics card
+SOUND_DECODERS = "aac,mp3,mp3float,opus,libopus,vorbis,flac,alac,ac3,eac3,pcm_s16le,pcm_s24le,pcm_f32le"
 THREADS = 2
 MAX_FPS = 1000
 MAX_COUNT = 10_000  # frames, and frames from one to the next
@@ -38,6 +40,8 @@ STOPPED = (-9, -24)  # SIGKILL and SIGXCPU, by which the limit on computing time
 MAX_BYTES = 512 * 2**20  # of decoded frames
 PREVIEW_HEIGHT, PREVIEW_FPS = 720, 60
 PREVIEW_RATE = 10**6  # bytes a second, at most
+SOUND_RATE = 40_000  # likewise
+MAX_COMMENT = 2**18  # bytes that are read of what a file says about itself; a task takes a few thousand
 SAVE_AGAIN = "If it plays elsewhere, save it again there as an MP4 (H.264) and upload that."
 
 
@@ -187,6 +191,41 @@ def normalise(path: str | Path, out: Path, settings: Settings) -> None:
                 raise ValueError(f"The clip is damaged. {SAVE_AGAIN}") from error
 
 
+def read_comment(path: str | Path, settings: Settings) -> str:
+    """The comment in the MP4 file `path`, as `video.write` leaves one; "" if there is none, or only a giant's.
+
+    Nothing of its pictures is decoded but what tells their kind. Raises ValueError where it is no such file.
+    """
+    with _opened(path, settings) as upload, tempfile.TemporaryDirectory(prefix="marionette-") as folder:
+        if upload.demuxer != "mov":
+            raise ValueError(f"This is a {KINDS[upload.demuxer]} file, and only MP4 files tell how they were made.")
+        said = Path(folder) / "said"
+        # To a file, for whose size there is a limit that the system keeps.
+        _read(upload, [], ["-map_chapters", "-1", "-f", "ffmetadata", f"file:{said}"], written=1)
+        with said.open("rb") as file:
+            return video.comment_in(file.read(MAX_COMMENT).decode("utf-8", "replace"))
+
+
+def sound(path: str | Path, out: Path, settings: Settings, start: float, seconds: float) -> None:
+    """Writes the sound of the upload `path` from `start` on, `seconds` long at most, as the M4A file `out` (AAC).
+
+    Raises ValueError as `inspect` does, and where there is no sound that can be read.
+    """
+    with _opened(path, settings) as upload:
+        measured = _measure(upload)
+        if not measured.clip.sound:
+            raise ValueError("The clip has no sound.")
+        with video.whole(out) as temporary:
+            _read(
+                upload,
+                ["-ss", f"{float(measured.start) + start:.6f}"],
+                ["-map", "0:a:0", "-t", f"{seconds:.6f}", "-ac", "2", "-ar", "48000", "-c:a", "aac", "-b:a", "160k"],
+                ["-map_metadata", "-1", "-map_chapters", "-1", "-f", "mp4", f"file:{temporary.absolute()}"],
+                written=math.ceil(seconds + 2) * SOUND_RATE,
+                decoders=SOUND_DECODERS,
+            )
+
+
 @contextmanager
 def _opened(path: str | Path, settings: Settings) -> Iterator[_Upload]:
     """Opens an upload and looks at its first bytes. Links, folders and devices are refused, and never waited for."""
@@ -323,7 +362,7 @@ def _steady(measured: _Measured, first: int, fps: float, width: int, height: int
     return before, ["-map", "0:V:0", "-vf", ",".join(filters), "-fps_mode", "cfr", "-r", str(rate)]
 
 
-def _read(upload: _Upload, before: list[str], *after: list[str], written: int = 0) -> bytes:
+def _read(upload: _Upload, before: list[str], *after: list[str], written: int = 0, decoders: str = DECODERS) -> bytes:
     """What ffmpeg writes to its standard output, the options `before` the input and `after` it being given.
 
     `written` is how many bytes a file that it writes may have. Raises ValueError where it fails.
@@ -331,7 +370,7 @@ def _read(upload: _Upload, before: list[str], *after: list[str], written: int = 
     settings = upload.settings
     arguments = [
         *("-v", "error", "-protocol_whitelist", "fd", "-format_whitelist", upload.demuxer),
-        *("-codec_whitelist", DECODERS, "-max_pixels", str((settings.upload_side + 64) ** 2)),  # codecs round sizes up
+        *("-codec_whitelist", decoders, "-max_pixels", str((settings.upload_side + 64) ** 2)),  # codecs round sizes up
         *("-threads", str(THREADS), "-filter_threads", "1", *before, "-f", upload.demuxer, "-i", "fd:"),
         *(argument for group in after for argument in group),
     ]

@@ -1,27 +1,22 @@
-"""Makes the pictures that the app and its README show, with the built-in models: python -m scripts.pictures
+"""Makes the pictures of the page's examples, with the built-in models: python -m scripts.pictures
 
-assets/examples/*.webp and *.png from the examples of the page, assets/screenshot.png from the page in a Chromium
-(needs tests/requirements.txt). Run it again whenever the weights, the examples or the look of the page change.
+Writes assets/examples/*.webp and *.png. Run it again whenever the weights or the examples change, and
+scripts/screenshots.py after it.
 """
 
 import secrets
-import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
 from pipelines import video
 from pipelines.backend import LocalBackend
 from pipelines.events import Result
 from pipelines.settings import Settings
 from pipelines.tasks import TextToVideo
-from ui import page
 from ui.text_to_video import EXAMPLES, PICTURES
-
-SCREENSHOT = page.ASSETS / "screenshot.png"
 
 
 def main() -> None:
@@ -32,7 +27,6 @@ def main() -> None:
             PICTURES.mkdir(exist_ok=True)
             for example in EXAMPLES:
                 draw_example(backend, example.pictures, example.task)
-            take_screenshot(backend, settings)
         finally:
             backend.close()
 
@@ -50,31 +44,6 @@ def draw_example(backend: LocalBackend, name: str, task: TextToVideo) -> None:
     )
     frames[len(frames) // 2].save(PICTURES / f"{name}.png", optimize=True)
     print(f"{moving}  {moving.stat().st_size / 1e3:.0f} kB")
-
-
-def take_screenshot(backend: LocalBackend, settings: Settings) -> None:
-    """The page as a visitor finds it after one click."""
-    demo = page.build(backend, settings)
-    _, url, _ = demo.launch(
-        prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **page.launch_options(settings)
-    )
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--headless", "--no-sandbox", "--disable-gpu"]
-        )
-        visitor = browser.new_page(viewport={"width": 1440, "height": 1000})
-        visitor.goto(url)
-        visitor.get_by_role("button", name=EXAMPLES[0].task.prompt).click()
-        visitor.locator("#generate").click()
-        visitor.locator("#video video").wait_for(timeout=120_000)
-        visitor.wait_for_timeout(2_500)  # the curtain opens
-        visitor.screenshot(path=SCREENSHOT)
-        browser.close()
-    demo.close()
-    Image.open(SCREENSHOT).convert("RGB").quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(
-        SCREENSHOT, optimize=True
-    )
-    print(f"{SCREENSHOT}  {SCREENSHOT.stat().st_size / 1e3:.0f} kB")
 
 
 if __name__ == "__main__":

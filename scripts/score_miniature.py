@@ -23,14 +23,16 @@ from diffusers import AutoencoderKL
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from pipelines import loading, modelscope
+from pipelines import modelscope
 from pipelines.catalog import CATALOG
+from pipelines.folders import card_of_folder
 from pipelines.manager import ModelManager
 from pipelines.preview import to_uint8
 from pipelines.settings import Settings
 from pipelines.tasks import TextToVideo
 from scripts.miniature.captions import VOCABULARY, caption
 from scripts.miniature.referee import Referee
+from scripts.miniature.scoring import finish
 from scripts.miniature.world import Words, draw_clip, sample_words
 
 SEED = 7
@@ -40,17 +42,13 @@ Maker = Callable[[Words, str, int, np.random.Generator], tuple[np.ndarray, dict[
 
 def video_maker(model: str, steps: int | None) -> Maker:
     """Generates as the app does, with the model's own defaults; `model` is a name or a folder."""
-    card = CATALOG.get(model) or loading.card_of_folder(Path(model))
+    card = CATALOG.get(model) or card_of_folder(Path(model))
     models = ModelManager({card.name: card}, Settings.from_environment())
     settings = {} if steps is None else {"steps": steps}
 
     def make(words: Words, text: str, index: int, rng: np.random.Generator) -> tuple[np.ndarray, dict[str, float]]:
-        events = modelscope.generate(TextToVideo.for_model(card, text, index, **settings), models)
-        while True:
-            try:
-                next(events)
-            except StopIteration as end:
-                return end.value[0], {}
+        frames, _ = finish(modelscope.generate(TextToVideo.for_model(card, text, index, **settings), models))
+        return frames, {}
 
     return make
 

@@ -29,8 +29,8 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 @contextmanager
-def running_app(folder: Path, patience: float = 60) -> Iterator[RunningApp]:
-    """Starts the app with its videos in `folder`, waits for the page, and ends it afterwards."""
+def running_app(folder: Path, patience: float = 180, **more: str) -> Iterator[RunningApp]:
+    """Starts the app with its videos in `folder` and `more` variables, waits for the page, and ends it afterwards."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -41,6 +41,7 @@ def running_app(folder: Path, patience: float = 60) -> Iterator[RunningApp]:
         GRADIO_SERVER_NAME="127.0.0.1",
         GRADIO_SERVER_PORT=str(port),
         GRADIO_TEMP_DIR=str(folder / "gradio"),
+        **more,
     )
     url = f"http://127.0.0.1:{port}"
     start = time.monotonic()
@@ -55,7 +56,7 @@ def running_app(folder: Path, patience: float = 60) -> Iterator[RunningApp]:
         yield RunningApp(url, data, time.monotonic() - start, process)
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 def _answers(url: str) -> bool:

@@ -1,14 +1,16 @@
 """The app as programs meet it: its start, and its endpoints through gradio_client from another process."""
 
+import json
 import subprocess
 import sys
 import time
 from pathlib import Path
 from urllib.error import HTTPError
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
+import numpy as np
 import pytest
-from gradio_client import Client
+from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from running_app import ROOT, environment, running_app
 
@@ -19,8 +21,18 @@ QUICK = {"steps": 2, "frames": 8}
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory):
-    with running_app(tmp_path_factory.mktemp("app")) as running:
+    with running_app(tmp_path_factory.mktemp("app"), MARIONETTE_QUEUE_EACH="5") as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """Something that moves."""
+    file = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    frames = np.full((12, 96, 128, 3), 200, np.uint8)
+    for number, frame in enumerate(frames):
+        frame[30:60, 8 * number : 8 * number + 24] = (200, 30, 30)
+    return video.write(frames, file, 8) or file
 
 
 @pytest.fixture
@@ -122,10 +134,81 @@ def test_a_listener_that_leaves_does_not_stop_the_job(client, app):
 
 def test_only_what_is_meant_for_programs_is_published_and_documented(client):
     published = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
-    assert set(published) == {"/text_to_video", "/stop"}
+    assert set(published) == {"/text_to_video", "/pose_to_video", "/tune", "/edit", "/finish", "/stop"}
+    for endpoint in published.values():
+        assert endpoint["description"] and all(given["type"] for given in endpoint["parameters"])
+        assert all(given["label"].endswith(".") for given in endpoint["parameters"])  # what the docstring says of it
     endpoint = published["/text_to_video"]
     assert endpoint["description"].startswith("Makes a video of a prompt.")
     assert "miniature-modelscope" in str(endpoint["parameters"]) and len(endpoint["returns"]) == 2
+
+
+def test_a_clip_is_tuned_on_and_told_again_by_a_program(client, app, clip):
+    owner = "5" * 32
+    call = {"clip": handle_file(clip), "prompt": "a robot dances", "frames": 8, "steps": 2, "visitor_id": owner}
+    frames, facts = client.predict(**call, api_name="/tune")
+    assert read(frames).shape == (8, 128, 128, 3) and facts["task"]["task"] == "tune" and facts["last_loss"] > 0
+    told, about = client.predict(facts["job"], "a bear dances", owner, steps=2, api_name="/edit")
+    assert read(told).shape == (8, 128, 128, 3)
+    assert about["task"] == about["task"] | {"tuned": facts["job"], "prompt": "a bear dances", "steps": 2}
+    with pytest.raises(AppError, match="no such tuned model"):
+        client.predict(facts["job"], "a bear dances", "6" * 32, api_name="/edit")
+    with pytest.raises(AppError, match="The caption is empty"):
+        client.predict(**call | {"prompt": ""}, api_name="/tune")
+
+
+def test_a_running_tuning_is_stopped_by_a_program(client, clip):
+    job = client.submit(handle_file(clip), "a robot dances", frames=8, steps=2000, api_name="/tune")
+    news = first_news(job)
+    client.predict(news["job"], news["visitor_id"], api_name="/stop")
+    with pytest.raises(AppError, match="Stopped"):
+        job.result(timeout=60)
+
+
+def test_a_program_can_have_a_motion_danced_to(client, clip):
+    for call, says in (
+        ({}, "no poses to follow"),
+        ({"motion": "sleep"}, "no motion called 'sleep'"),
+        ({"motion": "wave", "clip": handle_file(clip)}, "but not both"),
+        ({"motion": "wave", "strength": 9}, "pose strength must be from 0 to 1.5"),
+        ({"motion": "wave", "model": "followyourpose-v1"}, "not on this machine"),
+    ):
+        with pytest.raises(AppError, match=says):
+            client.predict("a robot", **call, api_name="/pose_to_video")
+
+
+def test_what_danced_to_a_motion_is_finished_by_a_program(client):
+    danced, facts = client.predict("a robot in blue", motion="wave", **QUICK, api_name="/pose_to_video")
+    assert read(danced).shape == (8, 128, 128, 3) and facts["poses"]["origin"] == "a built-in motion"
+    finished, about = client.predict(facts["job"], facts["visitor_id"], 2, 2, api_name="/finish")
+    assert read(finished).shape == (15, 256, 256, 3) and about["task"]["source"] == facts["job"]
+    with pytest.raises(AppError, match="Nothing would change"):
+        client.predict(facts["job"], facts["visitor_id"], 1, 1, api_name="/finish")
+    with pytest.raises(AppError):
+        client.predict(facts["job"], "6" * 32, 2, 1, api_name="/finish")
+
+
+@pytest.mark.parametrize("api", ["tune", "pose_to_video"])
+def test_a_program_can_not_name_a_file_of_the_machine(app, api):
+    """Only what it uploaded itself. gradio_client would refuse these by itself: they are sent without it."""
+    own = app.data / "jobs.db"
+    assert own.exists()
+    for path in (str(own), f"{app.data.parent}/gradio/../videos/jobs.db", "https://127.0.0.1/clip.mp4", "", None, 7):
+        said = post(app, api, {"clip": {"path": path}, "prompt": "a robot"})
+        assert "event: error" in said and "no such upload" in said, (path, said)
+    said = post(app, api, {"clip": {"path": str(own), "meta": {"_type": "gradio.FileData"}}, "prompt": "a robot"})
+    assert said.startswith("event: error")  # gradio itself looks at what says that it is a file
+
+
+def post(app, api, values):
+    """What the endpoint says to `values` without gradio_client."""
+    request = Request(
+        f"{app.url}/gradio_api/call/v2/{api}", json.dumps(values).encode(), {"Content-Type": "application/json"}
+    )
+    with urlopen(request, timeout=30) as answer:
+        event = json.load(answer)["event_id"]
+    with urlopen(f"{app.url}/gradio_api/call/{api}/{event}", timeout=30) as answer:
+        return answer.read().decode()
 
 
 def made(app):

@@ -15,16 +15,17 @@ import pytest
 import torch
 
 from pipelines import video
-from pipelines.backend import LOADING, LocalBackend, Pace
+from pipelines.backend import LocalBackend
 from pipelines.catalog import CATALOG, Source
 from pipelines.events import Failed, Preview, Progress, Result
+from pipelines.making import LOADING, Pace
 from pipelines.settings import Settings
 from pipelines.sources import part_folder
 from pipelines.tasks import TextToVideo, to_json
 
 MINIATURE = CATALOG["miniature-modelscope"]
 ME, OTHER = "1" * 32, "2" * 32
-PICTURES = np.full((8, 16, 16, 3), 99, np.uint8)
+PICTURES = np.linspace(50, 150, 8 * 16 * 16 * 3).reshape(8, 16, 16, 3).astype(np.uint8)
 
 
 def task(prompt="a robot in blue waving on the beach", card=MINIATURE, **settings):
@@ -131,6 +132,25 @@ def test_the_time_left_is_told(backend):
     assert first.seconds_left > 0  # known from the job before
 
 
+def test_a_video_restores_its_task(backend, tmp_path):
+    asked = task('a "robot" = blue;\n#1 🤖', frames=9, steps=1, guidance=3.5, negative_prompt="rain", scheduler="ddim")
+    result = follow(backend, backend.submit(asked, ME))[-1]
+    shutil.copy(result.video, tmp_path / "renamed.bin")
+    assert backend.task_of(tmp_path / "renamed.bin") == asked
+    video.write(video.read(result.video), tmp_path / "other.mp4", 8)
+    with pytest.raises(ValueError, match="does not tell how it was made"):
+        backend.task_of(tmp_path / "other.mp4")
+    video.write(video.read(result.video), tmp_path / "other.mp4", 8, "shot on a phone")
+    with pytest.raises(ValueError, match="not the description of a video made by Marionette"):
+        backend.task_of(tmp_path / "other.mp4")
+    gone = to_json(replace(asked, model="a-model-of-old"))
+    video.write(video.read(result.video), tmp_path / "other.mp4", 8, gone)
+    with pytest.raises(ValueError, match="'a-model-of-old', a model that is not offered here"):
+        backend.task_of(tmp_path / "other.mp4")
+    with pytest.raises(ValueError, match="not a video that can be used"):
+        backend.task_of(Path(__file__))
+
+
 def test_tokens(backend):
     count, cut = backend.tokens("miniature-modelscope", "a robot")
     assert 4 <= count <= 12 and cut == ""
@@ -185,8 +205,8 @@ class Scripted(ModuleType):
             raise RuntimeError("secret /home/person/file")
         elif task.prompt == "never fits" or (task.prompt == "fits frugally" and not models.frugal):
             raise torch.OutOfMemoryError("CUDA out of memory")
-        elif task.prompt == "black":
-            return PICTURES * 0, {}
+        elif task.prompt in ("black", "plain"):
+            return np.full_like(PICTURES, 0 if task.prompt == "black" else 99), {}
         elif task.prompt.startswith("echo"):
             raise ValueError(f"can't do {task.prompt}")
         elif task.prompt == "exit":
@@ -326,7 +346,10 @@ def test_a_failure_is_told_and_the_next_job_runs(scripted, caplog):
     assert isinstance(follow(scripted, after)[-1], Result)
 
 
-@pytest.mark.parametrize("prompt, message", [("black", "black"), ("exit", "log number"), ("never fits", "too small")])
+FAILURES = {"black": "black", "plain": "one plain colour", "exit": "log number", "never fits": "too small"}
+
+
+@pytest.mark.parametrize("prompt, message", FAILURES.items())
 def test_every_failure_has_its_message(scripted, prompt, message):
     end = follow(scripted, say(scripted, prompt))[-1]
     assert isinstance(end, Failed) and message in end.message
@@ -428,7 +451,7 @@ def test_nothing_heavy_before_the_first_job(tmp_path):
 def test_pace(monkeypatch):
     """What is left is this stage at its own pace, and the stages to come as they were in the job before."""
     clock = SimpleNamespace(now=100.0)
-    monkeypatch.setattr("pipelines.backend.time", SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr("pipelines.making.time", SimpleNamespace(perf_counter=lambda: clock.now))
 
     def left(pace, stage, step, total, seconds):
         clock.now += seconds

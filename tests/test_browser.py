@@ -1,11 +1,19 @@
 """The page as a person meets it, in a real Chromium: type, press, watch, stop, err. Screenshots go to artefacts/."""
 
+import base64
 import re
 import shutil
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 from running_app import ROOT, running_app
+
+from pipelines import video
+from pipelines.catalog import find
+from pipelines.tasks import TextToVideo, to_json
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = sync_api.expect
@@ -14,6 +22,7 @@ if CHROMIUM is None:
     pytest.skip("there is no Chromium on this machine", allow_module_level=True)
 
 PICTURES = ROOT / "artefacts" / "browser"
+CLIP = Path(__file__).parent / "data" / "bear.mp4"  # 16 frames of the paper theatre
 SIZES = {"desktop": {"width": 1440, "height": 900}, "phone": {"width": 390, "height": 844}}
 OPTIONS = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
     --disable-component-update --disable-sync""".split()
@@ -52,6 +61,7 @@ def visit(chromium, app, size="desktop", mode="light", reloads=False):
     """
     context = chromium.new_context(viewport=SIZES[size], color_scheme=mode)
     page = context.new_page()
+    page.set_default_timeout(PATIENCE)
     trouble = []
     page.on("console", lambda line: trouble.append(line.text) if line.type == "error" else None)
     page.on("pageerror", lambda error: trouble.append(str(error)))
@@ -238,7 +248,7 @@ def test_the_library_finds_plays_saves_fills_in_and_deletes(chromium, app):
             page.locator("#prompt textarea").fill(prompt)
             quickly(page, 2)
             page.locator("#generate").click()
-            expect(page.locator(".scene.working")).to_be_visible()
+            expect(page.locator(".scene.working")).to_be_visible(timeout=20_000)
             expect(page.locator("#generate")).to_be_visible(timeout=PATIENCE)
         page.reload()
         plays(page)  # what was made last stands on the stage again
@@ -269,11 +279,180 @@ def test_the_library_finds_plays_saves_fills_in_and_deletes(chromium, app):
         page.locator("#delete").click()
         page.locator("#really").click()
         expect(cards).to_have_count(1, timeout=PATIENCE)
-        assert not list(app.data.glob("videos/*/a-bear-bows*"))
+        assert not list(app.data.parent.rglob("a-bear-bows*"))  # nor a copy in gradio's own folder
         assert len(list(app.data.glob("videos/*/a-robot-kicks*.mp4"))) == 1
     with visit(chromium, app) as page:  # somebody else
         page.get_by_role("tab", name="Library").click()
         expect(page.locator("#shelf")).to_contain_text("What you make is kept here.", timeout=PATIENCE)
+
+
+DRAG = """([selector, kind, data]) => {
+    const carried = new DataTransfer();
+    carried.items.add(new File([Uint8Array.from(atob(data), letter => letter.charCodeAt(0))], 'holiday.mp4'));
+    const event = new DragEvent(kind, {bubbles: true, cancelable: true, dataTransfer: carried});
+    return document.querySelector(selector).dispatchEvent(event);  // false: taken
+}"""
+
+
+def test_a_video_dropped_on_the_page_restores_its_settings(chromium, app, tmp_path):
+    task = TextToVideo.for_model(find("miniature-modelscope"), "a <b>bear</b> bows", 4321, frames=9, guidance=3.5)
+    film = np.random.default_rng(0).integers(0, 255, (9, 64, 64, 3), np.uint8)
+    video.write(film, tmp_path / "ours.mp4", 8, to_json(task))
+    video.write(film, tmp_path / "theirs.mp4", 8, "shot on a phone")
+    video.write(film, tmp_path / "old.mp4", 8, to_json(replace(task, model="a-model-of-old")))
+
+    def drag(kind, name, over="#examples"):
+        data = base64.b64encode((tmp_path / name).read_bytes()).decode()
+        return page.evaluate(DRAG, [over, kind, data])
+
+    def restored():
+        expect(page.locator("#prompt textarea")).to_have_value("a <b>bear</b> bows", timeout=PATIENCE)
+        expect(page.locator("#prompt textarea")).to_be_visible()
+        for name, value in {"frames": "9", "guidance": "3.5", "seed": "4321"}.items():
+            expect(page.locator(f"#{name} input").first).to_have_value(value)
+        expect(page.locator("#randomise input")).not_to_be_checked()
+
+    with visit(chromium, app) as page:
+        page.get_by_role("button", name="Fine settings").click()
+        page.wait_for_timeout(500)
+        assert not drag("dragover", "ours.mp4")
+        expect(page.locator(".drop-hint")).to_be_visible()
+        page.screenshot(path=PICTURES / "9-dragging.png")
+        expect(page.locator(".drop-hint")).to_be_hidden()  # whoever drags has left
+        assert not drag("drop", "ours.mp4")
+        restored()
+
+        # Fields that take files themselves are left alone; so is what is no file.
+        page.evaluate("""() => {
+            const field = document.querySelector('#hints');
+            for (const kind of ['dragover', 'drop']) field.addEventListener(kind, event => event.preventDefault());
+        }""")
+        page.locator("#prompt textarea").fill("something else")
+        drag("dragover", "ours.mp4", "#hints"), drag("drop", "ours.mp4", "#hints")
+        expect(page.locator(".drop-hint")).to_be_hidden()
+        assert page.evaluate("""() => document.querySelector('#stage').dispatchEvent(
+            new DragEvent('drop', {dataTransfer: new DataTransfer(), bubbles: true, cancelable: true}))""")
+        page.wait_for_timeout(1000)
+        expect(page.locator("#prompt textarea")).to_have_value("something else")
+
+        (tmp_path / "script.mp4").write_text("#!/bin/sh\ncat secret.txt\n")
+        sentences = {
+            "theirs": "not the description of a video",
+            "old": "a model that is not offered",
+            "script": "Upload an MP4",
+        }
+        for name, sentence in sentences.items():
+            drag("drop", f"{name}.mp4")
+            toast = page.locator(".toast-body").filter(has_text=sentence)
+            expect(toast).to_be_visible(timeout=PATIENCE)
+            number = re.search("Log number ([0-9a-f]{8})", toast.inner_text())[1]
+            assert number in (app.data / "marionette.log").read_text()
+        expect(page.locator("#prompt textarea")).to_have_value("something else")
+
+        page.get_by_role("tab", name="Library").click()
+        with page.expect_file_chooser() as chooser:
+            page.get_by_role("button", name="Restore settings from a video").click()
+        chooser.value.set_files(tmp_path / "ours.mp4")
+        restored()
+
+
+def type_number(page, name, value):
+    """Types into a number box until it stays: gradio sets the controls once more as it first shows them."""
+    box = page.locator(f"{name} input[type=number]")
+    for _ in range(10):
+        box.fill(str(value))
+        box.press("Tab")
+        page.wait_for_timeout(1000)
+        if box.input_value() == str(value):
+            return
+    raise AssertionError(f"{name} does not take {value}")
+
+
+def tuned(page, steps):
+    """Opens the tab that edits clips, uploads a drawn clip and tunes on it for a few steps."""
+    page.get_by_role("tab", name="Edit a clip").click()
+    page.locator("#clip input[type=file]").set_input_files(CLIP)
+    expect(page.locator("#used")).to_contain_text("16 frames, every frame, 2.0 s at 8 a second", timeout=PATIENCE)
+    page.locator("#clip-caption textarea").fill("a bear in purple bows on the moon")
+    page.get_by_role("button", name="Fine settings of the tuning").click()
+    type_number(page, "#tune-steps", steps)
+    page.locator("#tune").click()
+
+
+def test_a_clip_is_tuned_on_and_told_again_in_two_ways(chromium, app):
+    with visit(chromium, app, reloads=True) as page:
+        tuned(page, 4)
+        expect(page.locator("#losses")).to_contain_text("after 4 of 4 steps", timeout=PATIENCE)
+        expect(page.locator("#retell")).to_contain_text(
+            "Tell “a bear in purple bows on the moon” again", timeout=PATIENCE
+        )
+        page.locator("#edit-prompt textarea").fill("a bear in red bows on the moon\na bear in green bows on the beach")
+        page.get_by_role("button", name="Fine settings of the edit").click()
+        type_number(page, "#edit-steps", 3)
+        page.locator("#edit").click()
+        expect(page.locator("#edits tbody tr")).to_have_count(2, timeout=PATIENCE)
+        page.wait_for_function(
+            """() => {
+                const [one, other] = document.querySelectorAll('#before video, #after video');
+                return one?.currentTime > 0.2 && Math.abs(one.currentTime - other.currentTime) < 0.3;
+            }""",
+            timeout=PATIENCE,
+        )
+        page.screenshot(path=PICTURES / "edit-finished.png", full_page=True)
+        page.get_by_role("button", name="a bear in red bows on the moon").click()
+        expect(page.locator("#side-by-side")).to_contain_text("a bear in red bows on the moon")
+
+        page.reload()
+        page.get_by_role("tab", name="Edit a clip").click()
+        page.locator("#tunings button").first.click()
+        expect(page.locator("#edits tbody tr")).to_have_count(2, timeout=PATIENCE)
+        page.get_by_role("button", name="This tuned model").click()
+        page.locator("#tuned-name input").fill("My bear")
+        page.locator("#rename").click()
+        expect(page.locator("#tunings")).to_contain_text("My bear", timeout=PATIENCE)
+
+        page.get_by_role("tab", name="Library").click()
+        page.locator("#shelf .example").last.click()
+        page.locator("#use-settings").click()
+        expect(page.locator("#edit-prompt textarea")).to_have_value("a bear in red bows on the moon", timeout=PATIENCE)
+        page.get_by_role("button", name="Fine settings of the edit").click()
+        expect(page.locator("#edit-steps input[type=number]")).to_have_value("3")
+
+        page.get_by_role("tab", name="Library").click()
+        page.locator("#use-clip").click()
+        expect(page.locator("#used")).to_contain_text("16 frames, every frame, 2.0 s at 8 a second", timeout=PATIENCE)
+
+
+def test_a_tuning_is_stopped_followed_after_a_reload_and_resumed(chromium, app):
+    with visit(chromium, app, "phone", reloads=True) as page:
+        tuned(page, 1000)
+        expect(page.locator("#losses")).to_contain_text("of 1000 steps", timeout=PATIENCE)
+        page.reload()
+        page.get_by_role("tab", name="Edit a clip").click()
+        expect(page.locator("#losses")).to_contain_text("of 1000 steps", timeout=PATIENCE)
+        page.locator("#stop-tuning").click()
+        expect(page.locator("#edit-clip")).to_contain_text("What was tuned so far is kept", timeout=PATIENCE)
+        expect(page.locator("#tunings")).to_contain_text("stopped after", timeout=PATIENCE)
+        page.get_by_role("button", name="This tuned model").click()
+        page.locator("#resume").click()
+        expect(page.locator("#stop-tuning")).to_be_visible(timeout=PATIENCE)
+        page.locator("#stop-tuning").click()
+        expect(page.locator("#tune")).to_be_visible(timeout=PATIENCE)
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        page.screenshot(path=PICTURES / "edit-phone.png", full_page=True)
+
+
+def test_what_is_no_clip_is_answered_on_the_page(chromium, app, tmp_path):
+    (tmp_path / "song.mp4").write_bytes(b"ID3 not a film at all")
+    with visit(chromium, app) as page:
+        page.get_by_role("tab", name="Edit a clip").click()
+        page.locator("#clip input[type=file]").set_input_files(tmp_path / "song.mp4")
+        expect(page.locator("#edit-clip .message.failed")).to_contain_text("This is not a video that can be used")
+        page.locator("#tune").click()
+        expect(page.locator("#edit-clip .message.failed")).to_contain_text("caption is empty")
+        page.locator("#clip-caption textarea").fill("a bear")
+        page.locator("#tune").click()
+        expect(page.locator("#edit-clip .message.failed")).to_contain_text("There is no clip. Upload one first.")
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -289,9 +468,9 @@ def test_it_fits_every_screen_and_mode(chromium, app, size):
 
     with visit(chromium, app, size) as page:
         look("1-empty", full_page=True)
-        quickly(page, 3)
+        quickly(page, 20)
         page.locator("#generate").click()
-        expect(page.locator(".scene.working")).to_be_visible()
+        expect(page.locator(".scene.working")).to_be_visible(timeout=PATIENCE)
         look("2-working")
         plays(page)
         page.wait_for_timeout(CURTAIN)

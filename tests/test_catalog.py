@@ -10,7 +10,7 @@ from scripts.miniature.world import ACTIONS, CHARACTERS, COLOURS, PLACES
 def test_cards_tell_what_a_visitor_should_know(card):
     for text in (card.title, card.summary, card.licence, card.shortcomings, card.not_for, card.needs):
         assert len(text) > 10
-    assert card.defaults.scheduler in SCHEDULERS
+    assert card.defaults.scheduler in card.schedulers and set(card.schedulers) <= set(SCHEDULERS)
     assert card.source.is_folder or card.source.location.count("/") == 1
 
 

@@ -8,13 +8,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 
-from pipelines import video
-from pipelines.catalog import CATALOG
-from pipelines.sources import card_of_folder
-from pipelines.tasks import from_json
+from pipelines import openpose_json, video
+from pipelines.catalog import CATALOG, find_motion
+from pipelines.folders import card_of_folder
+from pipelines.tasks import Finish, TextToVideo, from_json, recall, to_json
 
 ROOT = Path(__file__).resolve().parent.parent
 PROMPT = "a robot in blue waving on the beach"
@@ -70,6 +71,57 @@ def test_every_option_reaches_the_video(tmp_path, model):
     assert (task.guidance, task.scheduler, task.seed) == (2.5, "ddim", 4294967295)
 
 
+def test_pose_to_video(tmp_path):
+    """A built-in motion, then the keypoints of a clip, by a FollowYourPose in a folder."""
+    folder = tiny.write_pose_model(tmp_path / "weights" / "pose")
+    path, motion = tmp_path / "out.mp4", find_motion("wave")
+    options = [
+        "--model",
+        str(folder),
+        "--frames",
+        "8",
+        "--width",
+        "64",
+        "--height",
+        "64",
+        "--steps",
+        "1",
+        "--seed",
+        "7",
+    ]
+    code, output, errors = run(tmp_path, "pose-to-video", "motion:wave", PROMPT, *options, "-o", str(path))
+    assert (code, output, errors) == (0, f"{path}\n", "")
+    assert video.read(path).shape == (8, 64, 64, 3) and video.probe(path).fps == openpose_json.read(motion).fps
+    task = from_json(video.read_comment(path), {"pose": card_of_folder(folder)})
+    assert (task.motion, task.clip, task.prompt, task.seed) == ("wave", "", PROMPT, 7)
+    options += ["--stride", "2", "--person", "0", "--strength", "0.5", "--placing", "fill", "--smoothing", "none"]
+    options += ["--start", "0.25", "--end", "1.5", "--shown", "skeleton", "--keep-gaps", "--fps", "5", "--left", "0.1"]
+    code, output, errors = run(tmp_path, "pose-to-video", str(motion), PROMPT, *options, "-o", str(path))
+    assert (code, output, errors) == (0, f"{path}\n", "")
+    task = from_json(video.read_comment(path), {"pose": card_of_folder(folder)})
+    assert (task.stride, task.person, task.strength, task.placing, task.smoothing) == (2, 0, 0.5, "fill", "none")
+    assert (task.start, task.end, task.shown, task.gaps, task.fps) == (0.25, 1.5, "skeleton", False, 5)
+    assert (task.left, task.right, task.sound) == (0.1, 0, False)
+    assert sorted(file.name for file in tmp_path.iterdir() if file.suffix) == ["out.mp4"]
+    assert video.probe(path).fps == 5 and len(video.read(path)) < 8
+
+
+def test_finish(tmp_path):
+    """A video of the app, and one of somebody else; what was finished is finished from what it became."""
+    frames = np.random.default_rng(0).integers(0, 255, (3, 32, 48, 3), np.uint8)
+    task = TextToVideo.for_model(CATALOG["miniature-modelscope"], PROMPT, 7)
+    video.write(frames, tmp_path / "ours.mp4", 8, to_json(task))
+    video.write(frames, tmp_path / "theirs.mp4", 8, "shot on a phone")
+    path = tmp_path / "out.mp4"
+    for name, of in (("ours", task), ("theirs", None), ("out", None)):
+        options = ["--upscale", "2", "--interpolate", "2", "-o", str(path)]
+        code, output, errors = run(tmp_path, "finish", str(tmp_path / f"{name}.mp4"), *options)
+        assert (code, output, errors) == (0, f"{path}\n", "")
+        assert recall(video.read_comment(path)) == Finish.for_video(of, "0" * 32, 2, 2)
+    assert video.read(path).shape == (9, 128, 192, 3) and video.probe(path).fps == 32
+    assert sorted(os.listdir(tmp_path)) == ["ours.mp4", "out.mp4", "theirs.mp4"]
+
+
 BAD = {
     "nothing": ([], "COMMAND"),
     "no such command": (["text-to-film"], "text-to-film"),
@@ -96,7 +148,20 @@ BAD = {
     "unknown scheduler": (["text-to-video", PROMPT, "--scheduler", "euler"], "dpm++"),
     "unknown model": (["text-to-video", PROMPT, "--model", "sora"], "miniature-modelscope"),
     "a folder without a model": (["text-to-video", PROMPT, "--model", str(ROOT / "tests")], "holds no model"),
+    "no such motion": (["pose-to-video", "motion:moonwalk", PROMPT], "no motion called 'moonwalk'"),
+    "no such clip": (["pose-to-video", "no/such/clip.mp4", PROMPT], "no clip no/such/clip.mp4"),
+    "too strong poses": (["pose-to-video", "motion:wave", PROMPT, "--strength", "2"], "pose strength"),
+    "no sound": (["pose-to-video", "motion:wave", PROMPT, "--sound"], "no sound to keep"),
+    "poses for a model without": (
+        ["pose-to-video", "motion:wave", PROMPT, "--model", "miniature-sd"],
+        "followyourpose",
+    ),
     "unknown option": (["text-to-video", PROMPT, "--sharpness", "3"], "--sharpness"),
+    "nothing to finish": (["finish", "no/such/video.mp4", "--upscale", "2"], "no video no/such/video.mp4"),
+    "no video to finish": (["finish", __file__, "--upscale", "2"], "not a video that can be used"),
+    "three times as large": (["finish", __file__, "--upscale", "3"], "size must be one of 1, 2, 4"),
+    "half as smooth": (["finish", __file__, "--interpolate", "0.5"], "smoothness must be one of"),
+    "finishing nothing": (["finish", __file__], "Nothing would change"),
     "output into nowhere": (["text-to-video", PROMPT, "-o", "no/such/folder/a.mp4"], "no folder no/such/folder"),
     "output of another kind": (["text-to-video", PROMPT, "-o", "a.avi"], "a.avi"),
 }

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import tiny
 import torch
 from diffusers import AutoencoderKL
 from tiny import GOLDENS, randomised, relative_error
@@ -14,7 +15,7 @@ from pipelines.networks.unet3d import build_unet3d
 
 
 def manifest(name):
-    return json.loads((GOLDENS / "manifests" / f"modelscope_{name}.json").read_text())
+    return tiny.manifest(f"modelscope_{name}")
 
 
 def empty(shapes):

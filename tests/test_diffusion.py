@@ -4,11 +4,11 @@ import json
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler, UniPCMultistepScheduler
 from tiny import GOLDENS, SCHEDULER, relative_error
 
 from pipelines import diffusion
-from pipelines.catalog import SCHEDULERS
+from pipelines.catalog import find
 
 CONFIG = {**SCHEDULER, "num_train_timesteps": 1000}
 ALPHAS = diffusion.alphas_cumprod(CONFIG)
@@ -60,7 +60,7 @@ def test_the_other_solvers_are_those_of_diffusers(name, kind):
     assert relative_error(sample(diffusion.solver(name, CONFIG, 7), noise)[-1].latents, latents) < 1e-6
 
 
-@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize("name", find("miniature-modelscope").schedulers)
 @pytest.mark.parametrize("steps", [1, 2, 3, 100])
 def test_every_offered_solver_stays_finite_at_few_and_at_many_steps(name, steps):
     found = sample(diffusion.solver(name, CONFIG, steps), diffusion.draw_noise((1, 4, 1, 4, 4), seed=3))
@@ -68,7 +68,7 @@ def test_every_offered_solver_stays_finite_at_few_and_at_many_steps(name, steps)
     assert found[-1].number == found[-1].total == len(found)
 
 
-@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize("name", find("miniature-modelscope").schedulers)
 def test_every_offered_solver_finds_the_picture_that_a_perfect_network_knows(name):
     picture, noise = torch.full((1, 4, 1, 4, 4), 0.7), diffusion.draw_noise((1, 4, 1, 4, 4), seed=4)
 
@@ -128,3 +128,88 @@ def test_what_can_not_be_sampled_is_refused_in_words():
         diffusion.solver("ddim", {**CONFIG, "beta_schedule": "squaredcos_cap_v2"}, 10)
     with pytest.raises(ValueError, match="euler"):
         diffusion.solver("euler", CONFIG, 10)
+
+
+# Stable Diffusion's conventions
+
+KINDS = {"ddim": DDIMScheduler, "pndm": PNDMScheduler, "dpm++": DPMSolverMultistepScheduler}
+VELOCITY = {**CONFIG, "prediction_type": "v_prediction"}
+
+
+@pytest.mark.parametrize("name", find("miniature-sd").schedulers)
+@pytest.mark.parametrize("steps", [6, 7, 50])
+@pytest.mark.parametrize("config", [CONFIG, VELOCITY], ids=["noise", "velocity"])
+def test_image_solvers_are_those_of_diffusers_for_both_kinds_of_networks(name, steps, config):
+    extra = {"skip_prk_steps": True} if name == "pndm" else {}
+    reference = KINDS[name].from_config({**config, "_class_name": "PNDMScheduler", **extra})
+    reference.set_timesteps(steps)
+    noise = diffusion.draw_noise((1, 4, 2, 4, 4), seed=6)
+    latents = noise
+    for timestep in reference.timesteps:
+        latents = reference.step(predict(latents, int(timestep)), timestep, latents).prev_sample
+    solver = diffusion.image_solver(name, config, steps)
+    ours = list(diffusion.denoise(diffusion.noise_from(predict, config), noise, solver, ALPHAS))
+    assert solver.timesteps == [int(timestep) for timestep in reference.timesteps]
+    assert len(ours) == steps + (name == "pndm")
+    assert relative_error(ours[-1].latents, latents) < 1e-4
+
+
+@pytest.mark.parametrize("name", find("miniature-sd").schedulers)
+def test_old_configs_that_leave_things_out_mean_the_same(name):
+    old = {key: CONFIG[key] for key in ("beta_start", "beta_end", "beta_schedule", "num_train_timesteps")}
+    noise = diffusion.draw_noise((1, 4, 1, 4, 4), seed=7)
+    one, other = (sample(diffusion.image_solver(name, config, 5), noise)[-1].latents for config in (CONFIG, old))
+    assert one.equal(other)
+
+
+@pytest.mark.parametrize("name", find("miniature-sd").schedulers)
+def test_a_perfect_velocity_network_shows_its_picture_from_the_first_step_on(name):
+    picture, noise = torch.full((1, 4, 1, 4, 4), 0.7), diffusion.draw_noise((1, 4, 1, 4, 4), seed=4)
+
+    def perfect(latents, timestep):
+        alpha = ALPHAS[timestep].item()
+        disturbance = (latents - alpha**0.5 * picture) / (1 - alpha) ** 0.5
+        return alpha**0.5 * disturbance - (1 - alpha) ** 0.5 * picture
+
+    solver = diffusion.image_solver(name, VELOCITY, 20)
+    steps = list(diffusion.denoise(diffusion.noise_from(perfect, VELOCITY), noise, solver, ALPHAS))
+    assert (steps[0].denoised - picture).abs().max() < 1e-3
+    assert (steps[-1].latents - picture).abs().max() < 0.1
+
+
+def test_networks_that_predict_something_else_are_refused():
+    with pytest.raises(ValueError, match="sample"):
+        diffusion.noise_from(predict, {**CONFIG, "prediction_type": "sample"})
+
+
+@pytest.mark.parametrize("steps", [5, 7, 50])
+def test_inversion_goes_up_the_steps_that_ddim_comes_down(steps):
+    """Each step solved by hand: the network is asked at the timestep gone to, on the latents of the one before."""
+    asked = []
+
+    def watched(latents, timestep):
+        asked.append(timestep)
+        return predict(latents, timestep)
+
+    clip = diffusion.draw_noise((1, 4, 2, 4, 4), seed=8)
+    path = list(diffusion.inversion(watched, clip, CONFIG, steps))
+    stride = 1000 // steps
+    assert asked == [1 + stride * number for number in range(steps)] and len(path) == steps + 1
+    assert path[0].equal(clip)
+    for (before, after), timestep in zip(zip(path, path[1:], strict=False), asked, strict=True):
+        noise = predict(before, timestep)
+        now, later = ALPHAS[max(timestep - stride, 0)].item(), ALPHAS[timestep].item()
+        expected = (later / now) ** 0.5 * before + ((1 - later) ** 0.5 - (later * (1 - now) / now) ** 0.5) * noise
+        assert relative_error(after, expected) < 1e-5
+
+
+def test_what_is_inverted_comes_back():
+    """With a network that says the same wherever it is asked, DDIM is its own inverse."""
+    fixed = diffusion.draw_noise((1, 4, 2, 4, 4), seed=9)
+    clip = diffusion.draw_noise((1, 4, 2, 4, 4), seed=10)
+    *_, noise = diffusion.inversion(lambda latents, timestep: fixed, clip, CONFIG, 20)
+    steps = diffusion.denoise(
+        lambda latents, timestep: fixed, noise, diffusion.image_solver("ddim", CONFIG, 20), ALPHAS
+    )
+    *_, last = steps
+    assert relative_error(last.latents, clip) < 1e-4

@@ -4,8 +4,10 @@ import math
 
 import pytest
 
+from pipelines.backend import Tuning
 from pipelines.catalog import find
-from pipelines.tasks import MAX_SEED
+from pipelines.jobs import Job
+from pipelines.tasks import MAX_SEED, Tune
 from ui import forms
 
 GOOD = {
@@ -91,3 +93,77 @@ def test_what_can_not_be_is_refused_in_words_that_name_it(name, value, says):
 def test_too_large_a_whole_says_what_would_fit():
     with pytest.raises(ValueError, match=find("modelscope-1.7b").title + " can make.*frames at most"):
         read(frames=64, width=768, height=768)
+
+
+# Tuning and editing
+
+TUNE = {
+    "start": (0.0, 0.5), "end": (2.0, 1.5), "stride": (1, 2), "frames": (24, 16), "across": (0.5, 0.0),
+    "down": (0.5, 1.0), "width": (512, 256), "height": (512, 320), "steps": (500, 100), "learning_rate": (3e-5, 1e-4),
+    "trained": ("all", "mid and up"), "seed": (33, 34),
+}  # fmt: skip
+EDIT = {
+    "negative_prompt": ("", "rain"), "strength": (0.0, 0.5), "guidance": (12.5, 7.0), "steps": (50, 25),
+    "scheduler": ("ddim", "pndm"), "sound": (False, True), "seed": (0, 1),
+}  # fmt: skip
+CLIP = "0123456789abcdef" * 2
+SHAPE = {"frames": 24, "width": 512, "height": 512, "fps": 7.5}
+TUNED = Tuning(
+    Job("f" * 32, "me", Tune.for_model(find("stable-diffusion-1.4"), "a man skis", 33, clip=CLIP)),
+    SHAPE,
+    video=None,
+    poster=None,
+    sound=False,
+)
+
+
+def tune(prompt="a man skis", model="stable-diffusion-1.4", clip=CLIP, **values):
+    settings = [values.get(name, TUNE[name][0]) for name in forms.TUNING]
+    return forms.tune(prompt, model, clip, *settings)
+
+
+def edits(prompts="a bear skis", **values):
+    return forms.edits(prompts, TUNED, *(values.get(name, EDIT[name][0]) for name in forms.EDITING))
+
+
+def differing(before, after):
+    return [name for name in vars(before) if getattr(before, name) != getattr(after, name)]
+
+
+@pytest.mark.parametrize("name", TUNE)
+def test_every_control_changes_the_tuning_and_only_its_own_part(name):
+    assert set(TUNE) == set(forms.TUNING)
+    assert differing(tune(), after := tune(**{name: TUNE[name][1]})) == [name] and getattr(after, name) == TUNE[name][1]
+
+
+def test_a_model_that_is_published_as_tuned_needs_no_clip():
+    card = find("a-man-is-surfing")
+    settings = [EDIT[name][0] for name in forms.EDITING]
+    panda, astronaut = forms.edits("a panda surfs\n\nan astronaut surfs", card, *settings)
+    assert (panda.prompt, panda.model, panda.tuned) == ("a panda surfs", card.name, "")
+    assert (panda.frames, panda.width, panda.height) == (8, 512, 512)
+    assert differing(panda, astronaut) == ["prompt"]
+    assert panda.told_by == card.name and edits()[0].told_by == TUNED.job.id
+
+
+def test_clip_caption_and_base_go_into_the_tuning():
+    assert differing(tune(), tune(prompt="a woman skis")) == ["prompt"]
+    assert differing(tune(), tune(clip="f" * 32)) == ["clip"]
+    assert differing(tune(), tune(model="miniature-sd", width=128, height=128)) == ["model", "width", "height"]
+
+
+@pytest.mark.parametrize("name", EDIT)
+def test_every_control_changes_the_edit_and_only_its_own_part(name):
+    assert set(EDIT) == set(forms.EDITING)
+    (before,), (after,) = edits(), edits(**{name: EDIT[name][1]})
+    assert differing(before, after) == [name] and getattr(after, name) == EDIT[name][1]
+
+
+def test_an_edit_has_the_shape_and_the_pace_of_the_clip_and_one_is_made_for_every_line():
+    found = edits("a bear skis\n\n  a robot skis \n")
+    assert [task.prompt for task in found] == ["a bear skis", "a robot skis"]
+    for task in found:
+        assert {name: getattr(task, name) for name in SHAPE} == SHAPE
+        assert (task.tuned, task.model) == ("f" * 32, "stable-diffusion-1.4")
+    with pytest.raises(ValueError, match="prompt is empty"):
+        edits(" \n ")

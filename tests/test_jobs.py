@@ -15,11 +15,11 @@ from running_app import ROOT
 
 from pipelines import jobs
 from pipelines.catalog import find
-from pipelines.events import Failed, Preview, Progress, Result
+from pipelines.events import Failed, Losses, Preview, Progress, Result
 from pipelines.jobs import JobTable, Limits
 from pipelines.settings import Settings
 from pipelines.shelf import Shelf
-from pipelines.tasks import TextToVideo
+from pipelines.tasks import Edit, TextToVideo, Tune
 
 
 def task(prompt, seed=7):
@@ -294,3 +294,59 @@ def test_a_kill_at_any_moment_loses_and_doubles_nothing(tmp_path):
     order = sorted(table.unfinished(), key=lambda job: job.progress.step)
     assert sorted(turns(table, until=10**6)) == sorted(job.task.prompt for job in order)
     table.close()
+
+
+def tuning(prompt="a clip"):
+    return Tune.for_model(find("miniature-sd"), prompt, 1, clip="0" * 32)
+
+
+def test_a_tuning_that_was_stopped_is_queued_again_as_new(table, tmp_path):
+    job = table.add(tuning(), "me")
+    table.take(0)
+    table.tell(job.id, Losses((0.3, 0.2)))
+    table.stop(job.id, "Stopped.")
+    assert table.tell(job.id, Progress("Tuning", 2, 9)).stopping
+    ended = table.tell(job.id, Failed("Stopped.", stopped=True))
+    assert [one.id for one in table.tunings("me")] == [job.id] and ended.losses is None
+    assert table.tunings("you") == [] and table.finished("me") == []
+    table.rename(job.id, "my dancer")
+    table.again(job.id)
+    assert table.tunings("me") == []
+    table = reopened(table, tmp_path)
+    again = table.take(0)
+    assert (again.id, again.attempts, again.title, again.end) == (job.id, 1, "my dancer", None)
+    finish(table, again)
+    assert [one.state for one in table.tunings()] == ["done"]
+    assert table.finished("me") == []  # the library shows videos
+    with pytest.raises(ValueError, match="resumed"):
+        table.again(job.id)
+    table.close()
+
+
+def test_a_table_of_the_version_before_is_brought_up_to_date(table, tmp_path):
+    job = table.add(task("a bear"), "me")
+    table.close()
+    rows = sqlite3.connect(tmp_path / "jobs.db")
+    rows.execute("ALTER TABLE jobs DROP COLUMN title")
+    rows.execute("PRAGMA user_version = 1")
+    rows.commit()
+    rows.close()
+    table = JobTable(tmp_path / "jobs.db", Limits(queue=50, each=10))
+    table.rename(job.id, "a name")
+    assert table.get(job.id).title == "a name" and table.get(job.id).task == job.task
+    table.close()
+
+
+def test_a_tuning_and_an_edit_of_one_model_are_not_taken_for_equally_long(table, clock):
+    for kind, seconds in ((tuning(), 90), (edit(), 4)):
+        job = table.add(kind, "me")
+        table.take(0)
+        clock.now += seconds
+        finish(table, job)
+    first, second = table.add(edit(), "me"), table.add(edit(), "me")
+    assert table.get(second.id).progress.seconds_left == pytest.approx(4, abs=0.1)
+    assert table.get(first.id).progress.seconds_left in (0, None)
+
+
+def edit():
+    return Edit.for_model(find("miniature-sd"), "a robot", 1, tuned="0" * 32)

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from pipelines import loading, sources
 from pipelines.catalog import CATALOG, Source
+from pipelines.folders import card_of_folder
 from pipelines.settings import Settings
 
 REPOSITORY = Path(__file__).parent.parent
@@ -41,13 +42,13 @@ def settings(tmp_path):
 
 
 def load(folder, part, settings, variant=None):
-    card = loading.card_of_folder(folder)
+    card = card_of_folder(folder)
     card = replace(card, source=replace(card.source, variant=variant))
     return loading.component(card, part, settings).load(lambda done, total: None)
 
 
 def key(folder, part, settings):
-    return loading.component(loading.card_of_folder(folder), part, settings).key
+    return loading.component(card_of_folder(folder), part, settings).key
 
 
 # What is loaded
@@ -76,7 +77,7 @@ def test_the_parts_without_weights(published, settings):
 
 def test_loading_tells_how_many_bytes_are_done(published, settings):
     told = []
-    component = loading.component(loading.card_of_folder(published), "unet", settings)
+    component = loading.component(card_of_folder(published), "unet", settings)
     component.load(lambda done, total: told.append((done, total)))
     assert told == sorted(told) and len(told) > 10
     assert told[-1] == (component.bytes, component.bytes)
@@ -136,7 +137,7 @@ def test_names_of_older_libraries_are_understood(model, settings):
 def test_the_stored_map_from_latents_to_colours_comes_with_the_vae_every_time(model, settings):
     stored = {"matrix": [[0.1, 0.2, 0.3]] * 4, "bias": [0.0, 0.1, 0.2]}
     (model / "vae" / "latent_rgb.json").write_text(json.dumps(stored))
-    component = loading.component(loading.card_of_folder(model), "vae", settings)
+    component = loading.component(card_of_folder(model), "vae", settings)
     for _ in range(2):
         assert component.load(lambda done, total: None).config.latent_rgb == stored
 
@@ -291,28 +292,28 @@ def test_a_broken_tokenizer(model, settings):
 
 
 def test_the_card_of_a_folder_takes_its_sizes_from_the_configs(published):
-    card = loading.card_of_folder(published)
+    card = card_of_folder(published)
     assert (card.defaults.width, card.defaults.height) == (64, 64)  # latents of 8, a VAE of factor 8
     assert card.system == "modelscope" and card.source == Source(str(published))
 
 
 def test_folders_that_are_no_text_to_video_model(model, tmp_path):
     with pytest.raises(ValueError, match="holds no model"):
-        loading.card_of_folder(tmp_path)
+        card_of_folder(tmp_path)
     with pytest.raises(ValueError, match="no folder"):
-        loading.card_of_folder(tmp_path / "nowhere")
-    (model / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
-    with pytest.raises(ValueError, match="StableDiffusionPipeline"):
-        loading.card_of_folder(model)
+        card_of_folder(tmp_path / "nowhere")
+    (model / "model_index.json").write_text('{"_class_name": "KandinskyPipeline"}')
+    with pytest.raises(ValueError, match="holds a KandinskyPipeline"):
+        card_of_folder(model)
 
 
 def test_what_is_missing_is_told_before_any_job(model, settings):
-    card = loading.card_of_folder(model)
-    assert loading.availability(card, settings) is None
+    card = card_of_folder(model)
+    assert sources.availability(card, settings) is None
     (model / "vae" / WEIGHTS).unlink()
-    assert str(model / "vae") in loading.availability(card, settings)
+    assert str(model / "vae") in sources.availability(card, settings)
     shutil.rmtree(model)
-    assert "no folder" in loading.availability(card, settings)
+    assert "no folder" in sources.availability(card, settings)
 
 
 def test_no_folder_but_the_apps_own_may_point_elsewhere(model, settings, tmp_path):

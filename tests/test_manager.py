@@ -346,6 +346,35 @@ def test_out_of_memory_is_tried_again_frugally():
     assert models.frugal is False
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_out_of_memory_while_a_module_moves(times):
+    """What did not get to the device whole is dropped, and read again for the second attempt."""
+    left = [torch.OutOfMemoryError("CUDA out of memory")] * times
+
+    class Heavy(Travelling):
+        def to(self, device):
+            if device.type == "meta" and left:
+                raise left.pop()
+            return super().to(device)
+
+    shelf = Shelf(Heavy)
+    models = make(shelf=shelf)
+
+    def start():
+        with models.lease("m/unet") as unet:
+            yield unet.place.type
+        return "video"
+
+    if times == 1:
+        assert finish(models.attempt(start)) == (["meta"], "video")
+        assert places(models) == {"unet": "meta"}
+    else:
+        with pytest.raises(MemoryError, match="Choose fewer frames"):
+            finish(models.attempt(start))
+        assert models.stats() == []
+    assert shelf.loads == ["unet", "unet"] and left == []
+
+
 def test_out_of_memory_twice_says_the_numbers():
     models = make(2_500_000_000)
 

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -13,11 +14,14 @@ import pytest
 import tiny
 import torch
 from safetensors.torch import load_file, save_file
+from test_keypoints import dancer
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
 from pipelines.catalog import CATALOG, CLIP
+from pipelines.keypoints import Poses, stack, to_coco
 from pipelines.manager import ModelManager
 from pipelines.metrics import (
+    SIGMAS,
     clip_available,
     clip_score,
     embed_frames,
@@ -26,6 +30,8 @@ from pipelines.metrics import (
     measure,
     measure_with_clip,
     motion_magnitude,
+    pose_accuracy,
+    similarity,
     temporal_flicker,
 )
 from pipelines.settings import Settings
@@ -310,3 +316,52 @@ def test_importing_the_metrics_and_measuring_need_no_torch():
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
     assert (run.returncode, run.stdout.split()) == (0, []), run.stderr
+
+
+# Pose accuracy
+
+
+def people(frames: int = 4, count: int = 1, shift: float = 0.0) -> Poses:
+    """Dancers 100 pixels high, side by side, each joint moved by `shift` to the right."""
+    bodies = [dancer(1, x=120 * (number + 1) + shift) for number in range(count)]
+    return stack([np.concatenate(bodies)] * frames, 600, 300, 8.0)
+
+
+def test_who_stands_where_they_should_is_right_and_who_stands_elsewhere_is_not():
+    assert pose_accuracy(people(), people()) == pytest.approx(100)
+    assert pose_accuracy(people(count=3), people(count=3)) == pytest.approx(100)
+    assert pose_accuracy(people(shift=300), people()) == 0
+    nearer = [pose_accuracy(people(shift=shift), people()) for shift in (0, 2, 4, 8, 16)]
+    assert nearer == sorted(nearer, reverse=True) and len(set(nearer)) > 3
+    nobody = stack([np.zeros((0, 18, 3), np.float32)] * 4, 600, 300, 8.0)
+    assert pose_accuracy(nobody, people()) == 0 == pose_accuracy(people(), nobody)
+    assert pose_accuracy(nobody, nobody) == 100
+
+
+def test_half_found_is_half_right_and_one_too_many_costs_precision():
+    wanted = people(frames=4)
+    half = replace(wanted, joints=wanted.joints * (np.arange(4) < 2)[:, None, None, None])
+    assert pose_accuracy(half, wanted) == pytest.approx(100 * 51 / 101)  # the recalls from 0 to 0.5
+    crowded = people(frames=4, count=2)
+    crowded.joints[:, 1, :, 2] = 0.5  # the others are less sure than who is right: no recall needs them
+    assert pose_accuracy(crowded, wanted) == pytest.approx(100)
+    crowded.joints[:, 0, :, 2] = 0.2
+    assert pose_accuracy(crowded, wanted) == pytest.approx(50)
+
+
+def test_similarity_is_the_formula_and_joints_that_are_away_do_not_count():
+    wanted, found = (to_coco(people(1, shift=shift).joints[0]) for shift in (0, 3))
+    width, height = np.ptp(wanted[0, :, :2], axis=0)
+    by_hand = np.exp(-9 / (2 * 0.53 * width * height * (2 * SIGMAS) ** 2)).mean()
+    assert similarity(found, wanted) == pytest.approx(by_hand)
+    lost = found.copy()
+    lost[0, 16] = 0  # an ankle that was not found
+    assert similarity(lost, wanted) < similarity(found, wanted)
+    wanted[0, 16] = 0  # and need not be
+    assert similarity(lost, wanted) == pytest.approx(similarity(found, wanted), rel=0.05)
+
+
+def test_joints_beside_the_picture_are_not_asked_for():
+    wanted = people(1)
+    outside = replace(wanted, joints=np.concatenate([wanted.joints, people(1, shift=2000).joints], axis=1))
+    assert pose_accuracy(people(1), outside) == pytest.approx(100)

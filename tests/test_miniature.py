@@ -3,17 +3,22 @@
 import json
 from collections import Counter
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from PIL import Image
 
+from pipelines import modelscope, tempofunk
 from pipelines.catalog import CATALOG, MINIATURES, find
 from pipelines.manager import ModelManager
-from pipelines.modelscope import generate
+from pipelines.metrics import motion_magnitude
 from pipelines.settings import Settings
 from pipelines.tasks import TextToVideo
 from scripts.miniature.referee import Referee
+from scripts.miniature.scoring import finish
+from scripts.miniature.world import Words, draw_clip
 
 MEGABYTE = 10**6
 PROMPTS = {  # words that training paired, a colour, a place and a character each
@@ -36,12 +41,7 @@ def referee() -> Referee:
 
 def frames_of(models: ModelManager, prompt: str, **settings: object) -> np.ndarray:
     task = TextToVideo.for_model(find("miniature-modelscope"), prompt, settings.pop("seed", 7), **settings)
-    events = generate(task, models)
-    try:
-        while True:
-            next(events)
-    except StopIteration as end:
-        return end.value[0]
+    return finish(modelscope.generate(task, models))[0]
 
 
 def test_no_file_is_over_ten_megabytes_and_all_are_under_sixty():
@@ -82,6 +82,24 @@ def test_the_prompt_decides_character_colour_and_place(prompt, models, referee):
     assert frames.shape == (16, 128, 128, 3)
     words = referee.judge(frames).words
     assert (words.character, words.colour, words.place) == PROMPTS[prompt]
+
+
+def test_a_dancer_goes_on_from_the_image_and_where_it_is_masked_from_the_prompt(models, referee, tmp_path):
+    drawn = draw_clip(Words("robot", "red", "beach", "dancing"), np.random.default_rng(5))
+    Image.fromarray(drawn.frames[0]).save(tmp_path / "image.png")
+    Image.fromarray(cv2.dilate(drawn.figure[0], np.ones((25, 25), np.uint8))).save(tmp_path / "mask.png")
+
+    def begun(prompt: str, *files: str) -> np.ndarray:
+        names = {part: "0" * 32 for part in files}
+        task = TextToVideo.for_model(find("miniature-tempofunk"), prompt, 7, steps=15, **names)
+        return finish(tempofunk.generate(task, models, *(tmp_path / f"{part}.png" for part in files)))[0]
+
+    followed = begun("a robot in red dancing on the beach", "image")
+    words = referee.judge(followed).words
+    assert (words.character, words.colour, words.place) == ("robot", "red", "beach")
+    assert motion_magnitude(followed) > motion_magnitude(drawn.frames) / 2
+    repainted = referee.judge(begun("a robot in blue dancing on the beach", "image", "mask")).words
+    assert (repainted.colour, repainted.place) == ("blue", "beach")
 
 
 def test_the_same_seed_makes_the_same_video_and_another_seed_another(models):

@@ -1,8 +1,11 @@
 """ModelScope text-to-video from the prompt to the frames, on a tiny model of the real classes."""
 
+import copy
 import io
 import itertools
+import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,11 +13,12 @@ import tiny
 import torch
 from PIL import Image
 
-from pipelines import modelscope, preview, tokens
-from pipelines.catalog import SCHEDULERS, Range
+from pipelines import modelscope, preview, stable_diffusion, tokens
+from pipelines.catalog import Range, find
 from pipelines.diffusion import draw_noise
 from pipelines.events import Preview, Progress
-from pipelines.loading import card_of_folder, component
+from pipelines.folders import card_of_folder
+from pipelines.loading import component
 from pipelines.manager import ModelManager
 from pipelines.settings import Settings
 from pipelines.tasks import TextToVideo
@@ -54,7 +58,7 @@ def run(task, models):
 # The whole
 
 
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("scheduler", find("miniature-modelscope").schedulers)
 def test_a_prompt_becomes_frames(card, models, scheduler):
     _, frames, facts = run(task(card, scheduler=scheduler), models)
     assert frames.shape == (3, 24, 32, 3) and frames.dtype == np.uint8
@@ -161,7 +165,7 @@ def test_latents_and_frames_are_those_of_the_pipeline_of_diffusers(card, models,
 
     texts = ["rain", "a bear"] if guidance > 1 else ["a bear"]
     with torch.no_grad():
-        states = modelscope.encode(texts, pipeline.tokenizer, pipeline.text_encoder)
+        states = stable_diffusion.encode(texts, pipeline.tokenizer, pipeline.text_encoder)
         with models.lease(f"{card.name}/scheduler") as schedule:
             steps = modelscope.sample(pipeline.unet, states, noise, schedule, scheduler, 5, guidance)
         assert tiny.relative_error(list(steps)[-1].latents, latents) < 1e-4
@@ -174,7 +178,7 @@ def test_a_long_prompt_is_read_as_far_as_the_page_says():
     encoder, tokenizer = tiny.text_encoder(), tiny.tokenizer()
     long = "a b " * 60
     _, cut = tokens.report(long, tokenizer.backend_tokenizer)
-    whole, kept = (modelscope.encode([text], tokenizer, encoder) for text in (long, long.removesuffix(cut)))
+    whole, kept = (stable_diffusion.encode([text], tokenizer, encoder) for text in (long, long.removesuffix(cut)))
     assert whole.shape == (1, 77, tiny.WIDTH) and whole.equal(kept)
 
 
@@ -187,53 +191,118 @@ def test_colours_are_truncated_and_not_rounded():
 
 
 class HalfBlind(torch.nn.Module):
-    """A decoder that half precision is too narrow for."""
+    """A decoder that half precision is too narrow for; `blind` is what it does to a picture then."""
 
-    def __init__(self, vae):
+    def __init__(self, vae, blind):
         super().__init__()
-        self.inner, self.config = vae, vae.config
+        self.inner, self.config, self.blind = vae, vae.config, blind
+        self.seen = []  # the precision of each call
 
     dtype = property(lambda self: self.inner.dtype)
 
     def decode(self, latents):
+        self.seen.append(latents.dtype)
         decoded = self.inner.decode(latents)
         if latents.dtype == torch.float16:
-            decoded.sample[..., 0, 0] = float("inf")
+            self.blind(decoded.sample)
         return decoded
 
 
-def test_frames_too_large_for_half_precision_are_decoded_in_full():
+def one_infinite(picture):
+    picture[..., 0, 0] = float("inf")
+
+
+def all_black(picture):
+    picture.fill_(-1)
+
+
+@pytest.mark.parametrize("blind", [one_infinite, all_black])
+def test_frames_too_large_for_half_precision_are_decoded_in_full(blind):
     latents = draw_noise((1, 4, 2, 4, 4), seed=1)
     expected = list(modelscope.decode(tiny.vae().half().float(), latents))
-    half = HalfBlind(tiny.vae().half())
+    half = HalfBlind(tiny.vae().half(), blind)
     frames = list(modelscope.decode(half, latents))
     assert all(np.array_equal(one, other) for one, other in zip(frames, expected, strict=True))
-    assert half.dtype == torch.float16  # the shared module is what it was
+    assert half.dtype == torch.float16 and half.seen == [torch.float16]  # the shared module is what it was
 
 
-def test_latents_that_are_no_numbers_are_refused_in_words(card, models):
-    with models.lease(f"{card.name}/unet") as unet:
-        bias = unet.conv_out.bias.clone()
-        unet.conv_out.bias.fill_(float("inf"))
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0])
+def test_frames_without_a_picture_are_refused_in_words(card, models, value):
+    """The last layer of the VAE answers `value` everywhere, also in fp32."""
+    with models.lease(f"{card.name}/vae") as vae:
+        kept = {name: tensor.clone() for name, tensor in vae.decoder.conv_out.named_parameters()}
+        vae.decoder.conv_out.weight.zero_(), vae.decoder.conv_out.bias.fill_(value)
+        broken = HalfBlind(copy.deepcopy(vae).half(), all_black)
         try:
-            with pytest.raises(ValueError, match="step 1 of 4.*no numbers.*seed"):
+            with pytest.raises(ValueError, match="no numbers, or a single one.*another seed.*weights"):
                 run(task(card), models)
         finally:
-            unet.conv_out.bias.copy_(bias)
+            vae.decoder.conv_out.load_state_dict(kept)
+    with pytest.raises(ValueError, match="no numbers, or a single one"):
+        list(modelscope.decode(broken, draw_noise((1, 4, 2, 4, 4), seed=1)))
+
+
+def test_latents_that_are_no_numbers_or_all_the_same_are_refused_in_words(card, models, monkeypatch):
+    with models.lease(f"{card.name}/unet") as unet:
+        kept = {name: tensor.clone() for name, tensor in unet.conv_out.named_parameters()}
+        try:
+            unet.conv_out.bias.fill_(float("inf"))
+            with pytest.raises(ValueError, match="step 1 of 4.*no numbers.*seed"):
+                run(task(card), models)
+            unet.conv_out.weight.zero_(), unet.conv_out.bias.zero_()
+            monkeypatch.setattr(modelscope, "draw_noise", lambda shape, seed: torch.zeros(shape))
+            with pytest.raises(ValueError, match="step 1 of 4.*a single one everywhere.*seed"):
+                run(task(card), models)
+        finally:
+            unet.conv_out.load_state_dict(kept)
     with pytest.raises(ValueError, match="no numbers"):
         list(modelscope.decode(tiny.vae(), torch.full((1, 4, 1, 4, 4), float("nan"))))
+
+
+def test_the_same_task_makes_the_same_latents(card, models):
+    """To the last bit, as the decoder gets them; whatever else was made or drawn in between."""
+
+    def latents(wanted):
+        got = []
+        with models.lease(f"{card.name}/vae") as vae:
+            hook = vae.decoder.register_forward_pre_hook(lambda module, inputs: got.append(inputs[0].clone()))
+            run(wanted, models)
+            hook.remove()
+        return torch.cat(got[-wanted.frames :])  # before them, some VAEs are asked what a preview looks like
+
+    for scheduler in find("miniature-modelscope").schedulers:
+        first = latents(task(card, scheduler=scheduler))
+        latents(task(card, "a fox", seed=8))
+        torch.manual_seed(1), torch.rand(3)
+        models.unload_all()
+        again = latents(task(card, scheduler=scheduler))
+        assert first.shape == (3, 4, 3, 4) and torch.equal(first, again)
+        assert not torch.equal(first, latents(task(card, seed=8, scheduler=scheduler)))
 
 
 # Previews
 
 
 def test_previews_are_small_moving_pictures_and_not_too_many(card, models):
+    started = time.monotonic()
     events, _, _ = run(task(card, steps=20), models)
     previews = [event for event in events if isinstance(event, Preview)]
-    assert previews and len(previews) <= 2 + events[-1].step
+    assert 1 <= len(previews) <= 1 + (time.monotonic() - started) / preview.SECONDS_BETWEEN
     picture = Image.open(io.BytesIO(previews[0].image))
     assert picture.format == "WEBP" and picture.n_frames == 3
     assert picture.width / picture.height == 32 / 24 and len(previews[0].image) < 100_000
+
+
+def test_previews_that_take_long_come_less_often(monkeypatch):
+    clock = itertools.count(step=0.1)
+    monkeypatch.setattr(preview, "time", SimpleNamespace(monotonic=lambda: next(clock)))  # each takes 0.1 s
+    previewer = preview.Previewer(torch.zeros(4, 3), torch.zeros(3), fps=8)
+    taken, looks = 0, 2000
+    for _ in range(looks):
+        if previewer.is_due():
+            previewer.preview(torch.zeros(1, 4, 1, 2, 2))
+            taken += 1
+    assert taken * 0.1 / (looks * 0.1) == pytest.approx(preview.SHARE, rel=0.1)
 
 
 class Linear(torch.nn.Module):

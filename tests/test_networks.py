@@ -1,6 +1,5 @@
 """Our forward of ModelScope's UNet: each saving gives what the plain computation of diffusers gives."""
 
-import json
 import time
 
 import pytest
@@ -160,7 +159,7 @@ def test_our_forward_is_not_slower_than_the_plain_one():
 
 
 def test_the_full_size_network_has_the_published_names_and_shapes():
-    manifest = json.loads((tiny.GOLDENS / "manifests" / "modelscope_diffusers.json").read_text())
+    manifest = tiny.manifest("modelscope_diffusers")
     with torch.device("meta"):
         unet = build_unet3d(manifest["config"])
     assert isinstance(unet, UNet3DConditionModel)

@@ -5,8 +5,8 @@ import math
 
 import pytest
 
-from pipelines.catalog import CATALOG, Limits, ModelCard, Range, find
-from pipelines.tasks import MAX_PROMPT, MAX_SEED, TextToVideo, from_json, to_json
+from pipelines.catalog import Limits, ModelCard, Range, find, offered
+from pipelines.tasks import MAX_PROMPT, MAX_SEED, Edit, PoseToVideo, TextToVideo, Tune, from_json, to_json
 
 CARD = find("miniature-modelscope")
 
@@ -17,7 +17,7 @@ def test_a_bare_prompt_takes_the_models_defaults():
     assert task.seconds == task.frames / task.fps
 
 
-@pytest.mark.parametrize("card", CATALOG.values(), ids=CATALOG)
+@pytest.mark.parametrize("card", offered("text-to-video").values(), ids=offered("text-to-video"))
 def test_every_model_accepts_its_own_defaults(card):
     assert TextToVideo.for_model(card, "a bear", 0).checked() == TextToVideo.for_model(card, "a bear", 0)
 
@@ -92,11 +92,31 @@ def test_json_and_back():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", "null", '{"task": "laundry"}', '{"task": "text-to-video"}', "[" * 5000]
+    "text", ["", "[]", "{}", "null", '{"task": "laundry"}', '{"task": "text-to-video"}', "[" * 5000, "1" * 5000]
 )
 def test_foreign_json_is_refused_in_words(text):
     with pytest.raises(ValueError, match="not the description of a video"):
         from_json(text)
+
+
+@pytest.mark.parametrize(
+    "changes, says",
+    [
+        ({"model": "gone"}, "made with 'gone', a model that is not offered here"),
+        ({"model": ["x"] * 1000}, "not offered here"),
+        ({"card": 1, "cls": 2, "self": 3}, "no setting called card, cls, self"),
+        ({"x" * 9000: 1}, "no setting called x{80}[.]"),
+        ({"frames": 1e400}, "number of frames must be from"),
+        ({"frames": [8]}, "number of frames must be a number"),
+        ({"prompt": {"a": 1}}, "prompt must be text"),
+        ({"seed": None}, "seed must be a number"),
+        ({"scheduler": {}}, "no scheduler called"),
+    ],
+)
+def test_json_with_hostile_values_is_refused_in_words(changes, says):
+    values = json.loads(to_json(TextToVideo.for_model(CARD, "a bear", 7))) | changes
+    with pytest.raises(ValueError, match=says):
+        from_json(json.dumps(values))
 
 
 def test_json_from_another_model_list_is_checked_again():
@@ -108,3 +128,137 @@ def test_json_from_another_model_list_is_checked_again():
 
 def _with_limits(limits: Limits) -> ModelCard:
     return ModelCard(**{**vars(CARD), "limits": limits})
+
+
+SD = find("miniature-sd")
+CLIP = "0123456789abcdef" * 2
+
+
+TUNABLE = {name: card for name, card in offered("edit").items() if card.tuning}
+
+
+@pytest.mark.parametrize("card", TUNABLE.values(), ids=TUNABLE)
+def test_tuning_takes_the_published_recipe_where_nothing_is_said(card):
+    task = Tune.for_model(card, "a man is skiing", 1, clip=CLIP)
+    assert (task.steps, task.learning_rate, task.trained) == (card.tuning.steps, card.tuning.learning_rate, "all")
+    assert from_json(to_json(task)) == task
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "says"),
+    [
+        ("clip", "../../etc/passwd", "no clip"),
+        ("clip", None, "no clip"),
+        ("start", -1, "start"),
+        ("start", math.nan, "start"),
+        ("end", 0, "after its start"),
+        ("end", "3", "must be a number"),
+        ("stride", 0, "stride"),
+        ("stride", 1.5, "whole number"),
+        ("frames", 1, "number of frames"),
+        ("across", 1.1, "place across"),
+        ("down", -0.1, "place down"),
+        ("width", 64, "width"),
+        ("steps", 0, "number of steps"),
+        ("learning_rate", 0.5, "learning rate"),
+        ("learning_rate", math.inf, "learning rate"),
+        ("trained", "everything", "What is trained"),
+        ("guidance", 3, "no setting called guidance"),
+    ],
+)
+def test_a_bad_setting_of_a_tuning_is_refused_by_name(setting, value, says):
+    with pytest.raises(ValueError, match=says):
+        Tune.for_model(SD, "a bear", 1, **({"clip": CLIP} | {setting: value}))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "says"),
+    [
+        ("tuned", "", "Tune on a clip first"),
+        ("tuned", "..", "Tune on a clip first"),
+        ("strength", 1.2, "strength"),
+        ("strength", math.nan, "strength"),
+        ("guidance", -1, "guidance"),
+        ("scheduler", "unipc", "Choose one of: ddim"),
+        ("fps", 0, "frame rate"),
+    ],
+)
+def test_a_bad_setting_of_an_edit_is_refused_by_name(setting, value, says):
+    with pytest.raises(ValueError, match=says):
+        Edit.for_model(SD, "a bear", 1, **({"tuned": CLIP} | {setting: value}))
+
+
+def test_a_model_is_for_one_kind_of_task():
+    with pytest.raises(ValueError, match="Choose one of: miniature-sd"):
+        Tune.for_model(CARD, "a bear", 1, clip=CLIP)
+    with pytest.raises(ValueError, match="Choose one of: miniature-modelscope"):
+        TextToVideo.for_model(SD, "a bear", 1)
+
+
+FOLLOWYOURPOSE = find("followyourpose-v1")
+
+
+@pytest.mark.parametrize("where", [{"clip": CLIP}, {"motion": "wave"}], ids=["clip", "motion"])
+def test_poses_are_followed_as_published_where_nothing_is_said(where):
+    task = PoseToVideo.for_model(FOLLOWYOURPOSE, "an astronaut on the beach", 1, **where)
+    assert (task.steps, task.guidance, task.scheduler, task.width, task.height) == (50, 12.5, "ddim", 512, 512)
+    assert (task.shown, task.person, task.strength, task.placing) == ("auto", None, 1.0, "fit")
+    assert json.loads(to_json(task))["task"] == "pose-to-video"
+    assert from_json(to_json(task)) == task == task.checked()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "says"),
+    [
+        ("clip", "../../etc/passwd", "no poses to follow"),
+        ("clip", "", "no poses to follow"),
+        ("clip", None, "no poses to follow"),
+        ("motion", "wave", "but not both"),
+        ("shown", "dogs", "one of auto, clip, skeleton"),
+        ("shown", ["auto"], "one of auto, clip, skeleton"),
+        ("detector", "dwpose", "no detector called 'dwpose'"),
+        ("start", -1, "start"),
+        ("start", math.nan, "start"),
+        ("end", 0, "after its start"),
+        ("end", "3", "must be a number"),
+        ("stride", 0, "stride"),
+        ("stride", 1.5, "whole number"),
+        ("person", -1, "number of the person"),
+        ("person", 1.5, "whole number"),
+        ("person", True, "number of the person"),
+        ("gaps", 1, "gaps are filled must be true or false"),
+        ("smoothing", "a lot", "one of none, light, strong"),
+        ("placing", "squash", "one of fit, fill, crop"),
+        ("placing", {}, "one of fit, fill, crop"),
+        ("strength", 1.6, "pose strength"),
+        ("strength", math.inf, "pose strength"),
+        ("strength", None, "pose strength"),
+        ("frames", 33, "number of frames"),
+        ("frames", 7, "number of frames"),
+        ("width", 520, "multiple of 64"),
+        ("fps", 0, "frame rate"),
+        ("scheduler", "unipc", "Choose one of: ddim"),
+        ("across", 0.5, "no setting called across"),
+        ("left", -0.1, "crop at the left"),
+        ("top", math.nan, "crop at the top"),
+        ("right", "0.5", "must be a number"),
+        ("bottom", 1, "crop at the bottom"),
+        ("sound", 1, "the sound is kept must be true or false"),
+    ],
+)
+def test_a_bad_setting_of_poses_is_refused_by_name(setting, value, says):
+    with pytest.raises(ValueError, match=says):
+        PoseToVideo.for_model(FOLLOWYOURPOSE, "a bear", 1, **({"clip": CLIP} | {setting: value}))
+
+
+def test_a_crop_leaves_something():
+    PoseToVideo.for_model(FOLLOWYOURPOSE, "a bear", 1, clip=CLIP, left=0.5, right=0.4, top=0.9)
+    for crop in ({"left": 0.5, "right": 0.45}, {"top": 0.9, "bottom": 0.1}):
+        with pytest.raises(ValueError, match="less than a tenth"):
+            PoseToVideo.for_model(FOLLOWYOURPOSE, "a bear", 1, clip=CLIP, **crop)
+
+
+@pytest.mark.parametrize("motion", ["moonwalk", "../wave", ["wave"], 7])
+def test_a_motion_that_is_not_there_is_refused_with_the_choice(motion):
+    with pytest.raises(ValueError, match="Choose one of: bow"):
+        PoseToVideo.for_model(FOLLOWYOURPOSE, "a bear", 1, motion=motion)

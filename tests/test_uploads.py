@@ -1,5 +1,6 @@
 """Uploads: hostile and odd files, all made here, end in a clear sentence or in the right frames."""
 
+import json
 import math
 import os
 import random
@@ -680,3 +681,61 @@ def test_senseless_values_are_refused(folder, name, value):
 def test_limits_of_a_choice(values, words):
     with pytest.raises(ValueError, match=words):
         uploads.choose(CLIP, **values)
+
+
+# What a file says of its making
+
+
+def test_the_comment_of_a_video_made_here_is_read(tmp_path):
+    comment = json.dumps({"prompt": 'a "bear" = blue;\n#1 🤖', "seed": 7}, ensure_ascii=False)
+    video.write(bars(8, 64, 64), tmp_path / "a.mp4", 8, comment)
+    (tmp_path / "a.mp4").rename(tmp_path / "no name at all")
+    assert uploads.read_comment(tmp_path / "no name at all", SETTINGS) == comment
+
+
+def test_files_of_others_have_no_comment_or_their_own(folder, tmp_path):
+    assert uploads.read_comment(folder / "good.mp4", SETTINGS) == ""
+    copied("-metadata", "comment=<b>shot at the beach</b>")(folder, tmp_path / "a.mp4")
+    assert uploads.read_comment(tmp_path / "a.mp4", SETTINGS) == "<b>shot at the beach</b>"
+    encoded("-c:v", "gif")(folder, tmp_path / "a.gif")
+    with pytest.raises(ValueError, match="This is a GIF file, and only MP4 files tell"):
+        uploads.read_comment(tmp_path / "a.gif", SETTINGS)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_no_hostile_file_says_more_than_it_holds(folder, name):
+    content, _ = REFUSED[name]
+    path = folder / name
+    path.write_bytes(content(folder) if callable(content) else content)
+    started = time.monotonic()
+    try:
+        assert TEXT not in uploads.read_comment(path, SETTINGS)
+    except ValueError as refused:
+        check_sentence(str(refused))
+    assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize("length", [5, 30_000_000])
+def test_a_giant_comment_is_cut_or_refused(tmp_path, length):
+    item = box(b"data", struct.pack(">II", 1, 0) + b"a" * length)
+    handler = box(b"hdlr", struct.pack(">II4s4s9x", 0, 0, b"mdir", b"appl"))
+    tags = box(b"meta", bytes(4) + handler + box(b"ilst", box(b"\xa9cmt", item)))
+    (tmp_path / "a.mp4").write_bytes(FTYP + box(b"moov", box(b"udta", tags)))
+    try:
+        read = uploads.read_comment(tmp_path / "a.mp4", SETTINGS)
+    except ValueError as refused:
+        check_sentence(str(refused))
+        read = ""
+    assert read == "aaaaa" if length == 5 else len(read) <= uploads.MAX_COMMENT
+
+
+def test_a_truncated_video_says_all_or_nothing(tmp_path):
+    comment = json.dumps({"prompt": "a bear in the snow", "seed": 7})
+    video.write(bars(8, 64, 64), tmp_path / "a.mp4", 8, comment)
+    whole = (tmp_path / "a.mp4").read_bytes()
+    for size in range(12, len(whole), len(whole) // 12):
+        (tmp_path / "cut.mp4").write_bytes(whole[:size])
+        try:
+            assert uploads.read_comment(tmp_path / "cut.mp4", SETTINGS) in ("", comment)
+        except ValueError as refused:
+            check_sentence(str(refused))

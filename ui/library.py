@@ -1,63 +1,86 @@
 """The library tab: what is being made and what has been made, to find, play, take home, make again or delete."""
 
+import time
+
 import gradio as gr
 
 from pipelines.backend import Backend
-from pipelines.catalog import CATALOG
 from pipelines.events import Result
 from pipelines.jobs import Job
-from ui import pieces
-from ui.text_to_video import Form, player
+from ui import compare, finish, pieces
+from ui.languages import say
+from ui.media import CLICKS, export, player
+from ui.refill import Forms
 
 PAGE = 24  # videos that one look shows; more on demand
-KINDS = ("mp4", "gif", "webm")
+KINDS = {"mp4": "Save MP4", "gif": "Save GIF", "webm": "Save WebM"}
 
-# A click on a video or on a Stop button tells which job and what to do.
-_CLICKS = """
-element.addEventListener('click', event => {
-  const button = event.target.closest('[data-job]');
-  if (button) trigger('click', {job: button.dataset.job, act: button.dataset.act});
-});
-"""
+_TO_IMAGE = "() => setTimeout(() => document.querySelector('#first-image')?.scrollIntoView({block: 'center'}), 300)"
 _TO_CHOSEN = "() => document.querySelector('#chosen')?.scrollIntoView({block: 'nearest'})"
-_SAVE = "file => { if (file) setTimeout(() => document.querySelector('#library-file').click()) }"
 
 
-def tab(backend: Backend, owner: gr.BrowserState, this: gr.Tab, tabs: gr.Tabs, form: Form) -> None:
-    """Builds the tab `this`, which is open. `form` is where the settings of a video go to be used again."""
+def tab(
+    backend: Backend,
+    owner: gr.BrowserState,
+    this: gr.Tab,
+    tabs: gr.Tabs,
+    forms: Forms,
+    given: dict[str, gr.State],
+    begun: gr.State,
+) -> gr.UploadButton:
+    """Builds the tab `this`, which is open.
+
+    `forms` are where the settings of a video go to be used again, `given` where a video goes as the clip of a tab, and
+    `begun` where its first frame goes for a new video to begin with.
+
+    Returns the button that takes a video to restore its settings.
+    """
     chosen = gr.State()  # the job that is looked at
     pages = gr.State(1)
+    compared = gr.State([])  # the jobs that are looked at side by side
+    opened = gr.State(0.0)  # when a video was last chosen
 
-    making = gr.HTML(elem_id="making", js_on_load=_CLICKS)
-    search = gr.Textbox(
-        label="Search your videos", placeholder="Words of the prompt", max_lines=1, elem_id="search", scale=0
-    )
+    making = gr.HTML(elem_id="making", js_on_load=CLICKS)
+    with gr.Row(elem_id="library-tools"):
+        search = gr.Textbox(
+            label=say("Search your videos"), placeholder=say("Words of the prompt"), max_lines=1, elem_id="search"
+        )
+        restore = gr.UploadButton(
+            say("Restore settings from a video"), file_types=["video"], size="md", elem_id="restore", scale=0
+        )
     with gr.Column(visible=False, elem_id="chosen") as panel:
         with gr.Row():
-            video = player("The chosen video", elem_id="chosen-video")
+            video = player(say("The chosen video"), elem_id="chosen-video")
             with gr.Column():
                 about = gr.HTML(elem_id="chosen-about")
-                message = gr.HTML(visible=False)
-                use = gr.Button("Use these settings", variant="primary", elem_id="use-settings")
-                with gr.Row(elem_id="library-downloads"):
-                    downloads = [gr.Button(kind.upper(), size="md", elem_id=f"library-{kind}") for kind in KINDS]
-                file = gr.DownloadButton(elem_id="library-file")  # never seen: it saves what the others made
+                use = gr.Button(say("Use these settings"), variant="primary", elem_id="use-settings")
                 with gr.Row():
-                    delete = gr.Button("Delete", size="md", elem_id="delete")
-                    really = gr.Button("Really delete", size="md", variant="stop", visible=False, elem_id="really")
-                with gr.Accordion("How it was made", open=False):
+                    as_clip = {
+                        "edit-clip": gr.Button(say("Use as input clip"), min_width=120, elem_id="use-clip"),
+                        "pose-to-video": gr.Button(say("Follow its poses"), min_width=120, elem_id="use-poses"),
+                    }
+                use_frame = gr.Button(say("Begin a video with its first frame"), elem_id="use-frame")
+                with gr.Row(elem_id="library-downloads"):
+                    for kind, title in KINDS.items():
+                        export(say(title), kind, backend, owner, chosen, f"library-{kind}")
+                with gr.Row():
+                    delete = gr.Button(say("Delete"), size="md", elem_id="delete")
+                    really = gr.Button(say("Really delete"), size="md", variant="stop", visible=False, elem_id="really")
+                finish.piece(backend, owner, chosen, "finish-chosen")
+                with gr.Accordion(say("How it was made"), open=False, elem_id="chosen-facts"):
                     facts = gr.JSON(show_label=False, container=False)
-    shelf = gr.HTML(elem_id="shelf", js_on_load=_CLICKS)
-    more = gr.Button("Show more", visible=False, elem_id="more")
+    compare.panel(backend, owner, compared)
+    shelf = gr.HTML(elem_id="shelf", js_on_load=CLICKS)
+    more = gr.Button(say("Show more"), visible=False, elem_id="more")
     timer = gr.Timer(2.0, active=False)
 
-    def look(visitor_id: str, words: str, number: int) -> dict:
+    def look(visitor_id: str, words: str, number: int, together: list[str]) -> dict:
         """What there is now: the jobs that wait or run, and the newest videos."""
         found = backend.finished(visitor_id, words, limit=number * PAGE + 1)
         cards = [_card(job) for job in found[: number * PAGE]]
         return {
             making: pieces.making(backend.unfinished(visitor_id)),
-            shelf: pieces.shelf(cards, searched=bool(words.strip())),
+            shelf: pieces.shelf(cards, searched=bool(words.strip()), compared=together),
             more: gr.Button(visible=len(found) > number * PAGE),
         }
 
@@ -66,69 +89,65 @@ def tab(backend: Backend, owner: gr.BrowserState, this: gr.Tab, tabs: gr.Tabs, f
             poster = backend.poster(job.id, job.owner)
         except (ValueError, OSError):  # deleted by hand, or damaged: it can still be deleted here
             poster = None
-        return pieces.Card(job.id, job.task, _title(job), job.ended, poster)
+        return pieces.Card(job.id, job.task, pieces.title(job), job.ended, poster)
 
-    def act(visitor_id: str, event: gr.EventData) -> dict:
-        try:
-            if event.act == "stop":
-                backend.cancel(event.job, visitor_id)
-                return {chosen: gr.skip()}
-            job = backend.get(event.job, visitor_id)
-        except ValueError as error:
-            return {message: gr.HTML(pieces.failure(str(error)), visible=True)}
+    def act(visitor_id: str, together: list[str], event: gr.EventData) -> dict:
+        if event.act == "begin":
+            return {tabs: gr.Tabs(selected="text-to-video")}
+        if event.act == "all":
+            return {search: ""}
+        if event.act == "stop":
+            backend.cancel(event.job, visitor_id)
+            return {chosen: gr.skip()}
+        job = backend.get(event.job, visitor_id)
         if not isinstance(job.end, Result):
             return {chosen: gr.skip()}
+        if event.act == "compare":
+            return {compared: compare.toggled(together, job.id)}
         return {
-            chosen: job.id,
+            **{chosen: job.id, opened: time.time()},
             panel: gr.Column(visible=True),
             video: str(job.end.video) if job.end.video.exists() else None,
             about: pieces.about_video(_card(job)),
             facts: pieces.rounded(job.end.facts),
             really: gr.Button(visible=False),
-            message: gr.HTML(visible=False),
         }
 
     def use_settings(visitor_id: str, identifier: str) -> dict:
-        try:
-            task = backend.get(identifier, visitor_id).task.checked()
-        except ValueError as error:
-            return {message: gr.HTML(pieces.failure(str(error)), visible=True)}
-        return form.fill(task) | {tabs: gr.Tabs(selected="text-to-video")}
+        return forms.fill(backend.get(identifier, visitor_id).task.checked())
 
-    def download(kind: str, visitor_id: str, identifier: str) -> dict:
-        try:
-            return {file: str(backend.export(identifier, visitor_id, kind))}
-        except (ValueError, OSError) as error:
-            return {file: None, message: gr.HTML(pieces.failure(str(error)), visible=True)}
+    def use_as_clip(tab_id: str, visitor_id: str, identifier: str) -> dict:
+        path = backend.export(identifier, visitor_id, "mp4")
+        return {given[tab_id]: (str(path), time.time()), tabs: gr.Tabs(selected=tab_id)}
 
-    def remove(visitor_id: str, identifier: str) -> dict:
-        try:
-            backend.delete(identifier, visitor_id)
-        except ValueError as error:
-            return {message: gr.HTML(pieces.failure(str(error)), visible=True)}
-        return {chosen: None, panel: gr.Column(visible=False), video: None}
+    def use_first_frame(visitor_id: str, identifier: str) -> dict:
+        name = backend.keep_frame(identifier, visitor_id)
+        return {begun: (name, time.time()), tabs: gr.Tabs(selected="text-to-video")}
+
+    def remove(visitor_id: str, identifier: str, together: list[str]) -> dict:
+        backend.delete(identifier, visitor_id)
+        rest = [one for one in together if one != identifier]
+        return {chosen: None, panel: gr.Column(visible=False), video: None, compared: rest}
 
     quiet = {"api_visibility": "private", "show_progress": "hidden"}
-    seen = {"fn": look, "inputs": [owner, search, pages], "outputs": [making, shelf, more], **quiet}
+    seen = {"fn": look, "inputs": [owner, search, pages, compared], "outputs": [making, shelf, more], **quiet}
     this.select(lambda: gr.Timer(active=True), None, timer, **quiet).then(**seen)
     timer.tick(**seen)
     search.change(lambda: 1, None, pages, **quiet).then(**seen)
     more.click(lambda number: number + 1, pages, pages, **quiet).then(**seen)
-    opened = [chosen, panel, video, about, facts, really, message]
-    gr.on([shelf.click, making.click], act, owner, opened, **quiet).then(**seen).then(None, js=_TO_CHOSEN)
-    use.click(use_settings, [owner, chosen], [*form.controls, tabs, message], **quiet)
-    for kind, button in zip(KINDS, downloads, strict=True):
+    compared.change(**seen)
+    acted = [chosen, opened, panel, video, about, facts, really, compared, tabs, search]
+    gr.on([shelf.click, making.click], act, [owner, compared], acted, **quiet).then(**seen)
+    opened.change(None, js=_TO_CHOSEN)
+    use.click(use_settings, [owner, chosen], forms.controls, **quiet)
+    for tab_id, button in as_clip.items():
         button.click(
-            lambda visitor_id, identifier, kind=kind: download(kind, visitor_id, identifier),
+            lambda *values, tab_id=tab_id: use_as_clip(tab_id, *values),
             [owner, chosen],
-            [file, message],
-            show_progress_on=button,
-            api_visibility="private",
-            concurrency_limit=4,
-        ).then(None, file, js=_SAVE)
+            [given[tab_id], tabs],
+            **quiet,
+        )
+    use_frame.click(use_first_frame, [owner, chosen], [begun, tabs], **quiet).success(None, js=_TO_IMAGE)
     delete.click(lambda: gr.Button(visible=True), None, really, **quiet)
-    really.click(remove, [owner, chosen], [chosen, panel, video, message], **quiet).then(**seen)
-
-
-def _title(job: Job) -> str:
-    return CATALOG[job.task.model].title if job.task.model in CATALOG else job.task.model
+    really.click(remove, [owner, chosen, compared], [chosen, panel, video, compared], **quiet).then(**seen)
+    return restore

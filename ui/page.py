@@ -6,8 +6,29 @@ from typing import Any
 import gradio as gr
 
 from pipelines.backend import Backend
+from pipelines.catalog import CATALOG
 from pipelines.settings import Settings
-from ui import api, library, pieces, text_to_video, visitor
+from pipelines.tasks import Edit, PoseToVideo, TextToVideo
+from ui import (
+    agents,
+    api,
+    door,
+    edit_clip,
+    faults,
+    hub,
+    library,
+    pieces,
+    pose_to_video,
+    responsible_use,
+    restore,
+    space,
+    status,
+    text_to_video,
+    use_by_code,
+    visitor,
+)
+from ui.languages import WORDS, say
+from ui.refill import Forms
 from ui.theme import theme
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
@@ -15,27 +36,68 @@ ASSETS = Path(__file__).resolve().parent.parent / "assets"
 
 def build(backend: Backend, settings: Settings) -> gr.Blocks:
     """The page over `backend`. Raises ValueError where `settings` name a model that there is not."""
-    with gr.Blocks(title="Marionette", analytics_enabled=False, fill_width=True) as demo:
-        gr.HTML(pieces.HEADER)
+    # Files of jobs are served from where they are: of all else gradio keeps a copy, which would outlive a deletion.
+    gr.set_static_paths(_served(settings))
+    old = (3600, 24 * 3600)  # every hour, uploads older than a day are deleted
+    with gr.Blocks(title="Marionette", analytics_enabled=False, fill_width=True, delete_cache=old) as demo:
+        with gr.Row(elem_id="head"):
+            gr.HTML(pieces.HEADLINES, html_template=pieces.HEADER)
+            status.corner(backend, settings)
+        space.notice(backend, settings)
+        hub.sign_in()
         owner = visitor.state(settings)
-        arrived = demo.load(visitor.known, owner, owner, api_visibility="private", queue=False, show_progress="hidden")
+        arrived = demo.load(
+            hub.arrival(settings), owner, owner, api_visibility="private", queue=False, show_progress="hidden"
+        )
+        given, followed = gr.State(), gr.State()  # a video of the library that is to be edited, or followed
+        begun = gr.State()  # a first image from the library
         with gr.Tabs() as tabs:
-            with gr.Tab("Text to video", id="text-to-video"):
-                form = text_to_video.tab(backend, settings, owner, arrived)
-            with gr.Tab("Library", id="library", elem_id="library") as shelf:
-                library.tab(backend, owner, shelf, tabs, form)
+            with gr.Tab(say("Text to video"), id="text-to-video"):
+                text = text_to_video.tab(backend, settings, owner, arrived, begun)
+            with gr.Tab(say("Pose to video"), id="pose-to-video", elem_id="pose-to-video") as pose:
+                posing = pose_to_video.tab(backend, owner, pose, arrived, followed)
+            with gr.Tab(say("Edit a clip"), id="edit-clip", elem_id="edit-clip") as edit:
+                editing = edit_clip.tab(backend, owner, edit, arrived, given)
+            forms = Forms(tabs, {TextToVideo: text, PoseToVideo: posing, Edit: editing})
+            with gr.Tab(say("Library"), id="library", elem_id="library") as shelf:
+                clips = {"edit-clip": given, "pose-to-video": followed}
+                button = library.tab(backend, owner, shelf, tabs, forms, clips, begun)
+        use_by_code.section(demo)
+        responsible_use.section()
+        restore.takers(backend, forms, button)
         api.endpoints(backend, settings)
+    for card in CATALOG.values():  # so that a browser learns the words of every card, as it is now and once it is here
+        for missing in (None, backend.availability(card.name)):
+            pieces.model_card(card, missing)
+    for event in demo.fns.values():
+        if event.fn is not None:
+            event.fn = faults.telling(event.fn)
     return demo.queue(max_size=4 * (settings.queue + 2))  # every job has one listener or a few
 
 
 def launch_options(settings: Settings) -> dict[str, Any]:
-    """What `Blocks.launch` needs beside the page itself; finished videos are served from where they are."""
+    """What `Blocks.launch` needs beside the page itself. Raises ValueError where `settings` let nobody in."""
     return {
         "theme": theme(),
+        "i18n": WORDS,
         "css_paths": ASSETS / "style.css",
+        "js": _scripts("drop.js", "still.js"),
+        "max_file_size": settings.upload_mb * 10**6,
         "favicon_path": ASSETS / "favicon.svg",
-        "allowed_paths": [str((settings.data / "videos").resolve())],
+        "allowed_paths": _served(settings),
         "footer_links": ["api", "settings"],
         "run_history": False,
         "ssr_mode": False,
+        **agents.tools(settings),
+        **door.gate(settings),
     }
+
+
+def _served(settings: Settings) -> list[str]:
+    """The folders whose files a browser may load."""
+    return [str((settings.data / name).resolve()) for name in ("videos", "clips")]
+
+
+def _scripts(*names: str) -> str:
+    """The functions in the files of these names as one, which calls each when the page opens."""
+    return f"() => {{{''.join(f'({(ASSETS / name).read_text()})();' for name in names)}}}"

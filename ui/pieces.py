@@ -6,17 +6,34 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from io import BytesIO
 from pathlib import Path
 
-from pipelines.catalog import SCHEDULERS, ModelCard
+from PIL import Image
+
+from pipelines.catalog import CATALOG, SCHEDULERS, ModelCard
 from pipelines.jobs import Job
-from pipelines.tasks import TextToVideo
+from pipelines.tasks import Finish, Grid, Task
+from ui.languages import say
 from ui.stream import WAITING, Moment, describe
 from ui.words import unknown_words
 
+FIRST_SCENE = say(
+    '<p class="playbill-title">Your first scene is written</p><p>Press <b>Generate</b> to raise the curtain.</p>'
+)
+NOT_FOUND = say(
+    '<p class="nothing">No prompt of yours holds these words.<br>'
+    '<button type="button" class="offer" data-job="" data-act="all">Show all videos</button></p>'
+)
+NOTHING_YET = say(
+    '<p class="nothing">What you make is kept here.<br>'
+    '<button type="button" class="offer" data-job="" data-act="begin">Make your first video</button></p>'
+)
+_CARD = f'<div class="model-card"><p>{{}}</p>{{}}<dl>{"<dt>{}</dt><dd>{}</dd>" * 4}</dl></div>'
 TOKENS = 77  # what CLIP reads, its start and end included
 LAMPS = 24
-HEADER = """
+# A template: its texts are the lines of HEADLINES, in the reader's language.
+HEADER = r"""
 <header class="masthead">
   <svg viewBox="0 0 40 40" width="40" height="40" aria-hidden="true">
     <g fill="none" stroke="currentColor" stroke-width="1.2" stroke-linecap="round" stroke-linejoin="round">
@@ -26,19 +43,20 @@ HEADER = """
     </g>
     <circle cx="20" cy="17.5" r="3.6" fill="currentColor"/>
   </svg>
-  <div><h1>Marionette</h1><p>Write one line. Watch it come to life.</p></div>
+  <div><h1>Marionette</h1><p>${value.split(/\n/)[0]}</p></div>
 </header>
+<div class="drop-hint" hidden>${value.split(/\n/)[1]}</div>
 """
+HEADLINES = say(
+    "Write one line. Watch it come to life.\nDrop a video that was made here, and its settings are filled in."
+)
 
 
 def scene(state: str, moment: Moment | None = None) -> str:
     """What stands on the stage in the state "closed", "open" (the video shows) or "working"."""
     preview = moment.preview if moment else None
     if state == "closed":
-        inside = (
-            '<div class="playbill"><p class="playbill-title">Your first scene is written</p>'
-            "<p>Press <b>Generate</b> to raise the curtain.</p></div>"
-        )
+        inside = f'<div class="playbill">{FIRST_SCENE}</div>'
     elif preview:
         data = base64.b64encode(preview.image).decode()
         inside = f'<img class="forming" alt="The video as it forms" src="data:image/webp;base64,{data}">'
@@ -56,31 +74,48 @@ def footlights(moment: Moment) -> str:
     progress = moment.progress
     going = progress is not None and progress.stage != WAITING and progress.total > 0
     fraction = min(progress.step / progress.total, 1) if going else 0
+    number, total = moment.of
+    which = f"{number} of {total} · " if total > 1 else ""
     lamps = "".join(f'<i class="{"lit" if lamp < round(fraction * LAMPS) else "unlit"}"></i>' for lamp in range(LAMPS))
     return (
         f'<div class="footlights"><div class="lamps" role="progressbar" aria-label="Progress" aria-valuemin="0" '
         f'aria-valuemax="100" aria-valuenow="{100 * fraction:.0f}">{lamps}</div>'
-        f"<p>{escape(describe(progress)) if progress else 'Getting ready'}</p></div>"
+        f"<p>{which}{escape(describe(progress)) if progress else 'Getting ready'}</p></div>"
     )
 
 
-def caption(task: TextToVideo) -> str:
+def caption(task: Task) -> str:
     """What has been made, in one line under it."""
+    if isinstance(task, Finish):
+        return f'<p class="caption" role="status">Finished: {finished(task)}</p>'
+    if isinstance(task, Grid):
+        seeds = ", ".join(map(str, task.seeds))
+        rows = "1 row" if len(task.prompts) == 1 else f"{len(task.prompts)} rows"
+        return (
+            f'<p class="caption" role="status">A grid of {len(task.jobs)} videos · {rows} of prompts · '
+            f"columns of the seeds {seeds}</p>"
+        )
     return (
         f'<p class="caption" role="status">{task.frames} frames · {task.seconds:.1f} s · '
         f"{task.width}×{task.height} · {task.steps} steps of {SCHEDULERS[task.scheduler]} · seed {task.seed}</p>"
     )
 
 
-def failure(message: str) -> str:
+def finished(task: Finish) -> str:
+    """What `task` makes, in a few words."""
+    frames, width, height, fps = task.becomes(task.of.frames, task.of.width, task.of.height, task.of.fps)
+    shares = {1: "", 2: " · every other frame interpolated", 4: " · three of four frames interpolated"}
+    return f"{frames} frames · {fps:.4g} a second · {width}×{height}{shares[task.interpolate]}"
+
+
+def failure(message: str, head: str = "No video this time.") -> str:
     return (
-        '<div class="message failed" role="alert"><b>No video this time.</b>'
-        f"<p>{escape(message).replace(chr(10), '<br>')}</p></div>"
+        f'<div class="message failed" role="alert"><b>{head}</b><p>{escape(message).replace(chr(10), "<br>")}</p></div>'
     )
 
 
-def stopped(message: str) -> str:
-    return f'<div class="message stopped" role="status"><b>{escape(message)}</b> Nothing was made or kept.</div>'
+def stopped(message: str, what: str = "Nothing was made or kept.") -> str:
+    return f'<div class="message stopped" role="status"><b>{escape(message)}</b> {what}</div>'
 
 
 def prompt_hints(prompt: str, card: ModelCard, tokens: tuple[int, str] | None) -> str:
@@ -91,12 +126,12 @@ def prompt_hints(prompt: str, card: ModelCard, tokens: tuple[int, str] | None) -
         if cut:
             hints.append(
                 f'<p class="hint warning">Too long: the model reads the first {TOKENS} tokens of {count}. '
-                f"It will not see “{escape(_shorten(cut, 200))}”.</p>"
+                f"It will not see “{escape(shorten(cut, 200))}”.</p>"
             )
         else:
             hints.append(f'<p class="hint count">{count} of {TOKENS} tokens</p>')
     if card.vocabulary and (new := unknown_words(prompt, card.vocabulary)):
-        named = ", ".join(f"“{escape(_shorten(word, 24))}”" for word in new[:4])
+        named = ", ".join(f"“{escape(shorten(word, 24))}”" for word in new[:4])
         kinds = "".join(
             f"<li><span>{escape(kind)}</span> {escape(', '.join(words))}</li>"
             for kind, words in card.vocabulary.items()
@@ -111,19 +146,29 @@ def prompt_hints(prompt: str, card: ModelCard, tokens: tuple[int, str] | None) -
 
 def model_card(card: ModelCard, missing: str | None) -> str:
     """What a person should know about a model before using it; `missing` says what is not on this machine yet."""
-    badge = (
-        f'<p class="badge missing"><b>Not here yet.</b> {escape(missing)}</p>'
-        if missing
-        else '<p class="badge here"><b>Ready on this machine</b></p>'
+    badge = say('<p class="badge here"><b>Ready on this machine</b></p>')
+    if missing:
+        badge = say('<p class="badge missing"><b>Not here yet.</b> {}</p>', escape(missing))
+    texts = (card.summary, card.needs, card.licence, card.shortcomings, card.not_for)
+    summary, *facts = (say(escape(text, quote=False)) for text in texts)
+    names = (say("Needs"), say("Licence"), say("Limits"), say("Not for"))
+    rows = [part for row in zip(names, facts, strict=True) for part in row]
+    return str(say(_CARD, summary, badge, *rows))
+
+
+def sheet(image: bytes, mask: bytes) -> str:
+    """An image, PNG, to be painted over, with the mask, PNG or nothing, that is on it already."""
+    width, height = (int.from_bytes(image[at : at + 4], "big") for at in (16, 20))
+    source, laid = (base64.b64encode(picture).decode() for picture in (image, mask))
+    kept = f' data-mask="data:image/png;base64,{laid}"' if mask else ""
+    return (
+        f'<div class="sheet"><img alt="The first image" src="data:image/png;base64,{source}">'
+        f'<canvas width="{width}" height="{height}" aria-label="Mask: paint over what need not stay"{kept}></canvas>'
+        '</div><div class="sheet-tools">'
+        '<label>Brush <input type="range" min="4" max="80" value="28" data-tool="size"></label>'
+        '<label><input type="checkbox" data-tool="erase"> Erase</label>'
+        '<button type="button" data-tool="clear">Clear the mask</button></div>'
     )
-    facts = (
-        ("Needs", card.needs),
-        ("Licence", card.licence),
-        ("Limits", card.shortcomings),
-        ("Not for", card.not_for),
-    )
-    rows = "".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in facts)
-    return f'<div class="model-card"><p>{escape(card.summary)}</p>{badge}<dl>{rows}</dl></div>'
 
 
 @dataclass(frozen=True)
@@ -136,6 +181,11 @@ class Thumbnail:
     moving: Path | None
 
 
+def part(index: int) -> str:
+    """In a template: this one of the texts with | between them that are its value, in the reader's language."""
+    return f"${{value.split(/\\|/)[{index}]}}"
+
+
 def examples(thumbnails: Sequence[Thumbnail]) -> str:
     cards = "".join(_example(index, thumbnail) for index, thumbnail in enumerate(thumbnails))
     return f'<div class="examples">{cards}</div>'
@@ -146,7 +196,7 @@ class Card:
     """A finished video as the library shows it."""
 
     job: str
-    task: TextToVideo
+    task: Task
     model: str  # its title
     ended: float  # seconds since 1970
     poster: Path | None
@@ -157,7 +207,7 @@ def making(jobs: Sequence[Job]) -> str:
     if not jobs:
         return ""
     rows = "".join(
-        f"<li><span><b>{escape(_shorten(job.task.prompt, 90))}</b>"
+        f"<li><span><b>{escape(shorten(job.task.prompt, 90))}</b>"
         f"<small>{escape(describe(job.progress)) if job.progress else 'Getting ready'}</small></span>"
         f'<button type="button" data-job="{job.id}" data-act="stop"{" disabled" if job.stopping else ""}>'
         f"{'Stopping…' if job.stopping else 'Stop'}</button></li>"
@@ -166,12 +216,11 @@ def making(jobs: Sequence[Job]) -> str:
     return f'<ul class="making" aria-label="Being made">{rows}</ul>'
 
 
-def shelf(cards: Sequence[Card], searched: bool) -> str:
-    """The finished videos, newest first."""
+def shelf(cards: Sequence[Card], searched: bool, compared: Sequence[str] = ()) -> str:
+    """The finished videos, newest first; those that are `compared` show it."""
     if not cards:
-        what = "No prompt of yours holds these words." if searched else "What you make is kept here."
-        return f'<p class="nothing">{what}</p>'
-    return f'<div class="shelf">{"".join(map(_on_shelf, cards))}</div>'
+        return str(NOT_FOUND if searched else NOTHING_YET)
+    return f'<div class="shelf">{"".join(_on_shelf(card, card.job in compared) for card in cards)}</div>'
 
 
 def about_video(card: Card) -> str:
@@ -181,12 +230,20 @@ def about_video(card: Card) -> str:
     )
 
 
-def _on_shelf(card: Card) -> str:
-    picture = f'<img alt="" src="{_data(card.poster)}">' if card.poster else '<span class="no-picture"></span>'
+def title(job: Job) -> str:
+    """What made the video of `job`."""
+    model = CATALOG[job.task.model].title if job.task.model in CATALOG else job.task.model
+    return f"{model}, {kind}" if (kind := {Finish: "finished", Grid: "a grid"}.get(type(job.task))) else model
+
+
+def _on_shelf(card: Card, compared: bool) -> str:
+    picture = f'<img alt="" src="{data_of(card.poster)}">' if card.poster else '<span class="no-picture"></span>'
+    prompt = escape(shorten(card.task.prompt, 90))
     return (
-        f'<button type="button" class="example" data-job="{card.job}" data-act="open">{picture}'
-        f"<b>{escape(_shorten(card.task.prompt, 90))}</b>"
-        f"<span>{escape(card.model)}<br>{card.task.seconds:.1f} s · {_date(card.ended)}</span></button>"
+        f'<div class="on-shelf"><button type="button" class="example" data-job="{card.job}" data-act="open">{picture}'
+        f"<b>{prompt}</b><span>{escape(card.model)}<br>{card.task.seconds:.1f} s · {_date(card.ended)}</span></button>"
+        f'<button type="button" class="compare" data-job="{card.job}" data-act="compare" '
+        f'aria-pressed="{str(compared).lower()}" aria-label="Compare: {prompt}">Compare</button></div>'
     )
 
 
@@ -201,12 +258,7 @@ def rounded(facts: dict) -> dict:
 
 def _example(index: int, thumbnail: Thumbnail) -> str:
     if thumbnail.moving:
-        source = (
-            f'<source media="(prefers-reduced-motion: reduce)" srcset="{_data(thumbnail.still)}">'
-            if thumbnail.still
-            else ""
-        )
-        picture = f'<picture>{source}<img alt="" src="{_data(thumbnail.moving)}"></picture>'
+        picture = moving(thumbnail.moving.read_bytes(), "", thumbnail.still and thumbnail.still.read_bytes())
     else:
         picture = f'<span class="no-picture tint-{index % 4}"></span>'
     return (
@@ -215,10 +267,25 @@ def _example(index: int, thumbnail: Thumbnail) -> str:
     )
 
 
-def _data(picture: Path) -> str:
+def moving(picture: bytes, alt: str, still: bytes | None = None) -> str:
+    """An animated `picture`, WebP or GIF; for whoever wants less motion `still`, by default its first frame."""
+    if still is None:
+        first = BytesIO()
+        Image.open(BytesIO(picture)).convert("RGB").save(first, "PNG")
+        still = first.getvalue()
+    kind = "gif" if picture.startswith(b"GIF") else "webp"
+    source, at_rest = (base64.b64encode(data).decode() for data in (picture, still))
+    return (
+        f'<picture><source media="(prefers-reduced-motion: reduce)" srcset="data:image/png;base64,{at_rest}">'
+        f'<img alt="{escape(alt)}" src="data:image/{kind};base64,{source}"></picture>'
+    )
+
+
+def data_of(picture: Path) -> str:
+    """The picture as an address of its own."""
     kind = picture.suffix.lstrip(".").replace("jpg", "jpeg")
     return f"data:image/{kind};base64,{base64.b64encode(picture.read_bytes()).decode()}"
 
 
-def _shorten(text: str, length: int) -> str:
+def shorten(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"

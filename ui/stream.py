@@ -1,11 +1,15 @@
 """Following a job: the backend's events, gathered into what the page shows at one moment."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from pipelines.backend import Backend
-from pipelines.events import Failed, Preview, Progress, Result
+from pipelines.events import Failed, Losses, Preview, Progress, Result
 
+UNITS = {
+    **dict.fromkeys(("Denoising", "Tuning", "Inverting the clip"), "step "),
+    **dict.fromkeys(("Decoding", "Finding people", "Looking at the poses"), "frame "),
+}
 WAITING = "Waiting"  # the stage of a job in the queue: its step is its place there
 
 
@@ -15,7 +19,9 @@ class Moment:
 
     progress: Progress | None = None
     preview: Preview | None = None
+    losses: Losses | None = None
     end: Result | Failed | None = None
+    of: tuple[int, int] = (1, 1)  # which of several jobs it is
 
 
 def follow(backend: Backend, job: str, owner: str) -> Iterator[Moment | None]:
@@ -33,9 +39,21 @@ def follow(backend: Backend, job: str, owner: str) -> Iterator[Moment | None]:
                 moment = replace(moment, progress=event)
             case Preview():
                 moment = replace(moment, preview=event)
+            case Losses():
+                moment = replace(moment, losses=event)
             case Result() | Failed():
                 moment = replace(moment, end=event)
         yield moment
+
+
+def follow_all(backend: Backend, jobs: Sequence[str], owner: str) -> Iterator[Moment | None]:
+    """As `follow`, of jobs that run one after another: the end is that of the last."""
+    for number, job in enumerate(jobs, 1):
+        for moment in follow(backend, job, owner):
+            if moment is None:
+                yield None
+            elif moment.end is None or number == len(jobs):
+                yield replace(moment, of=(number, len(jobs)))
 
 
 def describe(progress: Progress) -> str:
@@ -43,19 +61,19 @@ def describe(progress: Progress) -> str:
     if progress.stage == WAITING:
         place = "Your video is next" if progress.step == 1 else f"Place {progress.step} in the queue"
         left = progress.seconds_left
-        return place if not left else f"{place} · its turn comes in {_time(left)}"
+        return place if not left else f"{place} · its turn comes in {about(left)}"
     parts = [progress.stage]
     if progress.total > 999:  # bytes
         parts.append(f"{100 * progress.step / progress.total:.0f}%")
     elif progress.total > 1:
-        unit = {"Denoising": "step ", "Decoding": "frame "}.get(progress.stage, "")
-        parts.append(f"{unit}{progress.step} of {progress.total}")
+        parts.append(f"{UNITS.get(progress.stage, '')}{progress.step} of {progress.total}")
     if progress.seconds_left is not None:
-        parts.append(f"{_time(progress.seconds_left)} left")
+        parts.append(f"{about(progress.seconds_left)} left")
     return " · ".join(parts)
 
 
-def _time(seconds: float) -> str:
+def about(seconds: float) -> str:
+    """A time in words, as precise as an estimate is."""
     if seconds < 1.5:
         return "about a second"
     if seconds < 90:

@@ -1,5 +1,6 @@
 """Who a visitor is: a random id that their browser keeps, and that says which jobs and videos are theirs."""
 
+import hmac
 import os
 import re
 import secrets
@@ -12,7 +13,7 @@ from pipelines.settings import Settings
 
 def state(settings: Settings) -> gr.BrowserState:
     """The visitor's id. Under a name and a secret that never change, browsers still know it after a restart."""
-    return gr.BrowserState("", storage_key="marionette-visitor", secret=_secret(settings.data / "secret"))
+    return gr.BrowserState("", storage_key="marionette-visitor", secret=secret(settings))
 
 
 def known(value: object) -> str:
@@ -22,7 +23,29 @@ def known(value: object) -> str:
     return secrets.token_hex(16)
 
 
-def _secret(file: Path) -> str:
+def of_user(subject: str, key: str) -> str:
+    """The id of a signed-in user, by what their Hub account is called for ever; the same on every device.
+
+    Without the `key` nobody can make or guess one.
+    """
+    first = _half("user " + subject, key)
+    return first + _half("proof " + first, key)
+
+
+def is_of_user(value: object, key: str) -> bool:
+    """Whether `value` is an id that `of_user` made."""
+    if not isinstance(value, str):
+        return False
+    return hmac.compare_digest(value[16:].encode(), _half("proof " + value[:16], key).encode())
+
+
+def _half(text: str, key: str) -> str:
+    return hmac.digest(key.encode(), text.encode(), "sha256").hex()[:16]
+
+
+def secret(settings: Settings) -> str:
+    """What only this app knows, kept among its data."""
+    file: Path = settings.data / "secret"
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new:

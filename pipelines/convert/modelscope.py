@@ -28,6 +28,21 @@ SCHEDULER = {  # hard-coded in ModelScope; only the number of timesteps stands i
 SCALING_FACTOR = 0.18215  # of the latents; hard-coded in ModelScope
 
 
+def unet(weights: Weights, model_cfg: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The config and the weights of the UNet, as diffusers keeps them; likewise `vae` and `text_encoder`."""
+    config = {"_class_name": "UNet3DConditionModel", **unet_config(model_cfg)}
+    return config, unet_weights(weights, model_cfg["unet_res_blocks"])
+
+
+def vae(checkpoint: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    weights = vae_part(checkpoint)
+    return {"_class_name": "AutoencoderKL", **vae_config(weights)}, vae_weights(weights)
+
+
+def text_encoder(weights: Weights) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    return {"architectures": ["CLIPTextModel"], **text_encoder_config(weights)}, text_encoder_weights(weights)
+
+
 def unet_config(model_cfg: Mapping[str, Any]) -> dict[str, Any]:
     """UNet3DConditionModel's config for `model.model_cfg` of configuration.json.
 

@@ -1,12 +1,21 @@
 """The miniatures' architectures: the published classes at a size that a laptop trains and runs."""
 
+import inspect
+import json
+from pathlib import Path
+
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel, UNet3DConditionModel
+from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModel
+
+from pipelines.networks.inflated_unet import InflatedUNet, temporal_start
+from pipelines.networks.pseudo3d_unet import UNetPseudo3DConditionModel, build_pseudo3d_unet
 
 CHANNELS = (48, 96, 96, 96)
 HEAD = 16  # channels of one attention head
 TEXT_WIDTH = 128
+POSE = {"pose": True, "pose_layers": [0]}  # a block has but one layer; the published rule adds poses after the second
 SCHEDULER = {  # Stable Diffusion 1.4's
     "_class_name": "PNDMScheduler",
     "beta_start": 0.00085,
@@ -72,6 +81,45 @@ def video_unet() -> UNet3DConditionModel:
         attention_head_dim=HEAD,  # in this class: the width of a head
         norm_num_groups=16,
     )
+
+
+def followyourpose_unet(image: UNet2DConditionModel) -> InflatedUNet:
+    """The inflated UNet with a pose adapter, that starts as the image model frame by frame."""
+    unet = InflatedUNet({**image.config, **POSE}, pose=True)
+    missing, unexpected = unet.load_state_dict(image.state_dict() | temporal_start(unet), strict=False)
+    assert not unexpected and all(name.startswith("skeleton_adapter.") for name in missing)
+    return unet
+
+
+def save_followyourpose(unet: InflatedUNet, folder: Path) -> None:
+    """Writes `unet` so that the app's own loader finds it: no file over 10 MB."""
+    unet.save_pretrained(folder, max_shard_size="9950KB")
+    config = {**json.loads((folder / "config.json").read_text()), **POSE}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def load_followyourpose(image: UNet2DConditionModel, folder: Path) -> InflatedUNet:
+    """What `save_followyourpose` wrote."""
+    unet = InflatedUNet({**image.config, **POSE}, pose=True)
+    shards = map(load_file, sorted(folder.glob("*.safetensors")))
+    unet.load_state_dict({name: tensor for shard in shards for name, tensor in shard.items()})
+    return unet
+
+
+@torch.no_grad()
+def tempofunk_unet(image: UNet2DConditionModel) -> UNetPseudo3DConditionModel:
+    """The image model, inflated by the published rule: as long as it is not trained, it draws what that does, frame by
+    frame and whatever mask and hint are."""
+    known = inspect.signature(UNetPseudo3DConditionModel).parameters
+    unet = build_pseudo3d_unet({key: value for key, value in image.config.items() if key in known} | {"in_channels": 9})
+    own, drawn = unet.state_dict(), image.state_dict()
+    for name, tensor in own.items():
+        name = name.replace("spatial_conv.", "")
+        if name == "conv_in.weight":
+            tensor.zero_()[:, :4] = drawn[name]
+        elif name in drawn:
+            tensor.copy_(drawn[name].reshape(tensor.shape))  # a projection is a 1x1 convolution
+    return unet
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel, UNet3DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizerFast
 
+from pipelines.networks.pseudo3d_unet import UNetPseudo3DConditionModel
 from pipelines.preview import fit_latent_rgb
 
 from . import networks
@@ -18,7 +19,8 @@ def publish(work: Path, assets: Path) -> None:
     """Writes what is trained to `assets`: half precision, diffusers layout, shared parts once, no file over 10 MB."""
     small = {"max_shard_size": "9950KB"}
     sd, video = assets / "sd", assets / "modelscope"
-    for folder in (sd, video):
+    poses, hinted = assets / "followyourpose", assets / "tempofunk"
+    for folder in (sd, video, poses, hinted):
         shutil.rmtree(folder, ignore_errors=True)  # earlier weights may lie in other files
     vae = AutoencoderKL.from_pretrained(work / "vae")
     stored = np.load(work / "clips" / "latents.npy", mmap_mode="r")[:200:10, 0, 0].astype(np.float32)
@@ -42,6 +44,18 @@ def publish(work: Path, assets: Path) -> None:
     absent = {"safety_checker": [None, None], "feature_extractor": [None, None], "requires_safety_checker": False}
     unet = {"unet": ["diffusers", "UNet2DConditionModel"]}
     write_json(sd / "model_index.json", {"_class_name": "StableDiffusionPipeline", **shared, **unet, **absent})
+    if (work / "followyourpose").exists():
+        image = UNet2DConditionModel.from_pretrained(work / "unet")
+        unet = networks.load_followyourpose(image, work / "followyourpose")
+        networks.save_followyourpose(unet.half(), poses / "unet")
+        parts = shared | {"unet": ["pipelines", "InflatedUNet"]}
+        write_json(poses / "model_index.json", {"_class_name": "FollowYourPosePipeline", **parts})
+        write_json(poses / "components.json", {part: f"../sd/{part}" for part in shared})
+    if (work / "tempofunk").exists():
+        UNetPseudo3DConditionModel.from_pretrained(work / "tempofunk").half().save_pretrained(hinted / "unet", **small)
+        parts = shared | {"unet": ["pipelines", "UNetPseudo3DConditionModel"]}
+        write_json(hinted / "model_index.json", {"_class_name": "MakeAVideoPipeline", **parts})
+        write_json(hinted / "components.json", {part: f"../sd/{part}" for part in shared})
     if not (work / "unet3d").exists():
         return
     UNet3DConditionModel.from_pretrained(work / "unet3d").half().save_pretrained(video / "unet", **small)

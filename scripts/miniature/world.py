@@ -74,7 +74,7 @@ def draw_clip(words: Words, rng: np.random.Generator, frames: int = 16, size: in
     look = Look.sample(words.character, shade(COLOURS[words.colour], rng.uniform(0.96, 1.0)), rng)
     images, masks = zip(
         *(
-            _compose(backdrop, draw_figure(look, joint, height, turn, floor, size))
+            compose(backdrop, draw_figure(look, joint, height, turn, floor, size))
             for joint, turn in zip(joints, turns, strict=True)
         ),
         strict=True,
@@ -97,7 +97,7 @@ def _place(joints: np.ndarray, rng: np.random.Generator, size: int) -> tuple[flo
     return float(height), float(rng.uniform(*near)), float(floor)
 
 
-def _compose(backdrop: np.ndarray, doll: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def compose(backdrop: np.ndarray, doll: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Lays the doll and its soft shadow on the backdrop -> frame uint8 [S,S,3], mask uint8 [S,S]."""
     size = len(doll)
     cover = doll[..., 3].astype(np.float32) / 255

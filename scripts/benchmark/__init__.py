@@ -1,0 +1,1 @@
+"""How fast and how big the systems are: python -m scripts.benchmark."""

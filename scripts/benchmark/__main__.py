@@ -1,0 +1,40 @@
+"""How fast and how big: python -m scripts.benchmark modelscope --size miniature --weights real --device cpu
+
+Runs the app's own code. The arithmetic is counted by running the networks without data ("meta"); MFU is what share of
+the device's best matrix product, measured here, a step reaches.
+"""
+
+import argparse
+from importlib import import_module
+
+from scripts.benchmark import measure  # notes the time
+
+SYSTEMS = {  # -> the module that measures it
+    "modelscope": "text_to_video",
+    "tempofunk": "text_to_video",
+    "tuneavideo": "tuneavideo",
+    "followyourpose": "followyourpose",
+    "first-visit": "first_visit",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m scripts.benchmark", description=__doc__.splitlines()[0])
+    parser.add_argument("system", nargs="?", default="modelscope", choices=SYSTEMS)
+    parser.add_argument("--size", default="miniature", choices=["miniature", "full"])
+    parser.add_argument("--weights", default="real", choices=["random", "real"])
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--diffusers", action="store_true", help="diffusers' own pipeline too, as with full on CUDA")
+    for name in ("frames", "width", "height", "steps"):
+        parser.add_argument(f"--{name}", type=int)
+    parser.add_argument("--scheduler")
+    options = parser.parse_args()
+    try:
+        rows = import_module(f"scripts.benchmark.{SYSTEMS[options.system]}").benchmark(options)
+    except (ValueError, MemoryError) as error:
+        parser.error(str(error))
+    measure.show(rows)
+
+
+if __name__ == "__main__":
+    main()

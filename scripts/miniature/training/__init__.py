@@ -1,0 +1,1 @@
+"""How the miniatures are trained: the loop that all stages share, and a file for each network."""

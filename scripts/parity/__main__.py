@@ -1,0 +1,5 @@
+import sys
+
+from scripts.parity import main
+
+sys.exit(main())

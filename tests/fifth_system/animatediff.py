@@ -1,0 +1,86 @@
+"""AnimateDiff (Guo et al., 2023, "AnimateDiff: Animate Your Personalized Text-to-Image Diffusion Models without
+Specific Tuning"): Stable Diffusion with motion modules between its layers; a prompt becomes a video.
+
+Read top to bottom: encode the prompt, draw noise, denoise, decode.
+"""
+
+import time
+from collections.abc import Generator, Iterator, Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from diffusers import UNetMotionModel
+from torch import Tensor
+
+from pipelines.diffusion import Step, alphas_cumprod, denoise, draw_noise, guided, image_solver
+from pipelines.events import Preview, Progress
+from pipelines.memory import peak_bytes
+from pipelines.modelscope import decode
+from pipelines.stable_diffusion import DENOISING, circumstances, pictured, prepare, told, working_memory
+from pipelines.tasks import TextToVideo
+from pipelines.tokens import MAX_TOKENS
+
+if TYPE_CHECKING:
+    from pipelines.manager import ModelManager
+
+
+@torch.no_grad()
+def generate(
+    task: TextToVideo, models: "ModelManager"
+) -> Generator[Progress | Preview, None, tuple[np.ndarray, dict[str, Any]]]:
+    """Makes the video of `task`; returns its frames, uint8 [F, H, W, 3], and the facts of its making.
+
+    Raises ValueError, in words for the person who asked, where the result holds no numbers or no picture.
+    """
+    denoising_bytes, slices = working_memory(task, models, denoising_memory)
+    texts = [task.negative_prompt, task.prompt] if task.guidance > 1 else [task.prompt]
+    text_states, previewer, factor, channels, schedule = prepare(task, texts, models)
+
+    began = time.perf_counter()
+    with models.lease(f"{task.model}/unet", working_bytes=denoising_bytes) as unet:
+        shape = (1, channels, task.frames, task.height // factor, task.width // factor)
+        noise = draw_noise(shape, task.seed).to(unet.device)
+        steps = sample(unet, text_states, noise, schedule, task.scheduler, task.steps, task.guidance)
+        step = yield from told(steps, DENOISING, previewer)
+        facts = circumstances(step, unet, slices, models)
+    facts |= {"seconds_per_step": (time.perf_counter() - began) / step.total}
+
+    frames = yield from pictured(task, step.latents, decode, models)
+    return frames, facts
+
+
+def sample(
+    unet: UNetMotionModel,
+    text_states: Tensor,
+    noise: Tensor,
+    schedule: Mapping[str, Any],
+    scheduler: str,
+    steps: int,
+    guidance: float,
+) -> Iterator[Step]:
+    """Denoises `noise` (1, c, f, h, w), fp32.
+
+    `text_states` are those of the negative and the positive prompt (2, tokens, c), or with guidance of 1 or less those
+    of the prompt alone (1, tokens, c). `schedule` is the checkpoint's scheduler config.
+    """
+    branches = len(text_states)
+    each_frame = text_states.to(unet.dtype).repeat_interleave(noise.shape[2], dim=0)  # (branches * f, tokens, c)
+
+    def predict(latents: Tensor, timestep: int) -> Tensor:
+        latents = latents.to(unet.dtype).expand(branches, -1, -1, -1, -1)
+        return unet(latents, timestep, encoder_hidden_states=each_frame).sample.float()
+
+    if guidance > 1:
+        predict = guided(predict, guidance)
+    return denoise(predict, noise, image_solver(scheduler, schedule, steps), alphas_cumprod(schedule))
+
+
+@lru_cache(maxsize=256)
+def denoising_memory(unet: UNetMotionModel, branches: int, frames: int, height: int, width: int, slices: int) -> int:
+    """Bytes that one step takes beside the weights; `unet` without weights, height and width of the latents."""
+    latents = torch.empty(branches, unet.config.in_channels, frames, height, width, device="meta", dtype=unet.dtype)
+    texts = torch.empty(branches * frames, MAX_TOKENS, unet.config.cross_attention_dim, device="meta", dtype=unet.dtype)
+    timestep = torch.empty(1, device="meta")
+    return peak_bytes(lambda: unet(latents, timestep, encoder_hidden_states=texts).sample.float())

@@ -1,0 +1,67 @@
+"""The page in Chinese and Spanish, as a browser of such a reader shows it. Screenshots go to artefacts/."""
+
+import test_browser
+from test_browser import PATIENCE, PICTURES, SIZES, expect
+
+app, chromium = test_browser.app, test_browser.chromium
+
+
+def visit(chromium, app, locale):
+    page = chromium.new_context(viewport=SIZES["desktop"], locale=locale).new_page()
+    page.set_default_timeout(PATIENCE)
+    page.goto(app.url)
+    expect(page.locator("#hints")).to_contain_text("of 77 tokens", timeout=PATIENCE)
+    return page
+
+
+def pictured(page, locale):
+    """Opens every tab in turn, and keeps what it looks like."""
+    for number in range(4):
+        page.get_by_role("tab").nth(number).click()
+        page.wait_for_timeout(1500)
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        assert "__i18n__" not in page.inner_text("body") and "translation_metadata" not in page.inner_text("body")
+        page.screenshot(path=PICTURES / f"language-{locale}-{number}.png", full_page=True)
+    page.get_by_role("tab").first.click()
+
+
+def test_a_chinese_browser_gets_chinese(chromium, app):
+    page = visit(chromium, app, "zh-CN")
+    expect(page.locator("#generate")).to_have_text("生成")
+    expect(page.locator("#scene")).to_contain_text("第一幕已经写好")
+    expect(page.get_by_role("tab", name="作品库")).to_be_visible()
+    expect(page.locator(".masthead")).to_contain_text("写下一行字，看它活起来。")
+    expect(page.locator("#examples")).to_contain_text("步数较少：更快完成")
+    expect(page.locator("#model input")).to_have_value("纸偶剧场（内置）")
+    expect(page.locator("#prompt")).to_contain_text("请用英文书写")
+    expect(page.locator("#about")).to_contain_text("本机已就绪")
+    expect(page.locator("#about")).to_contain_text("MIT，与本应用相同")
+    pictured(page, "zh-CN")
+    page.context.close()
+
+
+def test_a_spanish_browser_gets_spanish_also_in_what_changes(chromium, app):
+    """Of whatever country it is: what a handler says anew is said in its language too."""
+    page = visit(chromium, app, "es-MX")
+    page.get_by_role("button", name="Ajustes finos").click()
+    page.wait_for_timeout(500)
+    expect(page.locator("#frames")).to_contain_text("Fotogramas: 16 = 2.0 s")
+    expect(page.locator("#width")).to_contain_text("128 píxeles, siempre")
+    page.locator("#grid input").click()
+    expect(page.locator("#grid-seeds")).to_contain_text("Semillas de la cuadrícula")
+    page.locator("#grid-seeds input, #grid-seeds textarea").first.fill("1, 2")
+    test_browser.quickly(page, 2)
+    expect(page.locator("#ahead")).to_contain_text("2 videos")
+    page.locator("#generate").click()
+    expect(page.locator("#stop")).to_have_text("Detener")
+    expect(page.locator("#caption")).to_contain_text("A grid of 2 videos", timeout=PATIENCE)
+    test_browser.plays(page)
+    expect(page.get_by_role("button", name="¿Por qué se ve así?")).to_be_visible()
+    page.locator("#model input").click()
+    page.get_by_role("option", name="ModelScope text-to-video 1.7B").click()
+    expect(page.locator("#width")).to_contain_text("De 128 a 768 píxeles")
+    expect(page.locator("#ahead")).to_contain_text("It has no GPU")
+    page.locator("#steps").scroll_into_view_if_needed()
+    page.screenshot(path=PICTURES / "grid.png", full_page=True)
+    pictured(page, "es")
+    page.context.close()

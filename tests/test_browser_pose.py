@@ -1,0 +1,89 @@
+"""The tab that follows poses as a person meets it, in a real Chromium."""
+
+import shutil
+
+import numpy as np
+from test_browser import PATIENCE, PICTURES, SIZES, app, chromium, expect, type_number, visit  # noqa: F401
+
+from pipelines import video
+from pipelines.catalog import find_motion
+
+
+def open_tab(page):
+    page.get_by_role("tab", name="Pose to video").click()
+    expect(page.locator("#found img")).to_be_visible(timeout=PATIENCE)
+
+
+def quickly(page):
+    page.get_by_role("button", name="Fine settings of the video").click()
+    type_number(page, "#pose-steps", 3)
+    type_number(page, "#pose-frames", 8)
+
+
+def danced(page):
+    """Waits until a video stands beside its skeletons, and both show the same moment."""
+    page.wait_for_function(
+        """() => {
+            const videos = [...document.querySelectorAll('#pose-result video, #pose-skeletons video')];
+            const [one, other] = videos.map(video => video.currentTime);
+            return videos.length == 2 && one > 0.2 && Math.abs(one - other) < 0.3;
+        }""",
+        timeout=PATIENCE,
+    )
+    expect(page.locator("#pose-generate")).to_be_visible(timeout=PATIENCE)
+
+
+def test_a_motion_is_chosen_seen_danced_taken_home_and_followed_again(chromium, app):  # noqa: F811
+    with visit(chromium, app, reloads=True) as page:
+        open_tab(page)
+        expect(page.locator("#found figcaption")).to_contain_text("16 frames, 2.0 s · one person")
+        page.locator('[data-motion="duet"]').click()
+        expect(page.locator("#found figcaption")).to_contain_text("2 people", timeout=PATIENCE)
+        expect(page.locator('[data-motion="duet"]')).to_have_attribute("aria-pressed", "true")
+        quickly(page)
+        page.locator("#pose-prompt textarea").fill("a bear in red dancing in the snow")
+        page.locator("#pose-generate").click()
+        expect(page.locator("#pose-line")).to_contain_text("Denoising", timeout=PATIENCE)
+        danced(page)
+        expect(page.locator("#pose-measures")).to_contain_text("Pose accuracy")
+        expect(page.locator("#pose-told")).to_contain_text("a bear in red dancing in the snow")
+        page.screenshot(path=PICTURES / "pose-finished.png", full_page=True)
+        for button, begins in (("skeletons", b"ftyp"), ("keypoints", b'[\n{"version"')):
+            with page.expect_download(timeout=PATIENCE) as download:
+                page.locator(f"#pose-save-{button}").click()
+            assert begins in download.value.path().read_bytes()[:24]
+
+        page.reload()
+        page.get_by_role("tab", name="Pose to video").click()
+        danced(page)
+        page.get_by_role("tab", name="Library").click()
+        page.locator("#shelf .example").first.click()
+        page.locator("#use-settings").click()
+        expect(page.locator("#pose-prompt textarea")).to_have_value(
+            "a bear in red dancing in the snow", timeout=PATIENCE
+        )
+        expect(page.locator('[data-motion="duet"]')).to_have_attribute("aria-pressed", "true")
+        page.get_by_role("tab", name="Library").click()
+        page.locator("#use-poses").click()
+        expect(page.locator("#pose-clip-chosen")).to_contain_text("1.0 s · 128×128", timeout=PATIENCE)
+
+
+def test_what_is_uploaded_is_shown_and_what_shows_nobody_is_answered(chromium, app, tmp_path):  # noqa: F811
+    shutil.copyfile(find_motion("wave"), tmp_path / "wave.json")
+    sky = np.linspace(90, 200, 64).astype(np.uint8)[None, :, None, None]
+    video.write(np.broadcast_to(sky, (10, 64, 64, 3)), tmp_path / "nobody.mp4", 8)
+    with visit(chromium, app, "phone") as page:
+        open_tab(page)
+        for mode in ("dark", "light"):
+            page.emulate_media(color_scheme=mode)
+            page.screenshot(path=PICTURES / f"pose-phone-{mode}.png", full_page=True)
+        page.locator("#pose-clip input[type=file]").set_input_files(tmp_path / "wave.json")
+        expect(page.locator("#found figcaption")).to_contain_text("· keypoints ·", timeout=PATIENCE)
+        page.locator('[data-motion="kick"]').click()
+        expect(page.locator("#pose-clip-chosen")).to_be_hidden(timeout=PATIENCE)
+        page.locator("#pose-clip input[type=file]").set_input_files(tmp_path / "nobody.mp4")
+        expect(page.locator("#pose-search")).to_contain_text("knows only drawn figures", timeout=PATIENCE)
+        page.locator("#pose-prompt textarea").fill("")
+        page.locator("#pose-generate").click()
+        expect(page.locator("#pose-message")).to_contain_text("The prompt is empty")
+        assert page.evaluate("document.documentElement.scrollWidth") <= SIZES["phone"]["width"]

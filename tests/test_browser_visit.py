@@ -1,0 +1,47 @@
+"""A first visit, with nothing to do but press one button; and a visit of somebody who wants no motion, by keyboard."""
+
+from test_browser import PATIENCE, PICTURES, SIZES, app, chromium, expect, quickly, visit  # noqa: F401
+
+from scripts.benchmark.first_visit import seconds_to_first_video
+
+
+def test_one_press_makes_the_first_video_play(chromium, app):  # noqa: F811
+    """How long it takes is told and not judged: that is the machine's doing. scripts.benchmark measures it, too."""
+    taken = {}
+    for visitor in ("cold", "warm"):
+        context = chromium.new_context(viewport=SIZES["desktop"])
+        page = context.new_page()
+        taken[visitor] = seconds_to_first_video(page, app.url)
+        expect(page.locator(".masthead p")).to_have_count(1)
+        context.close()
+    told = ", ".join(f"{visitor} {seconds:.1f} s" for visitor, seconds in taken.items())
+    print(f"from opening the page to a playing video: {told}")
+    (PICTURES / "first-visit.txt").write_text(told + "\n")
+
+
+def test_whoever_wants_less_motion_starts_the_video_and_the_keyboard_does_it_all(chromium, app):  # noqa: F811
+    def moments(seconds=1.5):
+        before = page.evaluate("document.querySelector('#video video').currentTime")
+        page.wait_for_timeout(1000 * seconds)
+        return before, page.evaluate("document.querySelector('#video video').currentTime")
+
+    with visit(chromium, app) as page:
+        page.emulate_media(reduced_motion="reduce")
+        page.wait_for_function("document.querySelector('.example img').currentSrc.startsWith('data:image/png')")
+        quickly(page, 2)
+        page.locator("#prompt textarea").focus()
+        for _ in range(8):
+            page.keyboard.press("Tab")
+            if page.evaluate("document.activeElement.id") == "generate":
+                break
+        outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+        assert page.evaluate("document.activeElement.id") == "generate" and outline == "solid"
+        page.keyboard.press("Enter")
+        expect(page.locator("#result")).to_be_visible(timeout=PATIENCE)
+        page.wait_for_function("document.querySelector('#video video')?.readyState > 1", timeout=PATIENCE)
+        page.wait_for_timeout(500)
+        before, after = moments()
+        assert before == after
+        page.locator("#video video").click()
+        before, after = moments()
+        assert before != after

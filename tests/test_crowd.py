@@ -1,0 +1,105 @@
+"""Two hundred clients at once, on the smallest model of the real classes: all get their videos, in a fair order."""
+
+import os
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny
+
+from pipelines import video
+from pipelines.backend import LocalBackend
+from pipelines.catalog import Range
+from pipelines.events import Failed, Progress, Result
+from pipelines.folders import card_of_folder
+from pipelines.settings import Settings
+from pipelines.tasks import TextToVideo
+
+OWNERS, EACH = 40, 5
+FIRST = "f" * 32  # who keeps the worker busy until all others are there
+
+
+def owner(number):
+    return f"{number:032x}"
+
+
+def handles():
+    folder = Path("/proc/self/fd")
+    return len(os.listdir(folder)) if folder.exists() else 0
+
+
+def follow(backend, job, who, heard):
+    try:
+        heard[job] = [event for event in backend.events(job, who) if event is not None]
+    except BaseException as error:  # else a thread would keep it to itself
+        heard[job] = [error]
+
+
+@pytest.fixture
+def crowded(tmp_path, monkeypatch):
+    """A backend for tiny videos, and a function that makes a task for it."""
+
+    def write(frames, path, fps, comment="", sound=None):
+        with video.whole(path) as file:
+            file.write_bytes(f"{comment} {frames.shape}".encode())
+
+    monkeypatch.setattr(video, "write", write)  # 600 runs of ffmpeg would take a minute and more
+    card = card_of_folder(tiny.write_model(tmp_path / "model"))
+    card = replace(card, limits=replace(card.limits, side=Range(16, 256, 8)))
+    settings = Settings(
+        tmp_path / "data", tmp_path / "cache", device="cpu", hub=False, queue=OWNERS * EACH, queue_each=EACH
+    )
+    backend = LocalBackend(settings, {card.name: card})
+
+    def task(seed, **changes):
+        small = {"frames": 1, "width": 16, "height": 16, "steps": 1, "guidance": 1.0, "scheduler": "ddim"}
+        return TextToVideo.for_model(card, "a bear", seed, **{**small, **changes})
+
+    yield backend, task
+    backend.close()
+
+
+def test_two_hundred_clients(crowded):
+    backend, task = crowded
+    assert isinstance(list(backend.events(backend.submit(task(1), FIRST), FIRST))[-1], Result)  # torch and all is there
+    threads, files = threading.active_count(), handles()
+
+    busy = backend.submit(task(2, frames=24, width=128, height=128, steps=100), FIRST)
+    while not any(
+        isinstance(event, Progress) and event.stage == "Denoising" for event in backend.get(busy, FIRST).events
+    ):
+        time.sleep(0.01)
+    jobs = {}  # job -> (owner, seed)
+    for number in range(OWNERS):  # one after the other asks for all at once
+        for turn in range(EACH):
+            seed = number * EACH + turn
+            jobs[backend.submit(task(seed), owner(number))] = (owner(number), seed)
+    with pytest.raises(ValueError, match="are waiting already"):
+        backend.submit(task(0), owner(OWNERS))
+    heard = {}
+    followers = [threading.Thread(target=follow, args=(backend, job, who, heard)) for job, (who, _) in jobs.items()]
+    for follower in followers:
+        follower.start()
+    assert backend.get(busy, FIRST).state == "running"
+    backend.cancel(busy, FIRST)
+    for follower in followers:
+        follower.join(600)
+
+    assert heard.keys() == jobs.keys() and all(isinstance(events[-1], Result) for events in heard.values())
+    for job, (who, seed) in jobs.items():
+        places = [event.step for event in heard[job] if isinstance(event, Progress) and event.stage == "Waiting"]
+        assert places == sorted(places, reverse=True)  # nobody is put back
+        result = heard[job][-1]
+        assert result.video.parent.name == job and f'"seed": {seed},' in result.video.read_text()
+        assert result.facts["task"]["seed"] == seed and backend.get(job, who).owner == who
+    order = sorted(jobs, key=lambda job: backend.get(job, jobs[job][0]).started)
+    for turn in range(EACH):  # everybody once before anybody is served again, and in the order in which they came
+        seeds = [jobs[job][1] for job in order[turn * OWNERS : (turn + 1) * OWNERS]]
+        assert seeds == [number * EACH + turn for number in range(OWNERS)]
+    assert isinstance(backend.get(busy, FIRST).end, Failed)
+    assert all(len(backend.finished(owner(number))) == EACH for number in range(OWNERS))
+    assert backend.unfinished(FIRST) == [] and not any(follower.is_alive() for follower in followers)
+    assert threading.active_count() <= threads and handles() <= files
+    assert not any(one.leases for one in backend._models.stats())

@@ -1,0 +1,97 @@
+"""How long a job will take: the work in it is counted, and the pace is that of the jobs before."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipelines.backend import LocalBackend
+from pipelines.catalog import CATALOG
+from pipelines.estimate import CORE, DECODING, GPU, has_gpu, seconds, usual_speed, work
+from pipelines.events import Failed, Result
+from pipelines.jobs import Job
+from pipelines.manager import ModelManager
+from pipelines.networks.inflated_unet import EditingUNet, InflatedUNet
+from pipelines.networks.pseudo3d_unet import Pseudo3DUNet
+from pipelines.networks.unet3d import TextToVideoUNet, build_unet3d
+from pipelines.settings import Settings
+from pipelines.tasks import Edit, TextToVideo, Tune
+
+MODELSCOPE, SD = CATALOG["modelscope-1.7b"], CATALOG["stable-diffusion-1.4"]
+
+
+def counted(unet, network, frames, side):
+    """FLOPs of one call of `network` over `unet`, on the meta device, for a pixel of a frame."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), torch.device("meta"):
+        text = torch.empty(1, 77, unet.config.cross_attention_dim)
+        channels = unet.config.in_channels
+        network(unet, text)(torch.empty(1, channels, frames, side // 8, side // 8), torch.empty(1))
+    return counter.get_total_flops() / (frames * side * side)
+
+
+BUILT_IN = ["miniature-sd", "miniature-modelscope", "miniature-tempofunk"]
+
+
+@pytest.mark.parametrize("name", ["modelscope-1.7b", "stable-diffusion-1.4", *BUILT_IN])
+def test_what_the_catalog_says_of_a_networks_work_is_what_is_counted(name, tmp_path):
+    card = CATALOG[name]
+    inflated = card.kind == "edit"
+    if card.source.is_folder:
+        models = ModelManager(CATALOG, Settings(cache=tmp_path, device="cpu", hub=False))
+        unet = models.empty(f"{name}/{'inflated_unet' if inflated else 'unet'}")
+    else:
+        with torch.device("meta"):
+            manifest = tiny.manifest("tuneavideo_sd14" if inflated else "modelscope_diffusers")
+            unet = InflatedUNet(manifest["config"]) if inflated else build_unet3d(manifest["config"])
+    network = EditingUNet if inflated else Pseudo3DUNet if card.system == "tempofunk" else TextToVideoUNet
+    assert counted(unet, network, card.defaults.frames, card.defaults.width) == pytest.approx(card.flops, rel=0.1)
+
+
+def task(**settings):
+    return TextToVideo.for_model(MODELSCOPE, "a bear", 7, **settings)
+
+
+def done(task, took, **facts):
+    return Job("a", "b", task, "done", end=Result(Path("a.mp4"), {"device_seconds": took, **facts}))
+
+
+def test_work_grows_with_all_that_makes_a_job_longer():
+    plain = work(task(), MODELSCOPE)
+    assert plain == (25 * 2 + DECODING) * MODELSCOPE.flops * 16 * 256 * 256
+    assert work(task(guidance=1.0), MODELSCOPE) < plain < work(task(steps=26), MODELSCOPE)
+    assert work(task(frames=24), MODELSCOPE) == pytest.approx(1.5 * plain)
+    tuning = Tune.for_model(SD, "a bear", 7, clip="0" * 32)
+    assert work(tuning, SD) > 5 * work(Edit.for_model(SD, "a bear", 7, tuned="0" * 32), SD)
+
+
+def test_the_pace_is_that_of_the_best_job_before():
+    longer = task(frames=24)
+    made = [done(task(), 30.0), done(task(), 20.0), Job("a", "b", task(), "failed", end=Failed("no"))]
+    made.append(done(replace(task(), model="another"), 1.0))
+    made.append(done(task(), 1.0, resumed_at_step=100))  # only the rest of a job
+    assert seconds(longer, MODELSCOPE, made, speed=1.0) == pytest.approx(30.0)
+    assert seconds(longer, replace(MODELSCOPE, flops=0.0), made, speed=1.0) == pytest.approx(30.0)
+
+
+def test_without_one_it_is_the_kind_of_device():
+    assert seconds(task(), MODELSCOPE, [], speed=2e12) == work(task(), MODELSCOPE) / 2e12
+    assert seconds(task(), replace(MODELSCOPE, flops=0.0), [], speed=2e12) is None
+    assert usual_speed(Settings(device="cuda")) == GPU and usual_speed(Settings(device="cpu")) % CORE == 0
+    assert has_gpu(Settings(device="cuda:1")) and not has_gpu(Settings(device="cpu"))
+
+
+def test_the_backend_learns_its_pace(tmp_path):
+    miniature = CATALOG["miniature-modelscope"]
+    backend = LocalBackend(Settings(data=tmp_path / "data", cache=tmp_path / "cache", device="cpu", hub=False))
+    try:
+        quick = TextToVideo.for_model(miniature, "a bear", 7, frames=8, steps=2)
+        guessed = backend.estimate(quick)
+        assert 0 < guessed < 60
+        *_, end = (event for event in backend.events(backend.submit(quick, "1" * 32), "1" * 32) if event)
+        assert backend.estimate(quick) == pytest.approx(end.facts["device_seconds"]) != guessed
+        assert backend.estimate(replace(quick, steps=4)) > 1.3 * end.facts["device_seconds"]
+    finally:
+        backend.close()

@@ -1,0 +1,77 @@
+"""What is said beside the button before it is pressed: how long, or nothing. Of lent GPUs: test_zerogpu.py."""
+
+from dataclasses import asdict
+
+import gradio as gr
+import pytest
+
+from pipelines.backend import LocalBackend
+from pipelines.catalog import find
+from pipelines.settings import Settings
+from pipelines.tasks import TextToVideo
+from ui import estimates, forms, page
+
+SMALL, LARGE = find("miniature-modelscope"), find("modelscope-1.7b")
+
+
+def a_task(card, **settings):
+    return TextToVideo.for_model(card, "a clip", 0, **settings)
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("estimates")
+    return Settings(data=folder / "data", cache=folder / "cache", device="cpu", hub=False)
+
+
+@pytest.fixture(scope="module")
+def backend(settings):
+    backend = LocalBackend(settings)
+    yield backend
+    backend.close()
+
+
+def test_here_it_says_how_long_and_for_long_jobs_what_a_gpu_would_do(backend):
+    short, long = (estimates.line(backend, [a_task(card)]) for card in (SMALL, LARGE))
+    assert "bout" in short and "on this machine" in short and "GPU" not in short
+    assert "on this machine. It has no GPU: one would do it in about" in long
+    assert backend.estimate_on_gpu(a_task(LARGE)) < backend.estimate(a_task(LARGE)) / 50
+
+
+def test_several_videos_take_as_much_longer(backend):
+    many = estimates.line(backend, [a_task(LARGE)] * 3)
+    assert "3 videos: about" in many and many != estimates.line(backend, [a_task(LARGE)])
+
+
+def test_it_is_silent_where_nothing_is_known_or_possible(backend):
+    def impossible():
+        raise ValueError("no")
+
+    assert estimates.of(backend, impossible) == ""
+    assert estimates.of(backend, lambda: [forms.text_to_video("", SMALL.name, *[None] * 8, seed=0)]) == ""
+
+
+def test_every_tab_that_makes_something_says_it(backend, settings):
+    """And again whenever a control changes that decides how long it takes."""
+    demo = page.build(backend, settings)
+    told = {}
+    for event in demo.fns.values():
+        if getattr(event.fn, "__name__", "") == "foresee":
+            (output,) = event.outputs
+            told[output.elem_id] = event
+    assert set(told) == {"ahead", "pose-ahead", "tune-ahead", "edit-ahead"}
+    for name, event in told.items():
+        assert not event.queue and isinstance(event.outputs[0], gr.HTML)
+        listened = {demo.blocks[block].elem_id for block, _ in event.targets if block in demo.blocks}
+        steps = {"ahead": "steps", "pose-ahead": "pose-steps", "tune-ahead": "tune-steps", "edit-ahead": "edit-steps"}
+        assert steps[name] in listened
+
+    def says(name, **changed):
+        values = [changed.get(one.elem_id, getattr(one, "value", None)) for one in told[name].inputs]
+        return told[name].fn(*values)
+
+    assert says("ahead") != says("ahead", model=LARGE.name, **asdict(LARGE.defaults)) != ""
+    assert "4 videos" in says("ahead", prompt="a\nb", grid=True, **{"grid-seeds": "1, 2"})
+    assert says("ahead", steps=-1) == says("edit-ahead") == ""
+    assert "on this machine" in says("pose-ahead") and "on this machine" in says("tune-ahead")
+    assert "2 videos" in says("pose-ahead", **{"pose-prompt": "a\nb"})

@@ -1,0 +1,185 @@
+"""The tab that follows poses, without a browser: every control reaches the task, and comes back from it."""
+
+import json
+import shutil
+from dataclasses import asdict, replace
+
+import gradio as gr
+import numpy as np
+import pytest
+
+from pipelines import video
+from pipelines.backend import LocalBackend, Rehearsal
+from pipelines.catalog import find, find_motion
+from pipelines.events import Progress, Result
+from pipelines.jobs import Job
+from pipelines.settings import Settings
+from pipelines.tasks import PoseToVideo, to_json
+from ui import forms, page, pose_pieces
+
+ME = "1" * 32
+OTHER = {  # what a person may set -> the control, what it is set to, what the task then says
+    "prompt": ("pose-prompt", "a bear on the moon", "a bear on the moon"),
+    "motion": ("motions", "kick", "kick"),
+    "negative_prompt": ("pose-negative-prompt", "rain", "rain"),
+    "shown": ("pose-shown", "skeleton", "skeleton"),
+    "detector": ("pose-detector", "openpose", "openpose"),
+    "start": ("pose-start", 0.5, 0.5),
+    "end": ("pose-end", 1.5, 1.5),
+    "stride": ("pose-stride", 2, 2),
+    "left": ("pose-left", 0.1, 0.1),
+    "right": ("pose-right", 0.2, 0.2),
+    "top": ("pose-top", 0.3, 0.3),
+    "bottom": ("pose-bottom", 0.4, 0.4),
+    "person": ("pose-person", 0, 0),
+    "gaps": ("pose-gaps", False, False),
+    "smoothing": ("pose-smoothing", "strong", "strong"),
+    "placing": ("pose-placing", "fill", "fill"),
+    "strength": ("pose-strength", 0.5, 0.5),
+    "frames": ("pose-frames", 24, 24),
+    "fps": ("pose-fps", 7.4925, 7.4925),
+    "steps": ("pose-steps", 10, 10),
+    "guidance": ("pose-guidance", 1.5, 1.5),
+    "scheduler": ("pose-scheduler", "dpm++", "dpm++"),
+    "seed": ("pose-seed", 9, 9),
+}
+
+
+class Recorder(LocalBackend):
+    """Takes every task, and makes nothing of it."""
+
+    def submit(self, task, owner):
+        self.asked = [*getattr(self, "asked", []), task]
+        raise ValueError("Enough.")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page")
+    settings = Settings(data=folder / "data", cache=folder / "cache", device="cpu", hub=False)
+    backend = Recorder(settings)
+    yield page.build(backend, settings), backend
+    backend.close()
+
+
+def event(demo, name, trigger=None):
+    for one in demo.fns.values():
+        targets = [demo.blocks[block].elem_id for block, _ in one.targets if block in demo.blocks]
+        if getattr(one.fn, "__name__", "") == name and (trigger is None or trigger in targets):
+            return one
+    raise AssertionError(f"nothing calls {name}")
+
+
+def press(built, clip="", **changed):
+    """The tasks that Generate makes of the controls as they are at first, but for what is `changed`, by control."""
+    demo, backend = built
+    run = event(demo, "run", "pose-generate")
+    values = [changed.get(one.elem_id, getattr(one, "value", None)) for one in run.inputs]
+    assert changed.keys() <= {one.elem_id for one in run.inputs}
+    values[0] = ME
+    randomise = [one.elem_id for one in run.inputs].index("pose-randomise")
+    values[randomise] = changed.get("pose-randomise", False)
+    values[4] = clip  # after the visitor, the video on the stage, the prompt and the model
+    backend.asked = []
+    updates = list(run.fn(*values))
+    return backend.asked, updates
+
+
+def test_a_first_visit_needs_one_click(built):
+    (task,), _ = press(built)
+    assert task.motion and task.prompt and task.model == "miniature-followyourpose" and task.person is None
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_every_control_reaches_the_task_and_changes_only_its_own_part(built, name):
+    control, value, says = OTHER[name]
+    (before,), _ = press(built)
+    (after,), _ = press(built, **{control: value})
+    assert getattr(before, name) != says == getattr(after, name)
+    assert [part for part in asdict(before) if getattr(before, part) != getattr(after, part)] == [name]
+
+
+def test_model_size_clip_and_sound_reach_it_too(built):
+    sizes = {"pose-model": "followyourpose-v1", "pose-width": 512, "pose-height": 576}
+    (task,), _ = press(built, **sizes)
+    assert (task.model, task.width, task.height) == ("followyourpose-v1", 512, 576)
+    (task,), _ = press(built, clip="f" * 32, motions="", **{"pose-sound": True})
+    assert (task.clip, task.motion, task.sound) == ("f" * 32, "", True)
+    assert set(OTHER) | {"model", "width", "height", "clip", "sound"} == set(asdict(task))
+
+
+def test_several_lines_are_several_videos_of_one_seed_and_the_dice_rolls_it(built):
+    values = ["a bear\n\n a robot ", "miniature-followyourpose", "", "wave"]
+    demo, _ = built
+    run = event(demo, "run", "pose-generate")
+    rest = [one.value for one in run.inputs[6:-2]]
+    tasks = forms.poses_to_videos(*values, *rest, seed=None, randomise=True)
+    assert [task.prompt for task in tasks] == ["a bear", "a robot"] and len({task.seed for task in tasks}) == 1
+    assert forms.poses_to_videos(*values, *rest, seed=None, randomise=True)[0].seed != tasks[0].seed
+    with pytest.raises(ValueError, match="prompt is empty"):
+        forms.poses_to_videos(" \n", *values[1:], *rest, seed=1)
+
+
+@pytest.mark.parametrize(("control", "value"), [("pose-fps", None), ("pose-end", -1), ("pose-person", "me")])
+def test_what_can_not_be_is_answered_on_the_page(built, control, value):
+    tasks, updates = press(built, **{control: value})
+    assert tasks == [] and any("message failed" in str(update.value) for update in updates[0].values() if
+                               isinstance(update, gr.HTML))  # fmt: skip
+
+
+def test_every_choice_of_what_is_followed_draws_the_skeletons_anew(built):
+    demo, _ = built
+    looks = [one for one in demo.fns.values() if getattr(one.fn, "__name__", "") == "look"]
+    targets = {demo.blocks[block].elem_id for one in looks for block, _ in one.targets if block in demo.blocks}
+    drawn = {OTHER[name][0] for name in forms.POSES if name not in ("strength", "sound")} | {"pose-frames"}
+    assert drawn | {"pose-width", "pose-height"} <= targets
+
+
+def test_the_settings_of_a_video_come_back_to_every_control(built, tmp_path):
+    demo, backend = built
+    kept = backend.keep_clip(shutil.copyfile(find_motion("duet"), tmp_path / "duet.json"), ME, poses=True)
+    card = find("miniature-followyourpose")
+    changed = {name: says for name, (_, _, says) in OTHER.items() if name not in ("prompt", "seed", "motion")}
+    task = PoseToVideo.for_model(card, "a bear\ton ice", 9, clip=kept.name, **changed)
+    video.write(
+        np.random.default_rng(0).integers(0, 255, (2, 32, 32, 3), np.uint8), tmp_path / "a.mp4", 8, to_json(task)
+    )
+    filled = event(demo, "restore").fn(str(tmp_path / "a.mp4"))
+    assert next(update.selected for update in filled.values() if isinstance(update, gr.Tabs)) == "pose-to-video"
+    (wanted,) = [value for one, value in filled.items() if isinstance(one, gr.State)]
+    updates = event(demo, "refill").fn(ME, wanted)
+    values = {one.elem_id: getattr(update, "value", update) for one, update in updates.items() if one.elem_id}
+    run = event(demo, "run", "pose-generate")
+    told = {one.elem_id: values[one.elem_id] for one in run.inputs if one.elem_id in values}
+    (again,), _ = press(built, clip=updates[run.inputs[4]], **told)
+    assert again == replace(task, end=min(task.end, kept.clip.seconds))
+    gone = event(demo, "refill").fn("2" * 32, wanted)
+    assert "is gone" in str([update.value for update in gone.values()])
+
+
+def test_what_was_found_is_told():
+    facts = {"frames": 8, "fps": 8, "people": 2, "confidence": 0.5, "origin": "people <found>"}
+    facts |= {"confidence_of_frames": [0.9, 0.0], "frames_without_anybody": [1], "note": "Nobody <here>."}
+    picture = video.animation(np.zeros((2, 8, 8, 3), np.uint8), 8)
+    html = pose_pieces.rehearsal(Rehearsal(picture, True, facts, 8.0, '[{"people": []}]'))
+    for part in (
+        "8 frames, 1.0 s",
+        "2 people",
+        "confidence 0.50",
+        "people &lt;found&gt;",
+        "class=nobody",
+        "&lt;here&gt;",
+    ):
+        assert part in html
+    assert 'download="keypoints.json"' in html and "<found>" not in html
+    assert "frame 3 of 8" in pose_pieces.searching(Progress("Finding people", 3, 8))
+
+
+def test_the_figures_stand_beside_the_result(tmp_path):
+    task = PoseToVideo.for_model(find("miniature-followyourpose"), "a bear", 9, motion="wave")
+    facts = {"pose_accuracy": 83.4, "pose_accuracy_by": "miniature-openpose", "flicker": 0.021}
+    html = pose_pieces.measures(Job("1", ME, task, end=Result(tmp_path, facts)))
+    assert "83" in html and "average precision" in html and "2.1%" in html and "seed 9" in html
+    html = pose_pieces.measures(Job("1", ME, task, end=Result(tmp_path, facts | {"frame_consistency": 97.31})))
+    assert "97.3" in html and "2.1%" not in html
+    json.dumps(facts)

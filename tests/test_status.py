@@ -1,0 +1,98 @@
+"""The status corner: it tells what there is, wakes nothing, and frees only what nobody uses."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines import status
+from pipelines.backend import LocalBackend, Status
+from pipelines.catalog import find
+from pipelines.events import Result
+from pipelines.settings import Settings
+from pipelines.status import Loaded
+from pipelines.tasks import TextToVideo
+from ui import page
+from ui.status import drawn
+
+ME = "1" * 32
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def settings(folder, **more):
+    return Settings(data=folder / "data", cache=folder / "cache", device="cpu", hub=False, **more)
+
+
+def test_what_models_hold_is_told_and_freed_unless_it_is_used(tmp_path):
+    backend = LocalBackend(settings(tmp_path))
+    try:
+        assert backend.status().loaded == ()
+        backend.unload()  # there is nothing yet
+        task = TextToVideo.for_model(find("miniature-modelscope"), "a bear bows", 7, frames=8, steps=1)
+        *_, end = backend.events(backend.submit(task, ME), ME)
+        assert isinstance(end, Result)
+        (held,) = backend.status().loaded
+        assert held.models == ("miniature-modelscope",) and held.device == "cpu" and not held.in_use
+        assert held.bytes > 10e6
+        with backend._models.lease("miniature-modelscope/vae"):
+            assert backend.status().loaded[0].in_use
+            backend.unload()
+            (left,) = backend.status().loaded
+            assert left.in_use and 0 < left.bytes < held.bytes
+        backend.unload()
+        assert backend.status().loaded == ()
+    finally:
+        backend.close()
+
+
+def test_jobs_are_counted_without_a_word_on_whose_they_are(tmp_path):
+    backend = LocalBackend(settings(tmp_path))
+    backend._closing = True
+    backend._worker.join()
+    task = TextToVideo.for_model(find("miniature-modelscope"), "a bear bows", 7)
+    for owner in (ME, "2" * 32, "3" * 32):
+        backend._jobs.add(task, owner)
+    backend._jobs.take(0)
+    now = backend.status()
+    assert (now.running, now.waiting) == (1, 2)
+    assert "One video is being made, 2 wait" in drawn(now) and "bear" not in drawn(now)
+    backend._jobs.close()
+
+
+@pytest.mark.parametrize("original", [True, False])
+def test_nobody_unloads_what_strangers_share(tmp_path, monkeypatch, original):
+    monkeypatch.setenv("SPACE_ID", "theatre/marionette")
+    chosen = settings(tmp_path, original="theatre/marionette" if original else "")
+    backend = LocalBackend(chosen)
+    demo = page.build(backend, chosen)
+    backend.close()
+    assert any(block.elem_id == "unload" for block in demo.blocks.values()) != original
+
+
+def test_a_look_imports_no_torch(tmp_path):
+    look = (
+        "import sys; from pathlib import Path; from pipelines.backend import LocalBackend; "
+        "from pipelines.settings import Settings; "
+        "backend = LocalBackend(Settings(data=Path(sys.argv[1]), device='cpu')); print(backend.status()); "
+        "backend.unload(); backend.close(); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", look, str(tmp_path / "data")], cwd=ROOT, check=True)
+
+
+def test_a_gpu_is_called_by_its_name_where_the_driver_tells(tmp_path):
+    chosen = Settings(device="cuda")
+    assert status.device(chosen, tmp_path) == "GPU"
+    (tmp_path / "0000:01:00.0").mkdir()
+    (tmp_path / "0000:01:00.0" / "information").write_text("Model: \t\t NVIDIA H200\nIRQ:   42\n")
+    assert status.device(chosen, tmp_path) == "NVIDIA H200"
+    assert "core" in status.device(Settings(device="cpu"), tmp_path)
+
+
+def test_memory_is_drawn_by_model_and_what_is_shared_by_all_that_share_it():
+    shared = Loaded(("miniature-sd", "miniature-followyourpose"), "cpu", 5_000_000, False)
+    text = drawn(Status("CPU, 2 cores", 0, 0, (Loaded(("modelscope-1.7b",), "cuda:0", 3_400_000_000, True), shared)))
+    for part in ("CPU, 2 cores", "Nothing is being made, none waits", "3.4 GB in all", "in use</span> <b>3.4 GB"):
+        assert part in text
+    assert "Paper theatre (built in): edits of clips, pose to video</span> <b>5 MB" in text
+    assert "None. A video loads what it needs." in drawn(Status("GPU", 2, 1, ()))

@@ -1,0 +1,162 @@
+"""Two or three videos of the library side by side and in step, with only those settings in which they differ."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from html import escape
+
+import gradio as gr
+
+from pipelines.backend import Backend
+from pipelines.catalog import CATALOG, DETECTORS, SCHEDULERS
+from pipelines.events import Result
+from pipelines.jobs import Job
+from pipelines.tasks import PLACEMENTS, SHOWN, Finish, Grid, Task, kind_of
+from ui import pieces
+from ui.languages import say
+from ui.media import in_step, player
+
+MOST = 3
+PLAYERS = [f"compare-{number}" for number in range(MOST)]
+_TO_PANEL = "() => document.querySelector('#compare video')?.scrollIntoView({block: 'center'})"
+KINDS = {"text-to-video": "Text to video", "pose-to-video": "Pose to video", "edit": "Edit of a clip", "grid": "A grid"}
+SETTINGS = {  # in the order in which they are shown -> what a person reads
+    **{"kind": "Made by", "prompt": "Prompt", "negative_prompt": "Left out", "model": "Model", "seed": "Seed"},
+    **{"motion": "Motion", "clip": "Clip", "tuned": "Tuned model", "image": "First image", "mask": "Mask"},
+    **{"frames": "Frames", "fps": "Frames a second", "width": "Width", "height": "Height", "steps": "Steps"},
+    **{"guidance": "Guidance", "image_guidance": "Guidance of the first image", "scheduler": "Sampler"},
+    **{"strength": "Strength", "shown": "What the upload shows", "detector": "Detector", "start": "From (s)"},
+    **{"end": "To (s)", "stride": "Every n-th frame", "person": "Who is followed", "gaps": "Joints filled in"},
+    **{"smoothing": "Smoothing", "placing": "On the canvas", "left": "Cut off left", "right": "Cut off right"},
+    **{"top": "Cut off at the top", "bottom": "Cut off at the bottom", "sound": "The clip's sound"},
+    **{"upscale": "Finished: size", "interpolate": "Finished: smoothness"},
+}
+_TITLES = {"kind": KINDS, "scheduler": SCHEDULERS, "shown": SHOWN, "placing": PLACEMENTS}
+_TELLING = ("motion", "clip", "tuned", "image", "upscale", "interpolate")  # also where not every video has it
+_KEPT = ("clip", "tuned", "image", "mask")  # names that mean nothing to a person: it matters only which are the same
+
+
+def panel(backend: Backend, owner: gr.BrowserState, compared: gr.State) -> None:
+    """Builds, where it is called, what shows the jobs whose ids `compared` holds: of those, the `owner`'s own."""
+    with gr.Column(visible=False, elem_id="compare") as all_of_it:
+        heading = gr.HTML()
+        with gr.Row(visible=False, elem_id="compare-players") as players:
+            columns, videos, captions = [], [], []
+            for number, name in enumerate(PLAYERS, 1):
+                with gr.Column(visible=False, min_width=0) as column:
+                    videos.append(player(say("Video {}", number), elem_id=name))
+                    captions.append(gr.HTML())
+                columns.append(column)
+        table = gr.HTML(elem_id="compare-settings")
+        leave = gr.Button(say("End the comparison"), size="md", elem_id="compare-end")
+
+    def show(visitor_id: str, identifiers: list[str]) -> dict:
+        jobs = own(backend, visitor_id, identifiers)
+        side_by_side = len(jobs) > 1
+        updates = {
+            all_of_it: gr.Column(visible=bool(jobs)),
+            heading: _heading(jobs),
+            players: gr.Row(visible=side_by_side),
+            table: differences([job.task for job in jobs]) if side_by_side else "",
+        }
+        for number in range(MOST):
+            job = jobs[number] if side_by_side and number < len(jobs) else None
+            updates |= {
+                columns[number]: gr.Column(visible=job is not None),
+                videos[number]: str(job.end.video) if job else None,
+                captions[number]: f'<p class="caption">{number + 1}. {pieces.title(job)}</p>' if job else "",
+            }
+        return updates
+
+    quiet = {"api_visibility": "private", "show_progress": "hidden"}
+    outputs = [all_of_it, heading, players, table, *columns, *videos, *captions]
+    shown = compared.change(show, [owner, compared], outputs, **quiet)
+    shown.then(None, js=in_step(*PLAYERS)).then(None, js=_TO_PANEL)
+    leave.click(list, None, compared, **quiet)
+
+
+def toggled(identifiers: Sequence[str], job: str) -> list[str]:
+    """`identifiers` without `job`, or with it; then the first has to go where there are too many."""
+    if job in identifiers:
+        return [one for one in identifiers if one != job]
+    return [*identifiers, job][-MOST:]
+
+
+def own(backend: Backend, owner: str, identifiers: Sequence[str]) -> list[Job]:
+    """The finished ones of the jobs of these ids, and of those only what belongs to the `owner` and is still there."""
+    jobs = []
+    for identifier in identifiers[:MOST]:
+        try:
+            job = backend.get(identifier, owner)
+        except ValueError:
+            continue
+        if isinstance(job.end, Result) and job.end.video.exists():
+            jobs.append(job)
+    return jobs
+
+
+def differences(tasks: Sequence[Task]) -> str:
+    """A table of the settings that are not the same in all of `tasks`."""
+    settings = [_settings(task) for task in tasks]
+    rows = ""
+    for name, title in SETTINGS.items():
+        values = [one.get(name) for one in settings]
+        # What only some of the tabs ask for tells those videos apart, but not them from the others.
+        asked = values if name in _TELLING else [one[name] for one in settings if name in one]
+        if any(value != asked[0] for value in asked):
+            texts = _texts(name, values)
+            cells = (escape(text) if name in one else "–" for text, one in zip(texts, settings, strict=True))
+            rows += f'<tr><th scope="row">{title}</th>{"".join(f"<td>{text}</td>" for text in cells)}</tr>'
+    if not rows:
+        return '<p class="hint">All of them have the same settings.</p>'
+    heads = "".join(f'<th scope="col">{number}</th>' for number in range(1, len(tasks) + 1))
+    return (
+        '<div class="edits"><table><caption>In which they differ</caption>'
+        f"<thead><tr><td></td>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _heading(jobs: Sequence[Job]) -> str:
+    if len(jobs) == 1:
+        return (
+            "<h2>Compare</h2>"
+            f'<p class="hint">“{escape(pieces.shorten(jobs[0].task.prompt, 90))}” is chosen. '
+            "Press Compare at one or two more.</p>"
+        )
+    return "<h2>Side by side</h2>"
+
+
+def _settings(task: Task) -> dict:
+    """What can be told of `task` by name; of a finished video, also what was finished."""
+    if isinstance(task, Finish):
+        return _settings(task.of) | {"upscale": task.upscale, "interpolate": task.interpolate}
+    if isinstance(task, Grid):
+        return _settings(task.of) | {"kind": "grid", "prompt": task.prompt, "seed": ", ".join(map(str, task.seeds))}
+    return {"kind": kind_of(task), **asdict(task)}
+
+
+def _texts(name: str, values: Sequence[object]) -> list[str]:
+    if name in _KEPT:
+        letters = dict(zip(dict.fromkeys(value for value in values if value), "ABC", strict=False))
+        return [letters.get(value, "none") for value in values]
+    return [_text(name, value) for value in values]
+
+
+def _text(name: str, value: object) -> str:
+    match name, value:
+        case "person", int():
+            return f"Person {value + 1}"
+        case "person", None:
+            return "Everybody"
+        case _, None | "":
+            return "–"
+        case (("upscale" | "interpolate"), _):
+            return f"{value}×"
+        case "model", _:
+            return CATALOG[value].title if value in CATALOG else value
+        case "detector", _:
+            return DETECTORS[value].title if value in DETECTORS else value
+        case _, bool():
+            return "Yes" if value else "No"
+        case _, int() | float():
+            return f"{value:.10g}"
+    return _TITLES.get(name, {}).get(value, value)

@@ -1,0 +1,71 @@
+"""Signing in with Hugging Face, on a Space that offers it: jobs become the user's, and tuned models go to their Hub."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+
+import gradio as gr
+
+from pipelines.backend import Backend
+from pipelines.events import Progress
+from pipelines.settings import Settings
+from ui import pieces, stream, visitor
+from ui.languages import say
+
+
+def offered(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether this is a Space whose README asks for hf_oauth."""
+    return bool(environment.get("SPACE_ID") and environment.get("OAUTH_CLIENT_ID"))
+
+
+def arrival(settings: Settings) -> Callable[[str, gr.OAuthProfile | None], str]:
+    """What tells, from what a browser keeps, who has come."""
+    if not offered():
+        return visitor.known
+    secret = visitor.secret(settings)
+
+    def arrive(value: str, profile: gr.OAuthProfile | None) -> str:
+        if profile is not None:
+            return visitor.of_user(profile["sub"], secret)
+        return visitor.known("" if visitor.is_of_user(value, secret) else value)  # who has signed out is a stranger
+
+    return arrive
+
+
+def sign_in() -> None:
+    """Builds the button to sign in where it is called, on a Space that offers it."""
+    if offered():
+        gr.LoginButton(say("Sign in: keep your videos on every device"), size="md", elem_id="sign-in")
+
+
+def keeping(backend: Backend, owner: gr.BrowserState, chosen: gr.State) -> None:
+    """Builds what brings the `chosen` tuned model of the `owner` to the Hub, on a Space that offers to sign in."""
+    if not offered():
+        return
+    with gr.Accordion(say("Keep the tuned model on the Hugging Face Hub"), open=False, elem_id="to-hub"):
+        name = gr.Textbox(label=say("Name of a new private repository"), max_lines=1, elem_id="repository")
+        keep = gr.Button(say("Keep on the Hub"), size="md", elem_id="keep-on-hub")
+        line = gr.HTML(elem_id="hub-line")
+
+    def publish(identifier: str, visitor_id: str, title: str, token: gr.OAuthToken | None) -> Iterator[str]:
+        if token is None:
+            yield pieces.failure("Sign in at the top of the page first.", "Nothing was uploaded.")
+            return
+        if not identifier:
+            yield pieces.failure("Choose a tuned model first.", "Nothing was uploaded.")
+            return
+        try:
+            going = backend.publish(identifier, visitor_id, title.strip(), token.token)
+            while True:
+                try:
+                    step: Progress = next(going)
+                except StopIteration as end:
+                    address = pieces.escape(end.value)
+                    yield f'<p class="caption">Kept, for you alone, at <a href="{address}">{address}</a></p>'
+                    return
+                yield pieces.footlights(stream.Moment(progress=step))
+        except (ValueError, OSError) as error:
+            yield pieces.failure(str(error), "Nothing was uploaded.")
+
+    keep.click(
+        publish, [chosen, owner, name], line, api_visibility="private", show_progress="hidden", concurrency_limit=2
+    )

@@ -1,0 +1,74 @@
+"""Controls that several tabs have."""
+
+import gradio as gr
+from gradio.i18n import I18nData
+
+from pipelines.backend import Backend
+from pipelines.catalog import Range
+
+# A button in a gr.HTML tells what is written on it as data. It keeps the keyboard's place where the HTML is drawn anew.
+CLICKS = """
+const buttons = '[data-job], [data-motion], [data-example]';
+let place = null;
+element.addEventListener('click', event => {
+  const button = event.target.closest(buttons);
+  if (button) trigger('click', {...button.dataset});
+});
+element.addEventListener('focusin', event => { place = event.target; });
+element.addEventListener('focusout', event => setTimeout(() => {
+  if (place === event.target && place.isConnected) place = null;
+}));
+new MutationObserver(() => {
+  if (!place || place.isConnected) return;
+  const what = JSON.stringify(place.dataset);
+  place = [...element.querySelectorAll(buttons)].find(one => JSON.stringify(one.dataset) === what);
+  place?.focus({preventScroll: true});
+}).observe(element, {childList: true, subtree: true});
+"""
+_IN_STEP = """() => setTimeout(() => {
+  const videos = [...document.querySelectorAll('%s')].filter(video => video.src);
+  const longest = () => videos.reduce((one, other) => other.duration > one.duration + 0.05 ? other : one);
+  const meet = (one, other) => {
+    const moment = other.duration ? one.currentTime %% other.duration : one.currentTime;
+    if (Math.abs(moment - other.currentTime) > 0.1) other.currentTime = moment;
+  };
+  const led = (one, act) => () => {
+    if (one === longest()) videos.filter(other => other !== one).forEach(act);
+  };
+  for (const one of videos) {
+    one.ontimeupdate = led(one, other => meet(one, other));
+    one.onplay = led(one, other => other.play());
+    one.onpause = led(one, other => other.pause());
+    one.onloadeddata = () => { if (one !== longest()) meet(longest(), one); };
+  }
+}, 300)"""
+
+
+def export(title: I18nData, kind: str, backend: Backend, owner: gr.BrowserState, job: gr.State, name: str) -> None:
+    """Builds a button called `name` that saves the video of `job` as a file of `kind`."""
+    button = gr.Button(title, size="md", elem_id=name)
+    file = gr.DownloadButton(elem_id=f"{name}-file", elem_classes="unseen")  # it saves what the other made
+    button.click(
+        lambda visitor_id, identifier: str(backend.export(identifier, visitor_id, kind)),
+        [owner, job],
+        file,
+        show_progress_on=button,
+        concurrency_limit=4,
+        api_visibility="private",
+    ).success(None, js=f"() => setTimeout(() => document.querySelector('#{name}-file').click())")
+
+
+def player(label: I18nData, **rest: object) -> gr.Video:
+    """A video that plays by itself, again and again."""
+    plain = {"show_label": False, "container": False, "interactive": False, "buttons": []}
+    return gr.Video(label=label, autoplay=True, loop=True, **plain, **rest)
+
+
+def slider(allowed: Range, value: float, **rest: object) -> gr.Slider:
+    """A slider over `allowed`."""
+    return gr.Slider(allowed.low, allowed.high, value, step=allowed.step or 0.5, buttons=[], **rest)
+
+
+def in_step(*ids: str) -> str:
+    """JavaScript that has the videos in the elements of these ids show the same moment: that of the longest."""
+    return _IN_STEP % ", ".join(f"#{name} video" for name in ids)

@@ -1,0 +1,88 @@
+"""The status corner: what the machine runs on, who waits, and which models hold its memory."""
+
+import os
+from collections.abc import Mapping, Sequence
+from html import escape
+
+import gradio as gr
+
+from pipelines.backend import Backend, Status
+from pipelines.catalog import CATALOG, DETECTORS
+from pipelines.settings import Settings
+from ui.languages import say
+
+KINDS = {"text-to-video": "text to video", "pose-to-video": "pose to video", "edit": "edits of clips"}
+SECONDS = 3.0  # from one look to the next, while the corner is open
+
+
+def corner(backend: Backend, settings: Settings, environment: Mapping[str, str] = os.environ) -> None:
+    """Builds the corner where it is called. It looks only while somebody has it open, and wakes nothing.
+
+    On the original Space nobody can unload what others are about to use.
+    """
+    with gr.Accordion(say("This machine"), open=False, elem_id="status") as panel:
+        now = gr.HTML(elem_id="status-now")
+        unload = None
+        if not settings.is_original(environment):
+            unload = gr.Button(say("Unload now"), size="md", interactive=False, elem_id="unload")
+            gr.HTML(
+                say('<p class="hint">Frees the memory of models that no job uses. The next video loads its own.</p>')
+            )
+        timer = gr.Timer(SECONDS, active=False)
+
+    def look() -> dict:
+        seen = backend.status()
+        idle = any(not one.in_use for one in seen.loaded)
+        return {now: drawn(seen)} | ({unload: gr.Button(interactive=idle)} if unload else {})
+
+    def free() -> dict:
+        backend.unload()
+        return look()
+
+    quiet = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
+    shown = [now, unload] if unload else [now]
+    panel.expand(look, None, shown, **quiet).then(lambda: gr.Timer(active=True), None, timer, **quiet)
+    panel.collapse(lambda: gr.Timer(active=False), None, timer, **quiet)
+    timer.tick(look, None, shown, **quiet)
+    if unload:
+        unload.click(free, None, shown, **quiet)
+
+
+def drawn(status: Status) -> str:
+    rows = [("Device", escape(status.device)), ("Queue", _queue(status)), ("Models in memory", _models(status))]
+    return f'<dl class="status">{"".join(f"<dt>{name}</dt><dd>{text}</dd>" for name, text in rows)}</dl>'
+
+
+def _queue(status: Status) -> str:
+    made = {0: "Nothing is being made", 1: "One video is being made"}.get(
+        status.running, f"{status.running} videos are being made"
+    )
+    return f"{made}, {status.waiting or 'none'} {'waits' if status.waiting < 2 else 'wait'}"
+
+
+def _models(status: Status) -> str:
+    if not status.loaded:
+        return "None. A video loads what it needs."
+    rows = "".join(
+        f"<li><span>{escape(_titles(one.models))}{', in use' if one.in_use else ''}</span> "
+        f"<b>{_size(one.bytes)}</b></li>"
+        for one in status.loaded
+        if one.bytes
+    )
+    total = sum(one.bytes for one in status.loaded)
+    return f"{_size(total)} in all<ul>{rows}</ul>"
+
+
+def _titles(models: Sequence[str]) -> str:
+    """What several models are called; models of one title differ in what they are for."""
+    uses: dict[str, list[str]] = {}
+    for model in models:
+        card = CATALOG.get(model) or DETECTORS.get(model)
+        used = uses.setdefault(card.title if card else model, [])
+        if model in CATALOG:
+            used.append(KINDS[CATALOG[model].kind])
+    return " and ".join(f"{title}: {', '.join(used)}" if used else title for title, used in uses.items())
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
