@@ -1,7 +1,9 @@
 """What a job will take is counted before it starts, and told where it is too much."""
 
 import ctypes
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -49,23 +51,31 @@ def task(frames=16, side=128):
     return TextToVideo.for_model(ROOMY, "a robot", 7, frames=frames, width=side, height=side)
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells the peak of a while")
-@pytest.mark.parametrize("branches, frames, side", [(2, 16, 48), (1, 24, 48)])
-def test_the_count_is_within_a_quarter_of_what_a_cpu_really_takes(models, branches, frames, side):
+def taken(cache, branches, frames, side):
+    """The bytes that one step of the miniature takes beside the weights, of a process that did nothing before."""
+    ctypes.CDLL(None).mallopt(-3, 2**16)  # M_MMAP_THRESHOLD: what is freed goes back, so that none is counted twice
+
     def resident(name):
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
+    models = ModelManager({"miniature-modelscope": ROOMY}, Settings(cache=cache, device="cpu", hub=False))
     with models.lease("miniature-modelscope/unet") as unet, torch.no_grad():
         network = TextToVideoUNet(unet, torch.randn(branches, 77, unet.config.cross_attention_dim))
         network(torch.randn(1, 4, 2, 8, 8), 500)  # what torch allocates once
-        ctypes.CDLL(None).mallopt(-3, 2**16)  # M_MMAP_THRESHOLD: what is freed goes back, so that none is counted twice
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
         before = resident("VmRSS")
         network(torch.randn(1, 4, frames, side, side), 500)
-        taken = resident("VmHWM") - before
+        return resident("VmHWM") - before
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells the peak of a while")
+@pytest.mark.parametrize("branches, frames, side", [(2, 16, 48), (1, 24, 48)])
+def test_the_count_is_within_a_quarter_of_what_a_cpu_really_takes(models, tmp_path, branches, frames, side):
     counted = modelscope.denoising_memory(models.empty("miniature-modelscope/unet"), branches, frames, side, side, 1)
-    assert counted > 200e6 and taken == pytest.approx(counted, rel=0.25)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:  # here, freed memory would be used again
+        really = fresh.submit(taken, tmp_path, branches, frames, side).result()
+    assert counted > 200e6 and really == pytest.approx(counted, rel=0.25)
 
 
 def with_room(tmp_path, room):

@@ -323,7 +323,7 @@ def test_time_is_bounded(folder):
     with pytest.raises(ValueError, match="longer than 0.01 seconds") as refused:
         uploads.inspect(folder / "good.mp4", Settings(upload_work_seconds=0.01))
     check_sentence(str(refused.value))
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 20
 
 
 def test_decoded_frames_are_bounded(tmp_path):
