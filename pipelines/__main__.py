@@ -131,6 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     poses.add_argument("--strength", type=_number, metavar="N", help="of the poses, from 0 to 1.5")
     for name, help in POSES.items():
         poses.add_argument(f"--{name}", help=help)
+    poses.add_argument("--tuned", type=Path, metavar="FOLDER", help="what `tune` wrote: who is in that clip dances")
     poses.add_argument("--keep-gaps", action="store_true", help="leave joints away that are away for a moment only")
     poses.add_argument("--sound", action="store_true", help="keep the clip's sound")
     poses.add_argument("-o", "--output", type=Path, metavar="FILE.mp4", help="by default a new name among the data")
@@ -177,11 +178,12 @@ def _text_to_video(chosen: argparse.Namespace, settings: Settings) -> int:
     given = {name: value for name, value in given.items() if value is not None}
     seed = secrets.randbelow(MAX_SEED + 1) if chosen.seed is None else chosen.seed
     task = TextToVideo.for_model(card, chosen.prompt, seed, **given)
-    return _run(task, card, settings, _output(chosen.output), **files)
+    return _run(task, [card], settings, _output(chosen.output), **files)
 
 
 def _pose_to_video(chosen: argparse.Namespace, settings: Settings) -> int:
-    card = _card(chosen.model or next(iter(offered("pose-to-video"))), chosen.base and _card(chosen.base))
+    base = chosen.base and _card(chosen.base)
+    card = _card(chosen.model or next(iter(offered("pose-to-video"))), base)
     names = (*OPTIONS, *PART, *CROP, *POSES, "scheduler", "person", "strength")
     given = {name: getattr(chosen, name) for name in names} | {"negative_prompt": chosen.negative}
     given = {name: value for name, value in given.items() if value is not None}
@@ -189,20 +191,22 @@ def _pose_to_video(chosen: argparse.Namespace, settings: Settings) -> int:
     kind, _, motion = chosen.clip.partition(":")
     inputs = {} if kind == "motion" else {"clip": Path(chosen.clip)}
     given |= {"clip": "0" * 32} if inputs else {"motion": motion}
+    if chosen.tuned:
+        inputs["tuned"], given["tuned"] = chosen.tuned, "0" * 32
     seed = secrets.randbelow(MAX_SEED + 1) if chosen.seed is None else chosen.seed
     task = PoseToVideo.for_model(card, chosen.prompt, seed, **given)
-    for file in inputs.values():
-        if not file.is_file():
-            raise ValueError(f"There is no clip {file}.")
+    if "clip" in inputs and not inputs["clip"].is_file():
+        raise ValueError(f"There is no clip {inputs['clip']}.")
     from pipelines import clips
 
-    if task.sound and not inputs:
+    if task.sound and "clip" not in inputs:
         raise ValueError(clips.SILENT)
     path = _output(chosen.output)
     if chosen.fps is None:
         fps = clips.pace(task, inputs.get("clip"), settings)
         task = replace(task, fps=min(max(fps, card.limits.fps.low), card.limits.fps.high))
-    return _run(task, card, settings, path, **inputs)
+    cards = [card, base or find(card.tuned_from)] if chosen.tuned else [card]
+    return _run(task, cards, settings, path, **inputs)
 
 
 def _tune(chosen: argparse.Namespace, settings: Settings) -> int:
@@ -216,7 +220,7 @@ def _tune(chosen: argparse.Namespace, settings: Settings) -> int:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"The output must be a folder, and {folder} is a file.")
     folder.mkdir(parents=True, exist_ok=True)
-    return _run(task, card, settings, folder / "clip.mp4", shown=folder, clip=chosen.clip, folder=folder)
+    return _run(task, [card], settings, folder / "clip.mp4", shown=folder, clip=chosen.clip, folder=folder)
 
 
 def _edit(chosen: argparse.Namespace, settings: Settings) -> int:
@@ -231,7 +235,7 @@ def _edit(chosen: argparse.Namespace, settings: Settings) -> int:
     else:
         card = _card(str(chosen.tuned), chosen.model and _card(chosen.model))
     task = Edit.for_model(card, chosen.prompt, chosen.seed, **given)
-    return _run(task, card, settings, _output(chosen.output), **inputs)
+    return _run(task, [card], settings, _output(chosen.output), **inputs)
 
 
 def _finish(chosen: argparse.Namespace, settings: Settings) -> int:
@@ -245,13 +249,18 @@ def _finish(chosen: argparse.Namespace, settings: Settings) -> int:
         said = from_json(uploads.read_comment(chosen.video, settings))
         of = said.of if isinstance(said, Finish) else said
         task = Finish.for_video(of, task.source, task.upscale, task.interpolate)
-    return _run(task, None, settings, path, source=chosen.video)
+    return _run(task, [], settings, path, source=chosen.video)
 
 
 def _run(
-    task: Task, card: ModelCard | None, settings: Settings, path: Path | None, shown: Path | None = None, **inputs: Path
+    task: Task,
+    cards: Sequence[ModelCard],
+    settings: Settings,
+    path: Path | None,
+    shown: Path | None = None,
+    **inputs: Path,
 ) -> int:
-    """Runs `task`, `card` being its model if it has one, and prints what it wrote: `shown` or else the video."""
+    """Runs `task` with the models that it wants, and prints what it wrote: `shown` or else the video."""
     from pipelines.making import LOADING, Pace, make
 
     pressed = _remember_control_c()
@@ -270,7 +279,7 @@ def _run(
     else:
         from pipelines.manager import ModelManager
 
-        models = ModelManager({card.name: card}, settings)
+        models = ModelManager({card.name: card for card in cards}, settings)
         models.on_progress = lambda done, total: tell(Progress(LOADING, done, total))
         making = make(task, models, path, **inputs)
     with closing(making) as events:

@@ -344,7 +344,7 @@ class LocalBackend:
     def _tuned(self, job: str, owner: str) -> Tuning:
         found = self._tuning(self._jobs.get(job, owner))
         if found is None:
-            raise ValueError("Nothing is tuned there yet.")
+            raise ValueError("Nothing is tuned there yet. Tune on a clip first.")
         return found
 
     @contextmanager
@@ -410,24 +410,14 @@ class LocalBackend:
             case TextToVideo():
                 names = {"image": task.image, "mask": task.mask}
                 return {part: self._images.get(name, owner) for part, name in names.items() if name}
-            case PoseToVideo(motion=str(motion)) if motion:
-                if task.sound:
-                    raise ValueError(clips.SILENT)
-                return {}
             case PoseToVideo():
-                kept = self._clips.get(task.clip, owner)
-                clips.used(task, kept.clip)
-                if task.sound and not kept.clip.sound:
-                    raise ValueError(clips.SILENT)
-                return {"clip": kept.file, "known": kept.file.parent}
+                return self._followed(task, owner) | self._worn(task, owner)
             case Tune():
                 kept = self._clips.get(task.clip, owner)
                 clips.used(task, kept.clip)
                 return {"clip": kept.file}
             case Edit(tuned=str(job)) if job:
-                tuning = self._tuning(self._jobs.get(job, owner))
-                if tuning is None:
-                    raise ValueError("Nothing is tuned there yet. Tune on a clip first.")
+                tuning = self._tuned(job, owner)
                 if task.sound and not (self._shelf.tuned(job) / clips.SOUND).exists():
                     raise ValueError("The clip has no sound to keep.")
                 if (task.model, task.frames, task.width, task.height) != tuning.shape:
@@ -441,6 +431,25 @@ class LocalBackend:
             case Grid():
                 return {"videos": [self._cell(job, owner) for job in task.jobs]}
         return {}
+
+    def _followed(self, task: PoseToVideo, owner: str) -> dict[str, Path]:
+        if task.motion:
+            if task.sound:
+                raise ValueError(clips.SILENT)
+            return {}
+        kept = self._clips.get(task.clip, owner)
+        clips.used(task, kept.clip)
+        if task.sound and not kept.clip.sound:
+            raise ValueError(clips.SILENT)
+        return {"clip": kept.file, "known": kept.file.parent}
+
+    def _worn(self, task: PoseToVideo, owner: str) -> dict[str, Path]:
+        if not task.tuned:
+            return {}
+        base = find(task.model, self._catalog).tuned_from
+        if self._tuned(task.tuned, owner).job.task.model != base:
+            raise ValueError(f"{task.model} takes only what was tuned from {base}. Choose another, or tune once more.")
+        return {"tuned": self._shelf.tuned(task.tuned)}
 
     def _cell(self, job: str, owner: str) -> Path | str:
         """A video that a grid is made of, or in a word why there is none."""

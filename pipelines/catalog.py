@@ -92,6 +92,7 @@ class ModelCard:
     tuning: Tuning | None = None  # where it can be tuned on a clip
     flops: float = 0.0  # of one call of its network, for each pixel of each frame; 0 where that was not counted
     image_model: Source | None = None  # where it takes a first image: the Stable Diffusion that else draws one
+    tuned_from: str = ""  # where it can take on what another model was tuned to: the name of that model
 
 
 _THEATRE = {
@@ -213,6 +214,7 @@ CATALOG: Mapping[str, ModelCard] = {
             vocabulary=_THEATRE,
             flops=0.035e6,
             kind="pose-to-video",
+            tuned_from="miniature-sd",
             schedulers=("ddim", "dpm++", "pndm"),
         ),
         ModelCard(
@@ -230,6 +232,7 @@ CATALOG: Mapping[str, ModelCard] = {
             not_for=_NOT_FOR,
             needs="A GPU with 8 GB of memory or more, and a download of 9 GB.",
             kind="pose-to-video",
+            tuned_from="stable-diffusion-1.4",
             schedulers=("ddim", "dpm++", "pndm"),
         ),
         ModelCard(

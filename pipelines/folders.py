@@ -91,6 +91,7 @@ def _pose(folder: Path, base: ModelCard | None) -> ModelCard:
         defaults=replace(published.defaults, width=side, height=side),
         limits=replace(published.limits, side=Range(64, 1024, 64)),
         summary=f"The FollowYourPose model in {folder}.",
+        tuned_from=base.name if base else "",
         **UNKNOWN,
     )
 

@@ -7,6 +7,7 @@ holds them against the original. Latents are decoded as ModelScope's are.
 
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -50,14 +51,17 @@ def generate(
     models: "ModelManager",
     clip: Path | None = None,
     known: Path | None = None,
+    tuned: Path | None = None,
     follow: Callable[[Choreography], None] = lambda choreography: None,
 ) -> Generator[Progress | Preview, None, tuple[np.ndarray, dict[str, Any]]]:
     """Makes the video of `task`; returns its frames, uint8 [F, H, W, 3], and the facts of its making.
 
     `clip` is the upload that the poses are in, and only None where the task names a motion. Where it has fewer frames
     than are asked for, so has the video. `known` is a folder in which it is remembered where people were found;
-    `follow` is told what the dancer follows, once that is known. Raises ValueError, in words for the person who asked,
-    as `skeletons` does, and where the result holds no numbers or no picture.
+    `follow` is told what the dancer follows, once that is known. `tuned` is the folder of what was tuned on a clip
+    (tuning.py): who is in that then dances, the network having its queries and its attention over time. Raises
+    ValueError, in words for the person who asked, as `skeletons` does, where the tuned model is damaged or was made
+    from another base, and where the result holds no numbers or no picture.
     """
     started = time.perf_counter()
     seconds: dict[str, float] = {}
@@ -69,6 +73,8 @@ def generate(
 
     began = time.perf_counter()
     yield Progress(READING, 0, 1)
+    base = models.card(task.model).tuned_from
+    delta = tuneavideo.load(tuned, models.key(f"{base}/inflated_unet")).delta if tuned else None
     denoising_bytes, slices = working_memory(task, models, denoising_memory, "inflated_unet")
     texts = [task.negative_prompt, task.prompt] if task.guidance > 1 else [task.prompt]
     text_states, previewer, factor, channels, schedule = prepare(task, texts, models)
@@ -76,7 +82,10 @@ def generate(
     yield Progress(READING, 1, 1)
 
     height, width = task.height // factor, task.width // factor
-    with models.lease(f"{task.model}/inflated_unet", working_bytes=denoising_bytes) as unet:
+    with (
+        models.lease(f"{task.model}/inflated_unet", working_bytes=denoising_bytes) as unet,
+        tuneavideo.applied(unet, delta) if delta else nullcontext(),
+    ):
         began = time.perf_counter()
         ready = prepare_skeletons(choreography.pictures, task.width, task.height)
         features = pose_features(unet, ready, task.strength)

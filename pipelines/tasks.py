@@ -329,17 +329,22 @@ class PoseToVideo(_Sampled):
     top: float
     bottom: float
     sound: bool  # whether the clip's sound is kept
+    tuned: str = ""  # the job that tuned on a clip whose dancer is to dance; "" for anybody
 
     @classmethod
     def for_model(cls, card: ModelCard, /, prompt: object, seed: object, **settings: object) -> "PoseToVideo":
         """A task for `card`. Raises ValueError as TextToVideo.for_model does."""
         _known("pose-to-video", card, settings, cls)
         settings = {**_FOLLOWED, **settings}
-        clip, motion, person = (settings[name] for name in ("clip", "motion", "person"))
+        clip, motion, person, tuned = (settings[name] for name in ("clip", "motion", "person", "tuned"))
         if not isinstance(clip, str) or not re.fullmatch("[0-9a-f]{32}|", clip) or bool(clip) == bool(motion):
             raise ValueError("There are no poses to follow. Upload a clip, or choose one of the motions, but not both.")
         if not clip:
             find_motion(motion)
+        if not isinstance(tuned, str) or not re.fullmatch("[0-9a-f]{32}|", tuned):
+            raise ValueError("There is no such tuned model. Tune on a clip first, then choose it.")
+        if tuned and not card.tuned_from:
+            raise ValueError(f"{card.title} takes no tuned model. Leave it out, or choose another model.")
         return cls(
             **_sampling(card, prompt, seed, settings),
             clip=clip,
@@ -354,6 +359,7 @@ class PoseToVideo(_Sampled):
             strength=_number("pose strength", settings["strength"], Range(0, 1.5, 0)),
             **_crop(settings),
             sound=_truth("the sound is kept", settings["sound"]),
+            tuned=tuned,
         )
 
 
@@ -366,7 +372,7 @@ def _crop(settings: Mapping[str, object]) -> dict[str, float]:
 
 _FOLLOWED = {
     **{"clip": "", "motion": "", "shown": "auto", "detector": next(iter(DETECTORS)), "person": None},
-    **{"gaps": True, "smoothing": "light", "placing": "fit", "strength": 1.0, "sound": False},
+    **{"gaps": True, "smoothing": "light", "placing": "fit", "strength": 1.0, "sound": False, "tuned": ""},
     **dict.fromkeys(SIDES, 0.0),
 }
 

@@ -171,6 +171,7 @@ def test_a_program_can_have_a_motion_danced_to(client, clip):
         ({"motion": "sleep"}, "no motion called 'sleep'"),
         ({"motion": "wave", "clip": handle_file(clip)}, "but not both"),
         ({"motion": "wave", "strength": 9}, "pose strength must be from 0 to 1.5"),
+        ({"motion": "wave", "tuned": "f" * 32}, "no such job"),
         ({"motion": "wave", "model": "followyourpose-v1"}, "not on this machine"),
     ):
         with pytest.raises(AppError, match=says):

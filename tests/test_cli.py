@@ -106,6 +106,21 @@ def test_pose_to_video(tmp_path):
     assert video.probe(path).fps == 5 and len(video.read(path)) < 8
 
 
+def test_who_was_tuned_on_dances(tmp_path):
+    pose = tiny.write_pose_model(tmp_path / "weights" / "pose")
+    base, tuned, path = pose / "stable-diffusion-v1-4", tmp_path / "tuned", tmp_path / "out.mp4"
+    video.write(np.random.default_rng(1).integers(0, 255, (4, 64, 64, 3), np.uint8), tmp_path / "clip.mp4", 8)
+    shape = ["--width", "64", "--height", "64", "--seed", "7"]
+    recipe = ["--model", str(base), "--frames", "2", "--steps", "1", "-o", str(tuned)]
+    code, _, errors = run(tmp_path, "tune", str(tmp_path / "clip.mp4"), "somebody", *recipe, *shape)
+    assert (code, errors) == (0, "")
+    options = ["--model", str(pose), "--frames", "8", "--steps", "1", *shape, "-o", str(path), "--tuned"]
+    code, output, errors = run(
+        tmp_path, "pose-to-video", "motion:wave", PROMPT, *options, str(tuned), "--base", str(base)
+    )
+    assert (code, output, errors) == (0, f"{path}\n", "") and video.read(path).shape == (8, 64, 64, 3)
+
+
 def test_finish(tmp_path):
     """A video of the app, and one of somebody else; what was finished is finished from what it became."""
     frames = np.random.default_rng(0).integers(0, 255, (3, 32, 48, 3), np.uint8)

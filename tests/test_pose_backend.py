@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import tiny
 
@@ -12,7 +13,7 @@ from pipelines.catalog import find_motion
 from pipelines.events import Result
 from pipelines.folders import card_of_folder
 from pipelines.settings import Settings
-from pipelines.tasks import PoseToVideo
+from pipelines.tasks import PoseToVideo, Tune
 
 ME, OTHER = "1" * 32, "2" * 32
 SIDE, FRAMES = 64, 8
@@ -20,8 +21,14 @@ SIDE, FRAMES = 64, 8
 
 @pytest.fixture(scope="module")
 def catalog(tmp_path_factory):
-    card = card_of_folder(tiny.write_pose_model(tmp_path_factory.mktemp("pose") / "pose"))
-    return {"pose": replace(card, name="pose", defaults=replace(card.defaults, steps=1))}
+    folder = tmp_path_factory.mktemp("models")
+    cards = {
+        "pose": card_of_folder(tiny.write_pose_model(folder / "pose")),
+        "sd": card_of_folder(tiny.write_image_model(folder / "sd")),
+        "other": card_of_folder(tiny.write_image_model(folder / "other")),
+    }
+    cards = {name: replace(card, name=name, defaults=replace(card.defaults, steps=1)) for name, card in cards.items()}
+    return cards | {"pose": replace(cards["pose"], tuned_from="sd")}
 
 
 @pytest.fixture
@@ -72,3 +79,36 @@ def test_keypoints_are_kept_for_poses_only_and_bad_ones_not_at_all(backend, tmp_
     (tmp_path / "bad.json").write_text('[{"people": []}]')
     with pytest.raises(ValueError, match="not one joint"):
         backend.keep_clip(tmp_path / "bad.json", ME, poses=True)
+
+
+def tuned(backend, catalog, model, tmp_path):
+    """A job that tuned `model` on a clip."""
+    video.write(np.random.default_rng(1).integers(0, 255, (4, SIDE, SIDE, 3), np.uint8), tmp_path / "clip.mp4", 8)
+    clip = backend.keep_clip(tmp_path / "clip.mp4", ME).name
+    shape = {"frames": 2, "width": SIDE, "height": SIDE, "steps": 2, "learning_rate": 1e-2}
+    job = backend.submit(Tune.for_model(catalog[model], "somebody dances", 1, clip=clip, **shape), ME)
+    assert isinstance(follow(backend, job)[-1], Result)
+    return job
+
+
+def test_who_was_tuned_on_dances_and_the_model_stays_as_it_was(backend, catalog, tmp_path):
+    job = tuned(backend, catalog, "sd", tmp_path)
+    films = []
+    for looks in ("", job, ""):
+        made = follow(backend, backend.submit(task(catalog, motion="wave", tuned=looks), ME))[-1]
+        assert made.facts["task"]["tuned"] == looks and backend.task_of(made.video).tuned == looks
+        films.append(video.read(made.video))
+    assert (films[0] == films[2]).all() and (films[0] != films[1]).any()
+
+
+def test_what_was_tuned_must_be_the_owners_and_of_the_base_that_it_fits(backend, catalog, tmp_path):
+    job = tuned(backend, catalog, "other", tmp_path)
+    for owner, looks, says in (
+        (ME, job, "takes only what was tuned from sd"),
+        (OTHER, job, "no such job"),
+        (ME, "0" * 32, "no such job"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            backend.submit(task(catalog, motion="wave", tuned=looks), owner)
+    with pytest.raises(ValueError, match="takes no tuned model"):
+        PoseToVideo.for_model(replace(catalog["pose"], tuned_from=""), "a robot", 1, motion="wave", tuned=job)

@@ -14,10 +14,10 @@ from pipelines.catalog import find, find_motion
 from pipelines.events import Progress, Result
 from pipelines.jobs import Job
 from pipelines.settings import Settings
-from pipelines.tasks import PoseToVideo, to_json
+from pipelines.tasks import PoseToVideo, Tune, to_json
 from ui import forms, page, pose_pieces
 
-ME = "1" * 32
+ME, OTHERS = "1" * 32, "2" * 32
 OTHER = {  # what a person may set -> the control, what it is set to, what the task then says
     "prompt": ("pose-prompt", "a bear on the moon", "a bear on the moon"),
     "motion": ("motions", "kick", "kick"),
@@ -36,6 +36,7 @@ OTHER = {  # what a person may set -> the control, what it is set to, what the t
     "smoothing": ("pose-smoothing", "strong", "strong"),
     "placing": ("pose-placing", "fill", "fill"),
     "strength": ("pose-strength", 0.5, 0.5),
+    "tuned": ("pose-tuned", "e" * 32, "e" * 32),
     "frames": ("pose-frames", 24, 24),
     "fps": ("pose-fps", 7.4925, 7.4925),
     "steps": ("pose-steps", 10, 10),
@@ -131,7 +132,7 @@ def test_every_choice_of_what_is_followed_draws_the_skeletons_anew(built):
     demo, _ = built
     looks = [one for one in demo.fns.values() if getattr(one.fn, "__name__", "") == "look"]
     targets = {demo.blocks[block].elem_id for one in looks for block, _ in one.targets if block in demo.blocks}
-    drawn = {OTHER[name][0] for name in forms.POSES if name not in ("strength", "sound")} | {"pose-frames"}
+    drawn = {OTHER[name][0] for name in forms.POSES if name not in ("strength", "sound", "tuned")} | {"pose-frames"}
     assert drawn | {"pose-width", "pose-height"} <= targets
 
 
@@ -152,9 +153,27 @@ def test_the_settings_of_a_video_come_back_to_every_control(built, tmp_path):
     run = event(demo, "run", "pose-generate")
     told = {one.elem_id: values[one.elem_id] for one in run.inputs if one.elem_id in values}
     (again,), _ = press(built, clip=updates[run.inputs[4]], **told)
-    assert again == replace(task, end=min(task.end, kept.clip.seconds))
-    gone = event(demo, "refill").fn("2" * 32, wanted)
+    assert again == replace(task, end=min(task.end, kept.clip.seconds), tuned="")
+    assert "Whose looks it had is gone" in str([getattr(update, "value", "") for update in updates.values()])
+    gone = event(demo, "refill").fn(OTHERS, wanted)
     assert "is gone" in str([update.value for update in gone.values()])
+
+
+def test_who_was_tuned_on_can_be_chosen_for_the_models_that_it_fits(built, tmp_path):
+    demo, backend = built
+    video.write(np.random.default_rng(0).integers(0, 255, (4, 128, 128, 3), np.uint8), tmp_path / "clip.mp4", 8)
+    clip = backend.keep_clip(tmp_path / "clip.mp4", ME).name
+    tune = Tune.for_model(find("miniature-sd"), "a bear in red", 1, clip=clip, frames=2, steps=1)
+    job = LocalBackend.submit(backend, tune, ME)
+    assert isinstance(list(backend.events(job, ME))[-1], Result)
+    dress = event(demo, "dress").fn
+    offered = dress(ME, "miniature-followyourpose", "")
+    assert offered.visible and offered.value == "" and offered.choices[1:] == [("a bear in red", job)]
+    assert dress(ME, "miniature-followyourpose", job).value == job
+    assert not dress(ME, "followyourpose-v1", job).visible and not dress(OTHERS, "miniature-followyourpose", "").visible
+    task = PoseToVideo.for_model(find("miniature-followyourpose"), "a bear", 9, motion="wave", tuned=job)
+    updates = {one.elem_id: update for one, update in event(demo, "refill").fn(ME, (asdict(task), 0)).items()}
+    assert updates["pose-tuned"].value == job and not updates["pose-message"].visible
 
 
 def test_what_was_found_is_told():

@@ -239,6 +239,8 @@ def test_poses_are_followed_as_published_where_nothing_is_said(where):
         ("fps", 0, "frame rate"),
         ("scheduler", "unipc", "Choose one of: ddim"),
         ("across", 0.5, "no setting called across"),
+        ("tuned", "../tuned", "no such tuned model"),
+        ("tuned", None, "no such tuned model"),
         ("left", -0.1, "crop at the left"),
         ("top", math.nan, "crop at the top"),
         ("right", "0.5", "must be a number"),

@@ -87,6 +87,7 @@ def endpoints(backend: Backend, settings: Settings) -> None:
         smoothing: Literal[tuple(SMOOTHING)] | None = None,
         placing: Literal[tuple(PLACEMENTS)] | None = None,
         strength: float | None = None,
+        tuned: str | None = None,
         left: float | None = None,
         right: float | None = None,
         top: float | None = None,
@@ -122,6 +123,7 @@ def endpoints(backend: Backend, settings: Settings) -> None:
             smoothing: How much the joints are smoothed over time.
             placing: How the skeletons are laid on the canvas.
             strength: Of the poses: 0 leaves them out, 1 is as published.
+            tuned: The "job" that /tune told, for who is in that clip to dance; with the visitor_id told beside it.
             left: How much of the clip's picture is cut off at the left, as a share of its width.
             right: Likewise at the right.
             top: Likewise at the top, as a share of its height.
@@ -144,8 +146,8 @@ def endpoints(backend: Backend, settings: Settings) -> None:
         given = _given(
             motion=motion, shown=shown, detector=detector, start=start, end=end, stride=stride, person=person,
             gaps=gaps, smoothing=smoothing, placing=placing, strength=strength, left=left, right=right, top=top,
-            bottom=bottom, sound=sound, negative_prompt=negative_prompt, frames=frames, width=width, height=height,
-            fps=fps, steps=steps, guidance=guidance, scheduler=scheduler,
+            bottom=bottom, sound=sound, tuned=tuned, negative_prompt=negative_prompt, frames=frames, width=width,
+            height=height, fps=fps, steps=steps, guidance=guidance, scheduler=scheduler,
         )  # fmt: skip
 
         def task(owner: str) -> Task:

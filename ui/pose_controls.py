@@ -1,12 +1,15 @@
 """The controls that say what the dancer follows: which part of the clip, who in it, and how it is laid out."""
 
+from collections.abc import Sequence
+
 import gradio as gr
 from gradio.i18n import I18nData
 
-from pipelines.backend import Clip
+from pipelines.backend import Clip, Tuning
 from pipelines.catalog import DETECTORS
 from pipelines.tasks import PLACEMENTS, SHOWN
 from ui import forms, pose_pieces
+from ui.edit_pieces import title_of
 from ui.languages import say
 
 SMOOTHED = {"none": "Not at all", "light": "A little", "strong": "Strongly"}
@@ -15,7 +18,7 @@ PACE = 8  # frames a second that the models have learned from
 
 
 def build() -> dict[str, gr.components.Component]:
-    """Builds forms.POSES where it is called."""
+    """Builds forms.POSES, but for the `wardrobe`, where it is called."""
     made: dict[str, gr.components.Component] = {}
     made["strength"] = gr.Slider(
         0, 1.5, 1, step=0.05, label=say("Pose strength"), buttons=[], elem_id="pose-strength",
@@ -74,6 +77,16 @@ def build() -> dict[str, gr.components.Component]:
     return made
 
 
+def wardrobe(tuned: Sequence[Tuning] = (), chosen: str = "") -> gr.Dropdown:
+    """Whose looks the dancer can have: those that were `tuned`; hidden where there are none."""
+    choices = [(say("Nobody's: as the model draws it"), ""), *((title_of(one), one.job.id) for one in tuned)]
+    return gr.Dropdown(
+        choices, value=chosen if chosen in dict(choices).values() else "", visible=bool(tuned), elem_id="pose-tuned",
+        label=say("Whose looks"), filterable=False,
+        info=say("Who is in a clip that you tuned on then dances; call them what you called them there"),
+    )  # fmt: skip
+
+
 def people(count: int, chosen: object = None) -> list[tuple[I18nData, object]]:
     """Who can be chosen, where so many were found, and at least who is `chosen`."""
     count = max(count, chosen + 1 if isinstance(chosen, int) else 0)
@@ -119,7 +132,8 @@ def filled_in(controls: dict[str, gr.components.Component], clip: Clip, values: 
     """Updates that set the controls to what a task says of a clip of these measures."""
     end = clip.seconds if values["end"] is None else min(values["end"], clip.seconds)
     person = forms.EVERYBODY if values["person"] is None else values["person"]
-    plain = {controls[name]: values[name] for name in forms.POSES if name not in ("start", "end", "person", "sound")}
+    special = ("start", "end", "person", "sound", "tuned")
+    plain = {controls[name]: values[name] for name in forms.POSES if name not in special}
     return plain | {
         **_times(controls, clip, values["start"], end),
         controls["person"]: gr.Dropdown(people(0, values["person"]), value=person),

@@ -63,6 +63,7 @@ def tab(backend: Backend, owner: gr.BrowserState, this: gr.Tab, arrived: gr.even
                 elem_id="pose-prompt",
             )
             hints = gr.HTML(elem_id="pose-hints")
+            looks = pose_controls.wardrobe()
             generate = gr.Button(say("Generate"), variant="primary", size="lg", elem_id="pose-generate")
             stop = gr.Button(say("Stop"), variant="stop", size="lg", visible=False, elem_id="pose-stop")
             ahead = gr.HTML(elem_id="pose-ahead")
@@ -100,7 +101,7 @@ def tab(backend: Backend, owner: gr.BrowserState, this: gr.Tab, arrived: gr.even
                 mist = gr.HTML(visible=False, elem_id="pose-forming")
             search = gr.HTML(elem_id="pose-search")
             quit_search = gr.Button(say("Stop looking"), size="md", visible=False, elem_id="pose-stop-search")
-            poses = pose_controls.build()
+            poses = {"tuned": looks, **pose_controls.build()}
             with gr.Accordion(say("Fine settings of the video"), open=False, elem_id="fine-pose"):
                 controls = sampling(first, "pose-")
         with gr.Column(elem_id="pose-settings"):
@@ -222,13 +223,23 @@ def tab(backend: Backend, owner: gr.BrowserState, this: gr.Tab, arrived: gr.even
         else:
             measured = backend.motion(values["motion"])
             what = {clip: "", chosen: values["motion"], file: None, there: gr.Column(visible=False)}
+        dressed = dress(visitor_id, card.name, values["tuned"])
+        gone = gr.HTML(visible=False)
+        if values["tuned"] != dressed.value:
+            trouble = "The tuned model of this video is not here. Its dancer will look as the model draws it."
+            gone = gr.HTML(pieces.failure(trouble, "Whose looks it had is gone."), visible=True)
         return {
             **what,
             **{prompt: values["prompt"], model: card.name, seed: values["seed"], randomise: False},
-            **{about: _about(card.name), message: gr.HTML(visible=False)},
+            **{about: _about(card.name), message: gone, looks: dressed},
             **pose_controls.filled_in(poses, measured, values),
             **filled_in(controls, card, values),
         }
+
+    def dress(visitor_id: str, name: str, wanted_looks: str) -> gr.Dropdown:
+        base = find(name).tuned_from
+        tuned = [one for one in backend.tunings(visitor_id) if one.job.task.model == base]
+        return pose_controls.wardrobe(tuned, wanted_looks)
 
     def choose_motion(event: gr.EventData) -> dict:
         return follow_motion(event.motion)
@@ -241,7 +252,7 @@ def tab(backend: Backend, owner: gr.BrowserState, this: gr.Tab, arrived: gr.even
             about: _about(first.name),
             **filled_in(controls, first, asdict(first.defaults)),
         }
-        rest = {prompt: words, seed: number, randomise: False, poses["detector"]: next(iter(DETECTORS))}
+        rest = {prompt: words, seed: number, randomise: False, poses["detector"]: next(iter(DETECTORS)), looks: ""}
         return plain | chosen_model | rest | {poses["shown"]: "auto"} | follow_motion(name)
 
     def choose_model(name: str) -> dict:
@@ -288,6 +299,8 @@ def tab(backend: Backend, owner: gr.BrowserState, this: gr.Tab, arrived: gr.even
     gr.on([poses[name].input for name in ("shown", "detector", "person", "gaps", "smoothing", "placing")], **again)
     boxes = (poses["start"], poses["end"], controls["width"], controls["height"])
     gr.on([listen for box in boxes for listen in (box.submit, box.blur)], **again)
+    gr.on([this.select, model.input], dress, [owner, model, looks], looks, **quiet)
+    arrived.then(dress, [owner, model, looks], looks, **quiet)
     gr.on([this.select], first_look, [seen, *looked["inputs"]], looked["outputs"], concurrency_limit=None, **quiet)
     quit_search.click(quit_looking, owner, [search, quit_search], queue=False, **quiet)
     gr.on(None, hint, [prompt, model], hints, trigger_mode="always_last", queue=False, **quiet)
