@@ -133,7 +133,7 @@ def edit_a_clip(page: Page) -> Iterator[str]:
     page.locator("#clip").wait_for()
     yield "edit-a-clip-empty"
     open_tab(page, "Library")
-    page.locator("#shelf button").last.click()
+    page.locator("#shelf .example").last.click()
     page.locator("#use-clip").click()
     expect(page.locator("#used")).to_contain_text("16 frames")
     page.locator("#clip-caption textarea").fill(SHOWN.prompt)
@@ -153,6 +153,18 @@ def edit_a_clip(page: Page) -> Iterator[str]:
     page.locator("#edit").click()
     page.locator("#edit-clip .message.failed").wait_for()
     yield "edit-a-clip-failed"
+
+
+def tuned_and_danced(page: Page) -> Iterator[str]:
+    """After `edit_a_clip`: who was tuned on dances."""
+    open_tab(page, "Pose to video")
+    page.locator("#pose-tuned input").click()
+    page.get_by_role("option", name=SHOWN.prompt).click()
+    page.locator("#pose-prompt textarea").fill("A robot in red in the snow")
+    page.locator("#pose-generate").click()
+    expect(page.locator("#pose-told")).to_contain_text("in the snow")
+    page.wait_for_timeout(CURTAIN)
+    yield "pose-to-video-tuned"
 
 
 def fewer_steps(page: Page) -> None:
@@ -178,7 +190,10 @@ def library(page: Page) -> Iterator[str]:
     yield "library-nothing-found"
 
 
-WALKS: tuple[Callable[[Page], Iterator[str]], ...] = (empty_library, text_to_video, pose_to_video, edit_a_clip, library)
+WALKS: tuple[Callable[[Page], Iterator[str]], ...] = (
+    *(empty_library, text_to_video, pose_to_video),
+    *(edit_a_clip, tuned_and_danced, library),
+)
 
 
 if __name__ == "__main__":

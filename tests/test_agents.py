@@ -12,7 +12,7 @@ from pipelines import video
 from pipelines.settings import Settings
 from ui import agents, page
 
-ACTIONS = ("text_to_video", "pose_to_video", "tune", "edit", "finish")
+ACTIONS = ("text_to_video", "grid", "pose_to_video", "tune", "edit", "finish")
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+from PIL import Image
 from running_app import ROOT, environment, running_app
 
 from pipelines import video
@@ -134,13 +135,45 @@ def test_a_listener_that_leaves_does_not_stop_the_job(client, app):
 
 def test_only_what_is_meant_for_programs_is_published_and_documented(client):
     published = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
-    assert set(published) == {"/text_to_video", "/pose_to_video", "/tune", "/edit", "/finish", "/stop"}
+    assert set(published) == {"/text_to_video", "/grid", "/pose_to_video", "/tune", "/edit", "/finish", "/stop"}
     for endpoint in published.values():
         assert endpoint["description"] and all(given["type"] for given in endpoint["parameters"])
         assert all(given["label"].endswith(".") for given in endpoint["parameters"])  # what the docstring says of it
     endpoint = published["/text_to_video"]
     assert endpoint["description"].startswith("Makes a video of a prompt.")
     assert "miniature-modelscope" in str(endpoint["parameters"]) and len(endpoint["returns"]) == 2
+
+
+def test_a_program_can_have_a_grid_made_and_stopped(client):
+    prompts, seeds = ["a robot in blue", "a bear dances"], [7, 8]
+    film, facts = client.predict(prompts, seeds, api_name="/grid", **QUICK)
+    assert read(film).shape[0] == 8 and read(film).shape[2] > 2 * 128 and len(facts["task"]["jobs"]) == 4
+    for values, says in (
+        ({"prompts": ["a robot"], "seeds": [7]}, "wants several prompts"),
+        ({"prompts": ["a robot"] * 9, "seeds": [7, 8]}, "18 videos"),
+        ({"prompts": "a robot", "seeds": [7, 8]}, "are lists"),
+        ({"prompts": ["a robot", 7]}, "prompt must be text"),
+        ({"prompts": ["a robot"], "seeds": [7, "x"]}, "seed must be a number"),
+    ):
+        with pytest.raises(AppError, match=says):
+            client.predict(**values, api_name="/grid")
+    job = client.submit(prompts, steps=100, api_name="/grid")
+    news = first_news(job)
+    client.predict(news["job"], news["visitor_id"], api_name="/stop")
+    with pytest.raises(AppError):
+        job.result(timeout=60)
+
+
+def test_a_program_can_begin_with_an_image(client, tmp_path):
+    picture = np.full((128, 128, 3), (40, 90, 200), np.uint8)
+    Image.fromarray(picture).save(tmp_path / "first.png")
+    call = {"prompt": "a robot in blue", "image": handle_file(tmp_path / "first.png"), "api_name": "/text_to_video"}
+    _, facts = client.predict(**call, model="miniature-tempofunk", **QUICK)
+    assert len(facts["task"]["image"]) == 32 and not facts["task"]["mask"]
+    with pytest.raises(AppError, match="takes no first image"):
+        client.predict(**call)
+    with pytest.raises(AppError, match="A mask needs the first image"):
+        client.predict("a robot", mask=call["image"], model="miniature-tempofunk", api_name="/text_to_video")
 
 
 def test_a_clip_is_tuned_on_and_told_again_by_a_program(client, app, clip):

@@ -61,7 +61,8 @@ CLOSED = [
     *(("GET", f"/gradio_api/{path}") for path in ("info", "openapi.json", "heartbeat/x", "file=app.py", "queue/data")),
     *(("GET", path) for path in ("/config", "/theme.css", "/login", "/logout/../config", "/login/callback/")),
     *(("POST", path) for path in ("/", "/gradio_api/queue/join", "/gradio_api/upload", "/gradio_api/run/arrive")),
-    *(("POST", f"/gradio_api/call/v2/{name}") for name in ("text_to_video", "pose_to_video", "tune", "edit", "stop")),
+    *(("POST", f"/gradio_api/call/v2/{name}") for name in ("text_to_video", "grid", "pose_to_video", "tune", "edit")),
+    ("POST", "/gradio_api/call/v2/stop"),
 ]  # fmt: skip
 
 

@@ -14,7 +14,20 @@ from pipelines.backend import Backend
 from pipelines.catalog import DETECTORS, SCHEDULERS, find, offered
 from pipelines.events import Failed, Progress, Result
 from pipelines.settings import Settings
-from pipelines.tasks import PLACEMENTS, SHOWN, SMOOTHING, TIMES, TRAINED, Edit, PoseToVideo, Task, TextToVideo, Tune
+from pipelines.tasks import (
+    PLACEMENTS,
+    SHOWN,
+    SMOOTHING,
+    TIMES,
+    TRAINED,
+    Edit,
+    Grid,
+    PoseToVideo,
+    Task,
+    TextToVideo,
+    Tune,
+    check_cells,
+)
 from ui import forms, stream, visitor
 
 
@@ -42,6 +55,9 @@ def endpoints(backend: Backend, settings: Settings) -> None:
         steps: int | None = None,
         guidance: float | None = None,
         scheduler: Literal[tuple(SCHEDULERS)] | None = None,
+        image: Upload | None = None,
+        mask: Upload | None = None,
+        image_guidance: float | None = None,
         seed: int | None = None,
         visitor_id: str | None = None,
     ) -> Answer:
@@ -58,6 +74,9 @@ def endpoints(backend: Backend, settings: Settings) -> None:
             steps: Denoising steps; more takes longer and looks cleaner.
             guidance: How strictly it keeps to the prompt; 1 or less turns guidance off.
             scheduler: The sampler.
+            image: The first image, for a model that takes one: {"path": what /gradio_api/upload answers}.
+            mask: White where the first image is not to be followed: likewise.
+            image_guidance: As guidance, of the first image where the model is to draw it itself.
             seed: The same seed and settings make the same video. Left out, it is drawn at random.
             visitor_id: Whose job it is: 32 hexadecimal digits, kept secret. Left out, a new one is made and told.
 
@@ -66,11 +85,64 @@ def endpoints(backend: Backend, settings: Settings) -> None:
         """
         given = _given(
             negative_prompt=negative_prompt, frames=frames, width=width, height=height, fps=fps, steps=steps,
+            guidance=guidance, scheduler=scheduler, image_guidance=image_guidance,
+        )  # fmt: skip
+
+        def task(owner: str) -> Task:
+            for part, file in _given(image=image, mask=mask).items():
+                given[part] = backend.keep_image(_uploaded(file), owner, mask=part == "mask")
+            return TextToVideo.for_model(find(model), prompt, _seed(seed), **given)
+
+        yield from _run(backend, visitor_id, task)
+
+    def grid(
+        prompts: list[str],
+        seeds: list[int] | None = None,
+        model: Literal[tuple(offered("text-to-video"))] = settings.model,
+        negative_prompt: str | None = None,
+        frames: int | None = None,
+        width: int | None = None,
+        height: int | None = None,
+        fps: int | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        scheduler: Literal[tuple(SCHEDULERS)] | None = None,
+        visitor_id: str | None = None,
+    ) -> Answer:
+        """Makes a video of every prompt with every seed, and one more in which they lie side by side, with labels.
+
+        Until it is done, it tells (None, how far the last one is and both ids).
+
+        Parameters:
+            prompts: What the videos should show, in English: a row of the grid each.
+            seeds: Whole numbers: a column of the grid each. Left out, one is drawn at random.
+            model: Which model makes them. What is left out below is what this model's makers recommend.
+            negative_prompt: What they should not show.
+            frames: How many pictures each of them has.
+            width: Pixels.
+            height: Pixels.
+            fps: Pictures a second.
+            steps: Denoising steps; more takes longer and looks cleaner.
+            guidance: How strictly they keep to the prompt; 1 or less turns guidance off.
+            scheduler: The sampler.
+            visitor_id: Whose jobs they are: 32 hexadecimal digits, kept secret. Left out, a new one is made and told.
+
+        Returns:
+            The MP4 file of the grid, and its facts. Their task's "jobs" are those of the videos, row after row.
+        """
+        given = _given(
+            negative_prompt=negative_prompt, frames=frames, width=width, height=height, fps=fps, steps=steps,
             guidance=guidance, scheduler=scheduler,
         )  # fmt: skip
-        yield from _run(
-            backend, visitor_id, lambda owner: TextToVideo.for_model(find(model), prompt, _seed(seed), **given)
-        )
+
+        def tasks(owner: str) -> list[Task]:
+            rows, columns = prompts, [forms.new_seed()] if seeds is None else seeds
+            if not isinstance(rows, list) or not isinstance(columns, list):
+                raise ValueError("The prompts and the seeds of a grid are lists.")
+            check_cells(len(rows), len(columns))
+            return [TextToVideo.for_model(find(model), row, one, **given) for row in rows for one in columns]
+
+        yield from _run(backend, visitor_id, tasks)
 
     def pose_to_video(
         prompt: str,
@@ -274,18 +346,20 @@ def endpoints(backend: Backend, settings: Settings) -> None:
         yield from _run(backend, visitor_id, lambda owner: forms.finish(backend.get(job, owner), upscale, interpolate))
 
     def stop(job: str, visitor_id: str) -> None:
-        """Stops a job. A running one ends within one denoising step; one that has ended stays as it is.
+        """Stops a job, and with a grid all of its videos. A running one ends within one denoising step.
 
         Parameters:
             job: The id that the job told with its progress.
             visitor_id: The one that it told beside it.
         """
         try:
-            backend.cancel(job, visitor_id)
+            task = backend.get(job, visitor_id).task
+            for one in (job, *(task.jobs if isinstance(task, Grid) else ())):
+                backend.cancel(one, visitor_id)
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from error
 
-    for action in (text_to_video, pose_to_video, tune, edit, finish):
+    for action in (text_to_video, grid, pose_to_video, tune, edit, finish):
         _publish(action, concurrency_limit=None)
     _publish(stop, queue=False)
 
@@ -299,11 +373,12 @@ def _publish(action: Callable, **rest: object) -> None:
         component.label = told[name]
 
 
-def _run(backend: Backend, visitor_id: object, task: Callable[[str], Task]) -> Iterator[tuple]:
-    """Has the job done that `task` makes for its owner, and tells how it goes, as an Answer."""
+def _run(backend: Backend, visitor_id: object, task: Callable[[str], Task | list[Task]]) -> Iterator[tuple]:
+    """Has the job done that `task` makes for its owner, or the grid of several, and tells how it goes, as an Answer."""
     try:
         owner = visitor.known(visitor_id)
-        job = backend.submit(task(owner), owner)
+        wanted = task(owner)
+        job = backend.submit_grid(wanted, owner)[-1] if isinstance(wanted, list) else backend.submit(wanted, owner)
     except (ValueError, OSError) as error:
         raise gr.Error(str(error), print_exception=False) from error
     ids = {"job": job, "visitor_id": owner}

@@ -46,7 +46,10 @@ def train_followyourpose(accelerator: Accelerator, arguments: argparse.Namespace
     text_encoder = CLIPTextModel.from_pretrained(work / "text_encoder").to(device)
     vae = AutoencoderKL.from_pretrained(work / "vae")
     latents = Latents(work, tokenizer, vae.config.scaling_factor, device)
-    unet = networks.followyourpose_unet(UNet2DConditionModel.from_pretrained(work / "unet"))
+    image = UNet2DConditionModel.from_pretrained(work / "unet")
+    unet = networks.followyourpose_unet(image)
+    if arguments.start:
+        unet = networks.load_followyourpose(image, arguments.start / "followyourpose" / "unet")
 
     def loss_of_pictures(trainer, step, rng):
         clips = rng.integers(0, latents.count(), 3 * arguments.batch)
