@@ -74,6 +74,7 @@ def go_through(url: str, folder: Path, sizes: list[str]) -> None:
 def take(page: Page, folder: Path, state: str, size: str, mode: str) -> None:
     page.emulate_media(color_scheme=mode)
     page.wait_for_function(f"document.body.classList.contains('dark') == {str(mode == 'dark').lower()}")
+    page.wait_for_timeout(500)  # colours change little by little
     path = folder / f"{state}-{size}-{mode}.png"
     page.screenshot(path=path, full_page=True)
     print(f"{path}  {path.stat().st_size / 1e3:.0f} kB", flush=True)
