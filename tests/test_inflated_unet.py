@@ -189,19 +189,11 @@ def test_a_config_may_say_after_which_layers_pose_features_are_added():
             tiny.inflated_unet(pose=True, pose_layers=wrong)
 
 
-def count_calls(modules):
-    """How many times each of `modules` is called from now on, and with how many rows."""
-    rows = {module: [] for module in modules}
-    for module in modules:
-        module.register_forward_hook(lambda module, inputs, output: rows[module].append(len(inputs[0])))
-    return rows
-
-
 def test_text_keys_and_values_are_computed_once_a_prompt():
     unet = tiny.inflated_unet()
     latents, texts = inputs()
     attention = unet.mid_block.attentions[0].transformer_blocks[0].attn2
-    rows = count_calls([attention.to_k, attention.to_v])
+    rows = tiny.count_calls([attention.to_k, attention.to_v])
     network = EditingUNet(unet, texts)
     answers = [network(latents, timestep) for timestep in (900, 500, 100)]
     assert rows == {attention.to_k: [2], attention.to_v: [2]}  # both texts, once, and not once a frame
@@ -214,7 +206,7 @@ def test_what_the_branches_have_in_common_is_computed_once():
     latents, texts = inputs(texts=3, frames=5)
     first, block = unet.down_blocks[0], unet.down_blocks[0].attentions[0].transformer_blocks[0]
     shared, separate = [unet.conv_in, first.resnets[0].conv1, block.attn1.to_k], [unet.conv_out, first.resnets[1].conv1]
-    rows = count_calls([*shared, *separate])
+    rows = tiny.count_calls([*shared, *separate])
     EditingUNet(unet, texts)(latents, 500)
     assert [rows[module] for module in shared] == [[5]] * 3
     assert [rows[module] for module in separate] == [[15]] * 2

@@ -70,19 +70,11 @@ def test_videos_may_stand_at_different_timesteps():
     assert tiny.relative_error(ours, plain(unet, latents, timesteps, texts)) < EXACT
 
 
-def count_calls(modules):
-    """How many times each of `modules` is called from now on, and with how many rows."""
-    rows = {module: [] for module in modules}
-    for module in modules:
-        module.register_forward_hook(lambda module, inputs, output: rows[module].append(len(inputs[0])))
-    return rows
-
-
 def test_text_keys_and_values_are_computed_once_a_prompt():
     unet = tiny.unet()
     latents, texts = inputs()
     attention = unet.mid_block.attentions[0].transformer_blocks[0].attn2
-    rows = count_calls([attention.to_k, attention.to_v])
+    rows = tiny.count_calls([attention.to_k, attention.to_v])
     network = TextToVideoUNet(unet, texts)
     answers = [network(latents, timestep) for timestep in (900, 500, 100)]
     assert rows == {attention.to_k: [2], attention.to_v: [2]}  # both texts, once, and not once a frame
@@ -97,7 +89,7 @@ def test_what_both_branches_have_in_common_is_computed_once():
     temporal = [unet.transformer_in.proj_in, first.temp_convs[0].conv1[0]]
     shared = [unet.conv_in, first.resnets[0], block.attn1.to_q, *temporal]
     separate = [block.ff, unet.mid_block.resnets[0], unet.conv_out]
-    rows = count_calls(shared + separate)
+    rows = tiny.count_calls(shared + separate)
     ours = TextToVideoUNet(unet, texts)(latents, 500)
     pixels = latents.shape[3] * latents.shape[4]
     assert [rows[module] for module in shared] == [[3], [3], [3], [pixels], [1]]  # images; pixels; videos

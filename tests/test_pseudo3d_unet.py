@@ -201,19 +201,11 @@ def test_a_new_network_does_nothing_over_time():
     assert tiny.relative_error(network(clip, 500), network(image, 500).unsqueeze(2).expand(-1, -1, 4, -1, -1)) < EXACT
 
 
-def count_calls(modules):
-    """How many times each of `modules` is called from now on, and with how many rows."""
-    rows = {module: [] for module in modules}
-    for module in modules:
-        module.register_forward_hook(lambda module, inputs, output: rows[module].append(len(inputs[0])))
-    return rows
-
-
 def test_text_keys_and_values_are_computed_once_a_prompt():
     unet = tiny.pseudo3d_unet()
     latents, texts = inputs()
     attention = unet.mid_block.attentions[0].transformer_blocks[0].attn2
-    rows = count_calls([attention.to_k, attention.to_v])
+    rows = tiny.count_calls([attention.to_k, attention.to_v])
     network = Pseudo3DUNet(unet, texts)
     for timestep in (900, 500, 100):
         network(latents, timestep)
@@ -226,7 +218,7 @@ def test_what_both_branches_have_in_common_is_computed_once():
     first, block = unet.down_blocks[0], unet.down_blocks[0].attentions[0].transformer_blocks[0]
     shared = [unet.conv_in.spatial_conv, first.resnets[0].conv1.spatial_conv, block.attn1.to_q]
     separate = [block.ff.net[2], unet.mid_block.resnets[0].conv1.spatial_conv, unet.conv_out.spatial_conv]
-    rows = count_calls(shared + separate)
+    rows = tiny.count_calls(shared + separate)
     Pseudo3DUNet(unet, texts)(latents, 500)
     assert [rows[module] for module in shared] == [[3], [3], [3]]  # images
     assert [rows[module] for module in separate] == [[6], [6], [6]]

@@ -10,6 +10,7 @@ from transformers import CLIPTokenizerFast
 
 from pipelines import loading, sources
 from pipelines.catalog import Source
+from pipelines.networks.pose_adapter import PoseAdapter
 from pipelines.networks.pseudo3d_unet import Pseudo3DUNet, UNetPseudo3DConditionModel
 from pipelines.settings import Settings
 from scripts.miniature import data, networks, publishing
@@ -29,12 +30,21 @@ def work(tmp_path_factory):
     networks.text_encoder(vocabulary).save_pretrained(work / "text_encoder")
     networks.autoencoder().save_pretrained(work / "vae")
     networks.image_unet().save_pretrained(work / "unet")
-    arguments = argparse.Namespace(work=work, batch=2, pose_steps=2, motion_steps=2, tempofunk_steps=2)
+    arguments = argparse.Namespace(work=work, start=None, batch=2, pose_steps=2, motion_steps=2, tempofunk_steps=2)
     accelerator = Accelerator(cpu=True)
     cache_latents(accelerator, arguments)
     followyourpose.train_followyourpose(accelerator, arguments)
     tempofunk.train_tempofunk(accelerator, arguments)
     return work
+
+
+@torch.no_grad()
+def test_what_was_learned_of_poses_is_amplified_everywhere_alike():
+    adapter, skeletons = PoseAdapter((8, 16)), torch.rand(1, 2, 3, 32, 32)
+    before = adapter(skeletons)
+    followyourpose.amplify(adapter)
+    for feature, louder in zip(before, adapter(skeletons), strict=True):
+        assert torch.allclose(louder, followyourpose.GAIN * feature, rtol=1e-4, atol=1e-6)
 
 
 def test_poses_are_learned_first_then_motion_and_the_image_model_stays(work):

@@ -93,6 +93,14 @@ def write_model(folder: Path) -> Path:
     return folder
 
 
+def count_calls(modules):
+    """How many times each of `modules` is called from now on, and with how many rows."""
+    rows = {module: [] for module in modules}
+    for module in modules:
+        module.register_forward_hook(lambda module, inputs, output: rows[module].append(len(inputs[0])))
+    return rows
+
+
 def relative_error(ours: torch.Tensor, reference: torch.Tensor) -> float:
     assert ours.shape == reference.shape
     return ((ours - reference).abs().max() / reference.abs().max()).item()

@@ -8,12 +8,14 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizerFast
 
 from pipelines.networks.inflated_unet import EditingUNet, InflatedUNet
+from pipelines.networks.pose_adapter import PoseAdapter
 from scripts.miniature import data, networks
 
 from .denoising import Diffusion, Latents
 from .loop import train
 
 POSE = ("skeleton_adapter.",)
+GAIN = 1.3  # of the features after training: chosen on 16 motions, where the dancer followed best
 MOTION = ("attn1.to_q.", "attn2.to_q.", "attn_temp.", "conv_temporal.")  # as the published program trains
 
 
@@ -68,6 +70,17 @@ def train_followyourpose(accelerator: Accelerator, arguments: argparse.Namespace
     ):
         trainer = FollowingTrainer(unet, text_encoder, Diffusion(device), trained)
         train(accelerator, f"followyourpose-{name}", trainer, loss_of, steps, {"": 1e-3}, work)
+    if not arguments.start:
+        amplify(unet.skeleton_adapter)
     if accelerator.is_main_process:
         networks.save_followyourpose(unet, work / "followyourpose")
     accelerator.wait_for_everyone()
+
+
+@torch.no_grad()
+def amplify(adapter: PoseAdapter) -> None:
+    """Makes all its features GAIN times as large: without its biases it is homogeneous, its only bend being a ReLU."""
+    adapter.conv_in.weight *= GAIN
+    for name, parameter in adapter.named_parameters():
+        if name.endswith("bias"):
+            parameter *= GAIN
