@@ -66,14 +66,14 @@ class Clips:
             raise
         return self.get(name, owner)
 
-    def get(self, name: str, owner: str | None = None) -> Kept:
+    def get(self, name: str, owner: str) -> Kept:
         """The clip called `name`. Raises ValueError for an unknown one, or one of somebody else than `owner`."""
         folder = self._folder / name
         try:
             facts = json.loads((folder / "clip.json").read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise ValueError(LOST) from error
-        if owner not in (None, facts.pop("owner")):
+        if owner != facts.pop("owner"):
             raise ValueError(LOST)
         return Kept(name, folder / "upload", folder / "preview.mp4", Clip(**facts))
 

@@ -43,14 +43,14 @@ class Images:
             raise
         return name
 
-    def get(self, name: str, owner: str | None = None) -> Path:
+    def get(self, name: str, owner: str) -> Path:
         """The file of the picture `name`. Raises ValueError for an unknown one, or somebody else's than `owner`'s."""
         folder = self._folder / name
         try:
             whose = json.loads((folder / "image.json").read_text("utf-8"))["owner"]
         except (OSError, ValueError) as error:
             raise ValueError(LOST) from error
-        if owner not in (None, whose):
+        if owner != whose:
             raise ValueError(LOST)
         return folder / "image.png"
 

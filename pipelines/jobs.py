@@ -18,6 +18,7 @@ from pipelines.tasks import Grid, Task, kind_of, recall, to_json
 
 ATTEMPTS = 2  # a job under which the app died twice is not tried a third time
 UNKNOWN = "There is no such job here. It may have been deleted."
+EVERYBODY = object()  # in place of an owner, and nothing that a browser could send: None and "" own nothing
 DIED = "The app was ended from outside twice while it made this video. It may need more memory: try fewer frames."
 
 _SCHEMA = """
@@ -121,27 +122,27 @@ class JobTable:
             self._tell_positions()
             return [self._live[identifier] for identifier in tasks]
 
-    def get(self, identifier: str, owner: str | None = None) -> Job:
+    def get(self, identifier: str, owner: object = EVERYBODY) -> Job:
         """The job as it is now. Raises ValueError for an unknown one, or one of somebody else than `owner`."""
         with self._changed:
             job = self._live.get(identifier) or next(self._read("WHERE id = ?", str(identifier)), None)
-        if job is None or owner not in (None, job.owner):
+        if job is None or owner not in (EVERYBODY, job.owner):
             raise ValueError(UNKNOWN)
         return job
 
-    def unfinished(self, owner: str | None = None) -> list[Job]:
+    def unfinished(self, owner: object = EVERYBODY) -> list[Job]:
         """The jobs (of `owner`) that wait or run, oldest first."""
         with self._changed:
-            return [job for job in self._live.values() if owner in (None, job.owner)]
+            return [job for job in self._live.values() if owner in (EVERYBODY, job.owner)]
 
     def finished(
-        self, owner: str | None = None, search: str = "", limit: int = -1, offset: int = 0, kind: str = ""
+        self, owner: object = EVERYBODY, search: str = "", limit: int = -1, offset: int = 0, kind: str = ""
     ) -> list[Job]:
         """The videos (of `owner`, of a `kind` of task) whose prompts hold every word of `search`, newest first."""
         where, values = "WHERE state = 'done' AND json_extract(task, '$.task') != 'tune'", []
         if kind:
             where, values = f"{where} AND json_extract(task, '$.task') = ?", [kind]
-        if owner is not None:
+        if owner is not EVERYBODY:
             where, values = f"{where} AND owner = ?", [*values, owner]
         for word in search.split():
             where += rf" AND {_said('prompt')} LIKE ? ESCAPE '\'"
@@ -150,11 +151,13 @@ class JobTable:
             order = f"{where} ORDER BY ended DESC, rowid DESC LIMIT ? OFFSET ?"
             return list(self._read(order, *values, limit, offset))
 
-    def tunings(self, owner: str | None = None) -> list[Job]:
+    def tunings(self, owner: object = EVERYBODY) -> list[Job]:
         """The tunings (of `owner`) that have ended in whatever way, newest first."""
-        where = "WHERE ended IS NOT NULL AND json_extract(task, '$.task') = 'tune' AND ? IN ('', owner)"
+        where, values = "WHERE ended IS NOT NULL AND json_extract(task, '$.task') = 'tune'", []
+        if owner is not EVERYBODY:
+            where, values = f"{where} AND owner = ?", [owner]
         with self._changed:
-            return list(self._read(f"{where} ORDER BY ended DESC, rowid DESC", owner or ""))
+            return list(self._read(f"{where} ORDER BY ended DESC, rowid DESC", *values))
 
     def again(self, identifier: str) -> None:
         """Queues a job that was stopped or has failed once more. Raises ValueError as `add` does."""

@@ -89,6 +89,21 @@ def test_everything_of_a_job_is_there_after_a_restart(table, tmp_path):
     again.close()
 
 
+@pytest.mark.parametrize("nobody", [None, "", "you", 0, False])
+def test_who_is_nobody_sees_nothing(table, nobody):
+    waiting, done = table.add(task("waits"), "me"), table.add(task("done"), "me")
+    table.take(0)
+    table.tell(waiting.id, Result(Path("/v/a.mp4"), {}))
+    tune = Tune.for_model(find("miniature-sd"), "a robot", 1, clip="0" * 32)
+    stopped = table.add(tune, "me")
+    table.stop(stopped.id, "Stopped.")
+    assert len(table.unfinished()) == len(table.finished()) == len(table.tunings()) == 1
+    assert table.unfinished(nobody) == table.finished(nobody) == table.tunings(nobody) == []
+    for job in (waiting, done, stopped):
+        with pytest.raises(ValueError, match="no such job"):
+            table.get(job.id, nobody)
+
+
 def test_owners_take_turns(table):
     for number in range(4):
         table.add(task(f"a{number}"), "a")

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import gradio as gr
 
-from pipelines.backend import Backend, Kept
+from pipelines.backend import Backend, Kept, Tuning
 from pipelines.catalog import DETECTORS, find, find_motion, offered
 from pipelines.events import Failed, Result
 from pipelines.jobs import Job
@@ -223,23 +223,25 @@ def tab(backend: Backend, owner: gr.BrowserState, this: gr.Tab, arrived: gr.even
         else:
             measured = backend.motion(values["motion"])
             what = {clip: "", chosen: values["motion"], file: None, there: gr.Column(visible=False)}
-        dressed = dress(visitor_id, card.name, values["tuned"])
-        gone = gr.HTML(visible=False)
-        if values["tuned"] != dressed.value:
+        tuned, gone = tuned_for(visitor_id, card.name), gr.HTML(visible=False)
+        if values["tuned"] not in ("", *(one.job.id for one in tuned)):
             trouble = "The tuned model of this video is not here. Its dancer will look as the model draws it."
             gone = gr.HTML(pieces.failure(trouble, "Whose looks it had is gone."), visible=True)
         return {
             **what,
             **{prompt: values["prompt"], model: card.name, seed: values["seed"], randomise: False},
-            **{about: _about(card.name), message: gone, looks: dressed},
+            **{about: _about(card.name), message: gone},
+            looks: pose_controls.wardrobe(tuned, values["tuned"]),
             **pose_controls.filled_in(poses, measured, values),
             **filled_in(controls, card, values),
         }
 
-    def dress(visitor_id: str, name: str, wanted_looks: str) -> gr.Dropdown:
+    def tuned_for(visitor_id: str, name: str) -> list[Tuning]:
         base = find(name).tuned_from
-        tuned = [one for one in backend.tunings(visitor_id) if one.job.task.model == base]
-        return pose_controls.wardrobe(tuned, wanted_looks)
+        return [one for one in backend.tunings(visitor_id) if one.job.task.model == base]
+
+    def dress(visitor_id: str, name: str, chosen_looks: str) -> gr.Dropdown:
+        return pose_controls.wardrobe(tuned_for(visitor_id, name), chosen_looks)
 
     def choose_motion(event: gr.EventData) -> dict:
         return follow_motion(event.motion)
