@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipelines import followyourpose
+from pipelines import followyourpose, stable_diffusion
 from pipelines.catalog import Source
 from pipelines.diffusion import image_solver
 from pipelines.networks.inflated_unet import EditingUNet, InflatedUNet
@@ -58,7 +58,7 @@ def _pipeline(folder: Path, source: Source, unet: InflatedUNet, settings: Settin
     steps, guidance = facts["num_inference_steps"], facts["guidance_scale"]
     timesteps = image_solver("ddim", schedule, steps).timesteps
     yield compare_lists("pipeline.timesteps", timesteps, golden["timesteps"].tolist())
-    states = followyourpose.encode([facts["negative_prompt"] or "", facts["prompt"]], tokenizer, encoder)
+    states = stable_diffusion.encode([facts["negative_prompt"] or "", facts["prompt"]], tokenizer, encoder)
     features = followyourpose.pose_features(unet, golden["skeleton"])
     noise = golden["init_latents"]
     taken = followyourpose.sample(unet, states, noise, features, schedule, "ddim", steps, guidance)
