@@ -3,7 +3,9 @@
 import ast
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -111,3 +113,21 @@ def test_a_torchvision_that_cannot_load_its_operators_is_repaired_and_a_whole_on
     if plain.returncode:
         assert "nms" in plain.stderr, plain.stderr  # broken here for the reason that we know of, and for no other
     assert ours.returncode == 0, ours.stderr
+
+
+@pytest.mark.parametrize(
+    "file", sorted(ROOT.glob("scripts/**/*.py")), ids=lambda file: file.relative_to(ROOT).as_posix()
+)
+def test_scripts_ask_for_nothing_that_has_moved(file):
+    """Few of them run in the tests: what they take from the app's modules must at least be there."""
+    tree, modules = ast.parse(file.read_text("utf-8")), {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in ("pipelines", "ui"):
+            source = import_module(node.module)
+            for one in node.names:
+                found = getattr(source, one.name, None)
+                modules[one.asname or one.name] = found or import_module(f"{node.module}.{one.name}")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+            if isinstance(module := modules[node.value.id], ModuleType):
+                assert hasattr(module, node.attr), f"{module.__name__} has no {node.attr}"

@@ -14,10 +14,10 @@ SMALL_JOBS = 200  # of one step each
 
 def studio(settings) -> list[tuple[str, str]]:
     """What the queue, the job table, progress and previews cost, measured on the miniature in the app's own backend."""
-    from pipelines import modelscope
     from pipelines.backend import LocalBackend
     from pipelines.catalog import find
     from pipelines.events import Progress, Result
+    from pipelines.preview import Previewer
     from pipelines.tasks import TextToVideo
 
     with TemporaryDirectory(prefix="marionette-") as folder, ExitStack() as at_the_end:
@@ -53,9 +53,9 @@ def studio(settings) -> list[tuple[str, str]]:
 
         spent = Stopwatch()
         backend._jobs.tell = spent.around(backend._jobs.tell)
-        plain = modelscope.Previewer.preview
-        modelscope.Previewer.preview = spent.around(plain)
-        at_the_end.callback(setattr, modelscope.Previewer, "preview", plain)
+        plain = Previewer.preview
+        Previewer.preview = spent.around(plain)
+        at_the_end.callback(setattr, Previewer, "preview", plain)
         run = finish(backend.submit(TextToVideo.for_model(card, PROMPT, 7), owner))
         share = spent.seconds / run.end.facts["seconds"]
     return [
