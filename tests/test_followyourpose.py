@@ -107,12 +107,8 @@ def task(card, **settings):
 
 
 def finish(generator):
-    events = []
-    while True:
-        try:
-            events.append(next(generator))
-        except StopIteration as end:
-            return end.value, events
+    events, value = tiny.finish(generator)
+    return value, events
 
 
 def followed(models, task, clip=None):

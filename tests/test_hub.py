@@ -117,20 +117,10 @@ def private(asked):
     return asked.get("visibility") == "private" or asked.get("private") is True
 
 
-def finish(going):
-    """What the generator yields, and returns."""
-    told = []
-    while True:
-        try:
-            told.append(next(going))
-        except StopIteration as end:
-            return told, end.value
-
-
 def test_a_tuned_model_becomes_a_private_repository_that_the_app_can_read(tuned, stand_in, tmp_path, caplog, capfd):
     caplog.set_level(logging.DEBUG)
     backend, job = tuned
-    told, address = finish(backend.publish(job, ME, "my-dancer", TOKEN))
+    told, address = tiny.finish(backend.publish(job, ME, "my-dancer", TOKEN))
     assert address == f"{stand_in.url}/me/my-dancer" and private(stand_in.repositories["my-dancer"])
     counts = [event.step for event in told if isinstance(event, Progress) and event.stage == sending.UPLOADING]
     assert counts == sorted(counts) and counts[-1] == told[-1].total == len(stand_in.files) - 1
@@ -163,29 +153,29 @@ def test_the_model_card_tells_the_facts_and_takes_nothing_for_markup(tuned):
 def test_a_name_that_can_not_be_is_told_before_anything_is_sent(tuned, stand_in, name):
     backend, job = tuned
     with pytest.raises(ValueError, match="repository's name"):
-        finish(backend.publish(job, ME, name, TOKEN))
+        tiny.finish(backend.publish(job, ME, name, TOKEN))
     assert stand_in.asked == []
 
 
 def test_what_the_hub_refuses_is_told_in_words_without_the_token(tuned, stand_in, monkeypatch):
     backend, job = tuned
-    finish(backend.publish(job, ME, "twice", TOKEN))
+    tiny.finish(backend.publish(job, ME, "twice", TOKEN))
     for name, token, says in (("twice", TOKEN, "of this name already"), ("new", "hf_another", "Sign in again")):
         with pytest.raises(ValueError, match=says) as told:
-            finish(backend.publish(job, ME, name, token))
+            tiny.finish(backend.publish(job, ME, name, token))
         assert token not in repr(told.value) and told.value.__cause__ is None
     monkeypatch.setattr(sending, "HfApi", lambda endpoint, token: real(endpoint="http://127.0.0.1:9", token=token))
     with pytest.raises(ValueError, match="can't be reached"):
-        finish(backend.publish(job, ME, "new", TOKEN))
+        tiny.finish(backend.publish(job, ME, "new", TOKEN))
 
 
 def test_only_the_owner_can_publish_and_only_where_the_hub_is_used(tuned, stand_in):
     backend, job = tuned
     with pytest.raises(ValueError, match="no such job"):
-        finish(backend.publish(job, OTHER, "stolen", TOKEN))
+        tiny.finish(backend.publish(job, OTHER, "stolen", TOKEN))
     own, backend._settings = backend._settings, replace(backend._settings, hub=False)
     with pytest.raises(ValueError, match="set not to use"):
-        finish(backend.publish(job, ME, "x", TOKEN))
+        tiny.finish(backend.publish(job, ME, "x", TOKEN))
     backend._settings = own
     assert stand_in.asked == []
 

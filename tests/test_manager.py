@@ -7,6 +7,7 @@ import weakref
 from dataclasses import dataclass, field
 
 import pytest
+import tiny
 import torch
 from torch import nn
 
@@ -315,16 +316,6 @@ def test_many_threads_share_one_component():
     assert sorted(models._component.loads) == list("01234")
 
 
-def finish(generator):
-    """What the generator yielded, and what it returned."""
-    events = []
-    while True:
-        try:
-            events.append(next(generator))
-        except StopIteration as end:
-            return events, end.value
-
-
 def test_out_of_memory_is_tried_again_frugally():
     models = make(4 * KB)
     use(models, "idle")
@@ -338,7 +329,7 @@ def test_out_of_memory_is_tried_again_frugally():
                 raise torch.OutOfMemoryError("CUDA out of memory")
         return "video"
 
-    assert finish(models.attempt(start)) == (["step", "step"], "video")
+    assert tiny.finish(models.attempt(start)) == (["step", "step"], "video")
     assert seen == [
         (False, {"idle": "meta", "unet": "meta"}),
         (True, {"idle": "cpu", "unet": "meta"}),  # the device was emptied in between
@@ -366,11 +357,11 @@ def test_out_of_memory_while_a_module_moves(times):
         return "video"
 
     if times == 1:
-        assert finish(models.attempt(start)) == (["meta"], "video")
+        assert tiny.finish(models.attempt(start)) == (["meta"], "video")
         assert places(models) == {"unet": "meta"}
     else:
         with pytest.raises(MemoryError, match="Choose fewer frames"):
-            finish(models.attempt(start))
+            tiny.finish(models.attempt(start))
         assert models.stats() == []
     assert shelf.loads == ["unet", "unet"] and left == []
 
@@ -384,7 +375,7 @@ def test_out_of_memory_twice_says_the_numbers():
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(MemoryError, match=r"more than 3\.25 GB at once and 2\.50 GB can be had\. Choose fewer frames"):
-        finish(models.attempt(start))
+        tiny.finish(models.attempt(start))
     assert models.frugal is False and [one.leases for one in models.stats()] == [0]
 
 
@@ -399,7 +390,7 @@ def test_the_first_attempts_tensors_are_gone_before_the_second():
         if not models.frugal:
             raise torch.OutOfMemoryError
 
-    finish(models.attempt(start))
+    tiny.finish(models.attempt(start))
     assert alive == [[], [False]]
 
 
@@ -412,7 +403,7 @@ def test_other_failures_are_not_tried_again():
         raise RuntimeError("CUDA out of memory, says this text, but it is not that")
 
     with pytest.raises(RuntimeError):
-        finish(models.attempt(start))
+        tiny.finish(models.attempt(start))
     assert runs == [1]
 
 

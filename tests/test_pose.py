@@ -19,16 +19,6 @@ from pipelines.settings import Settings
 from scripts.miniature.openpose import HEIGHT, STRIDE, draw_maps
 
 
-def run(generator):
-    """The events of a generator, and what it returns."""
-    events = []
-    while True:
-        try:
-            events.append(next(generator))
-        except StopIteration as end:
-            return events, end.value
-
-
 class Answers:
     """A stand-in for a network that knows the maps of all pictures: in frame n, of its own grey, are people[n]."""
 
@@ -86,7 +76,7 @@ def test_decoding_finds_the_joints_that_the_maps_were_drawn_for(monkeypatch, wid
     people[1] = people[1][:1]
     people[2][1, 5:8] = 0  # without a left arm
     answers = Answers(people, width, height)
-    events, poses = run(pose.extract(answers.frames(), 8.0, "openpose", answers.manager(monkeypatch)))
+    events, poses = tiny.finish(pose.extract(answers.frames(), 8.0, "openpose", answers.manager(monkeypatch)))
     assert (poses.width, poses.height, poses.fps) == (width, height, 8.0)
     assert poses.seen.any(axis=2).sum(axis=1).tolist() == [2, 1, 2]
     found = keypoints.track(poses)
@@ -106,7 +96,7 @@ def test_decoding_finds_the_joints_that_the_maps_were_drawn_for(monkeypatch, wid
 
 def test_thirty_people_are_found(monkeypatch):
     answers = Answers([crowd(30, 1200, 400, 118)], 1200, 400)
-    _, poses = run(pose.extract(answers.frames(), 8.0, "openpose", answers.manager(monkeypatch)))
+    _, poses = tiny.finish(pose.extract(answers.frames(), 8.0, "openpose", answers.manager(monkeypatch)))
     assert poses.joints.shape[1] == 30
 
 
@@ -125,21 +115,21 @@ def test_nobody_in_some_frames_is_told_and_nobody_in_any_is_a_sentence(monkeypat
     there, nobody = crowd(1, 128, 128, 100), np.zeros((0, 18, 3))
     answers = Answers([there, nobody, nobody, there], 128, 128)
     models = answers.manager(monkeypatch)
-    _, poses = run(pose.extract(answers.frames(), 8.0, "openpose", models))
+    _, poses = tiny.finish(pose.extract(answers.frames(), 8.0, "openpose", models))
     assert "frames 2 to 3 of 4" in keypoints.tell_absent(poses)
     answers.people = [nobody] * 4
     for detector, advice in (("openpose", "from head to foot"), ("miniature-openpose", "knows only drawn figures")):
         with pytest.raises(ValueError, match=f"Nobody was found in any of the 4 frames.*{advice}"):
-            run(pose.extract(answers.frames(), 8.0, detector, models))
+            tiny.finish(pose.extract(answers.frames(), 8.0, detector, models))
 
 
 def test_a_black_clip_and_an_unknown_detector_are_sentences(monkeypatch):
     models = Answers([], 128, 128).manager(monkeypatch)
     black = np.full((4, 96, 96, 3), 9, np.uint8)
     with pytest.raises(ValueError, match="is black"):
-        run(pose.extract(black, 8.0, "openpose", models))
+        tiny.finish(pose.extract(black, 8.0, "openpose", models))
     with pytest.raises(ValueError, match="miniature-openpose, openpose"):
-        run(pose.extract(black, 8.0, "mmpose", models))
+        tiny.finish(pose.extract(black, 8.0, "mmpose", models))
 
 
 @pytest.mark.parametrize("width, height", [(2000, 20), (20, 2000), (1, 1)])

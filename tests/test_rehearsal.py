@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+import tiny
 from imageio_ffmpeg import get_ffmpeg_exe
 
 from pipelines import choreography, keypoints, openpose_json, pose, skeleton, video
@@ -41,12 +42,8 @@ def task(**settings):
 
 
 def finish(events):
-    told = []
-    while True:
-        try:
-            told.append(next(events))
-        except StopIteration as end:
-            return end.value, [event for event in told if event is not None]
+    told, value = tiny.finish(events)
+    return value, [event for event in told if event is not None]
 
 
 def test_a_motion_is_shown_without_torch_or_a_search(backend):

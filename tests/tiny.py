@@ -93,6 +93,16 @@ def write_model(folder: Path) -> Path:
     return folder
 
 
+def finish(generator):
+    """What the generator yields, and what it returns."""
+    events = []
+    while True:
+        try:
+            events.append(next(generator))
+        except StopIteration as end:
+            return events, end.value
+
+
 def count_calls(modules):
     """How many times each of `modules` is called from now on, and with how many rows."""
     rows = {module: [] for module in modules}
