@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.media import ffmpeg, uploads
+from pipelines.media import ffmpeg, limited
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the programs below are shell scripts")
 
@@ -52,7 +52,7 @@ def test_limits_hold_for_the_program_and_not_for_us(program, limited):
 def test_too_much_computing_ends_it(program):
     program("while :; do :; done")
     done = ffmpeg.run([], seconds=60, limits={"RLIMIT_CPU": 1})
-    assert done.returncode in uploads.STOPPED
+    assert done.returncode in limited.STOPPED
 
 
 def test_it_reads_bytes_or_a_file_from_its_beginning(program, tmp_path):
