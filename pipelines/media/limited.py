@@ -62,7 +62,7 @@ def parse(
     answer: int,
     libraries: Sequence[str] = (),
     **arguments: Any,
-) -> tuple[dict[str, Any], bytes]:
+) -> tuple[dict[str, Any], bytearray]:
     """Has the module in the file `parser` read the open file `source`, in a process of its own.
 
     Its function `parse(file, **arguments)` returns facts that JSON can hold, and bytes, at most `answer` of them. It
@@ -83,7 +83,9 @@ def parse(
     with started(command, stdin=source, stderr=subprocess.DEVNULL) as process:
         with killed_after(seconds * PATIENCE, process) as killed:
             line = process.stdout.readline(MAX_FACTS)
-            payload = process.stdout.read(answer + 1)
+            payload = bytearray()
+            while len(payload) <= answer and (piece := process.stdout.read1(2**16)):
+                payload += piece
             if len(payload) > answer:
                 kill(process)
             code = process.wait()

@@ -14,6 +14,7 @@ MAX_FILES = 4000  # in a zip, of whatever kind
 MAX_LIST = 2**22  # bytes of a zip's list of its files
 MAX_FRAMES = 2000
 MAX_PEOPLE = 64  # in a frame
+MAX_LISTS = 2_000_000  # and objects, in a file: those of MAX_FRAMES with MAX_PEOPLE, hands and faces, and some more
 FAR = 100_000.0  # pixels; a joint beyond is a mistake
 SLOWEST, FASTEST = 0.1, 1000.0  # frames a second
 VALUES = 75  # numbers of the longest body: three for each of its 25 joints
@@ -73,7 +74,9 @@ def _files(file: BinaryIO, name: str, most: int) -> Iterator[tuple[str, bytes]]:
     if head == b"PK\x03\x04":
         yield from _unpacked(file, most)
     else:
-        data = file.read(most + 1)
+        size = file.seek(0, 2)
+        file.seek(0)
+        data = file.read(min(size, most + 1))  # Python takes memory for all that it is asked to read
         if len(data) > most:
             raise Refused(f"The keypoints take more than {most // 2**20} MB. Choose a shorter part of the clip.")
         yield name, data
@@ -138,6 +141,8 @@ def _frames(name: str, data: bytes) -> Iterator[dict[str, Any]]:
         raise Refused(f"{name} is empty. {WRITE_AGAIN}")
     if data.startswith(WIDE):
         raise Refused(f"{name} is written in UTF-16 or UTF-32. Save it as UTF-8, as JSON files are, and upload that.")
+    if data.count(b"[") + data.count(b"{") > MAX_LISTS:
+        raise Refused(f"{name} holds more lists than keypoints do. {WRITE_AGAIN}")
     found = False
     try:
         for frame in _values(data.decode("utf-8-sig")):
@@ -201,7 +206,7 @@ def _fps(frame: dict[str, Any]) -> float | None:
         return None
     if not SLOWEST <= fps <= FASTEST:
         raise Refused(
-            f'The file says {fps:.3g} frames a second ("fps"), and {SLOWEST:g} to {FASTEST:g} are read. Correct that.'
+            f'The file says {fps:g} frames a second ("fps"), and {SLOWEST:g} to {FASTEST:g} are read. Correct that.'
         )
     return fps
 
