@@ -1,9 +1,10 @@
 """Reads a stranger's picture as plain pixels: runs in a limited process. Standard library and PIL only."""
 
 import re
+import sys
 from typing import Any, BinaryIO
 
-from PIL import Image, ImageOps, PngImagePlugin
+from PIL import Image, ImageFile, ImageOps, PngImagePlugin
 
 SCANS = 100  # of a progressive JPEG, each of which goes over all pixels; cameras and web pages have about ten
 DAMAGED = "This picture is damaged. Save it again, and upload that."
@@ -43,8 +44,8 @@ def parse(file: BinaryIO, kinds: list[str], side: int, mode: str) -> tuple[dict[
 
 def _converted(picture: Image.Image, mode: str) -> Image.Image:
     if picture.mode in ("I", "I;16", "I;16L", "I;16B"):  # 16 bits of grey, which PIL would cut off at 255
-        picture = picture.convert("I")
-        picture = Image.frombytes("L", picture.size, picture.tobytes("raw", "I;32B")[2::4])
+        wide = picture.convert("I").tobytes()  # 32 bits, the upper 16 of which are 0
+        picture = Image.frombytes("L", picture.size, wide[1::4] if sys.byteorder == "little" else wide[2::4])
     return picture.convert(mode)
 
 
@@ -56,7 +57,8 @@ def _let_go(chunk: str) -> None:
         try:
             return read(stream, at, length)
         except ValueError:
-            return b""
+            stream.fp.seek(at)
+            return ImageFile._safe_read(stream.fp, length)  # PIL goes on to compare its checksum
 
     setattr(PngImagePlugin.PngStream, chunk, tried)
 
