@@ -12,7 +12,7 @@ from pipelines.catalog import ModelCard
 from pipelines.serving.backend import Backend
 from ui import html, visitor
 from ui.languages import say
-from ui.media import slider
+from ui.media import READING, slider
 
 PICTURES = [".png", ".jpg", ".jpeg", ".webp", ".bmp"]
 PNG = "data:image/png;base64,"
@@ -208,8 +208,8 @@ def build(backend: Backend, owner: gr.BrowserState, card: ModelCard) -> FirstIma
         }
 
     quiet = {"api_visibility": "private", "show_progress": "hidden"}
-    upload.upload(take, [owner, upload], [owner, image, mask, message], **quiet)
-    upload_mask.upload(take_mask, [owner, upload_mask], [mask, message], **quiet)
+    upload.upload(take, [owner, upload], [owner, image, mask, message], **quiet, **READING)
+    upload_mask.upload(take_mask, [owner, upload_mask], [mask, message], **quiet, **READING)
     remove.click(lambda: ("", ""), None, [image, mask], **quiet)
     gr.on(
         [image.change, mask.change],

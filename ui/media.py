@@ -25,6 +25,9 @@ new MutationObserver(() => {
   place?.focus({preventScroll: true});
 }).observe(element, {childList: true, subtree: true});
 """
+# For listeners that read an upload: more than are read at once, as others of the same visitor only wait, and fewer than
+# there are threads for all that visitors do. gradio's own default is one at a time for everybody.
+READING = {"concurrency_id": "uploads", "concurrency_limit": 12}
 _IN_STEP = """() => setTimeout(() => {
   const videos = [...document.querySelectorAll('%s')].filter(video => video.src);
   const longest = () => videos.reduce((one, other) => other.duration > one.duration + 0.05 ? other : one);

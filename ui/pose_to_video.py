@@ -14,7 +14,7 @@ from pipelines.serving.jobs import Job
 from pipelines.tasks import PoseToVideo
 from ui import edit_html, estimates, finish, forms, html, pose_controls, pose_html, stream, visitor, why
 from ui.languages import ENGLISH_ONLY, say
-from ui.media import CLICKS, export, in_step, player
+from ui.media import CLICKS, READING, export, in_step, player
 from ui.refill import Form
 from ui.text_to_video import FRAMES_LABEL, filled_in, sampling
 from ui.tune_clip import CLIPS
@@ -286,11 +286,18 @@ def tab(backend: Backend, owner: gr.BrowserState, this: gr.Tab, arrived: gr.even
     again = {"fn": look, "trigger_mode": "multiple", **looked}
     chosen.click(choose_motion, None, taken, **quiet).then(**again)
     gr.on(
-        [file.upload, file.clear], take, [owner, file], [owner, *taken], show_progress_on=file, api_visibility="private"
+        [file.upload, file.clear],
+        take,
+        [owner, file],
+        [owner, *taken],
+        show_progress_on=file,
+        api_visibility="private",
+        **READING,
     ).then(**again)
-    given.change(lambda visitor_id, film: take(visitor_id, film[0]), [owner, given], [owner, *taken], **quiet).then(
-        **again
+    from_library = given.change(
+        lambda visitor_id, film: take(visitor_id, film[0]), [owner, given], [owner, *taken], **quiet, **READING
     )
+    from_library.then(**again)
     wanted.change(refill, [owner, wanted], filled, **quiet).then(
         **again | {"fn": look_again, "inputs": [wanted, *again["inputs"]]}
     )

@@ -10,7 +10,7 @@ from pipelines.serving.backend import Backend
 from pipelines.tasks import TRAINED, Tune
 from ui import edit_html, estimates, forms, html, stream, visitor
 from ui.languages import ENGLISH_ONLY, say
-from ui.media import player, slider
+from ui.media import READING, player, slider
 
 CLIPS = [".mp4", ".mov", ".m4v", ".webm", ".mkv", ".gif"]
 SAMPLE = say("Sample now")
@@ -255,12 +255,20 @@ def bench(
         return gr.Button(say("Drawing after the next step…"), interactive=False)
 
     quiet = {"api_visibility": "private", "show_progress": "hidden"}
-    looked = {"fn": draw_part, "inputs": [owner, clip, model, *part], "outputs": [strip], **quiet}
+    looked = {"fn": draw_part, "inputs": [owner, clip, model, *part], "outputs": [strip], **quiet, **READING}
     taken = [owner, clip, there, source, about, start, end, stride, message, strip]
-    gr.on([file.upload, file.clear], take, [owner, file], taken, api_visibility="private", show_progress_on=file).then(
-        **looked
+    gr.on(
+        [file.upload, file.clear],
+        take,
+        [owner, file],
+        taken,
+        api_visibility="private",
+        show_progress_on=file,
+        **READING,
+    ).then(**looked)
+    from_library = given.change(
+        lambda visitor_id, video: take(visitor_id, video[0]), [owner, given], taken, **quiet, **READING
     )
-    from_library = given.change(lambda visitor_id, video: take(visitor_id, video[0]), [owner, given], taken, **quiet)
     from_library.then(**looked)
     gr.on([control.release for control in (start, end, stride, frames, across, down)], **looked)
     gr.on([width.change, height.change], **looked, trigger_mode="always_last")

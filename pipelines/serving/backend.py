@@ -27,6 +27,7 @@ from pipelines.poses.pose_preview import PosePreview, PosePreviews
 from pipelines.serving import estimate, status
 from pipelines.serving.clip_storage import Clips, Kept
 from pipelines.serving.jobs import Job, JobTable, Limits, new_id
+from pipelines.serving.readers import Readers
 from pipelines.serving.runner import LOADING, WRITING, Pace, make
 from pipelines.serving.status import Status
 from pipelines.serving.storage import Storage
@@ -108,7 +109,7 @@ class Backend(Protocol):
 
     def keep_clip(self, path: str | Path, owner: str, poses: bool = False) -> Kept:
         """Checks an upload, a clip or where `poses` are wanted also keypoints, and keeps a copy under a name of its
-        own. Raises ValueError where it is none."""
+        own. Raises ValueError where it is none, and where too many others are being read."""
 
     def keep_image(self, path: str | Path, owner: str, mask: bool = False) -> str:
         """Checks an upload, a first image or a `mask` of one, and keeps its pixels under the name that it returns.
@@ -205,6 +206,7 @@ class LocalBackend:
         self._storage = Storage(settings, self._jobs)
         self._clips = Clips(settings)
         self._images = Images(settings)
+        self._readers = Readers()
         self._tokenizers: dict[str, tokens.Tokenizer] = {}  # by model
         self._past: dict[tuple, dict[str, float]] = {}  # seconds a stage took, by kind of job: see Pace
         self._models: ModelManager | None = None
@@ -264,11 +266,13 @@ class LocalBackend:
 
     def keep_clip(self, path: str | Path, owner: str, poses: bool = False) -> Kept:
         self._storage.check_space()
-        return self._clips.keep(path, owner, poses)
+        with self._readers.turn(owner):
+            return self._clips.keep(path, owner, poses)
 
     def keep_image(self, path: str | Path, owner: str, mask: bool = False) -> str:
         self._storage.check_space()
-        return self._images.keep(path, owner, mask)
+        with self._readers.turn(owner):
+            return self._images.keep(path, owner, mask)
 
     def keep_frame(self, job: str, owner: str) -> str:
         source = self.export(job, owner, "mp4")
@@ -284,7 +288,8 @@ class LocalBackend:
 
     def look(self, task: Tune, owner: str) -> tuple[bytes, Choice]:
         kept = self._clips.get(task.clip, owner)
-        frames, fps = clips.read(task, kept.file, self._settings)
+        with self._readers.turn(owner):
+            frames, fps = clips.read(task, kept.file, self._settings)
         return video.animation(frames, fps), clips.used(task, kept.clip)
 
     def motion(self, name: str) -> Clip:
