@@ -40,7 +40,7 @@ def converted(
         draft = Path(tempfile.mkdtemp(dir=target.parent))
     except OSError as error:
         raise ValueError(
-            f"This model must be converted, and {settings.cache} can't be written ({error.strerror}). The owner of this "
+            f"This model must be converted, and the cache can't be written ({error.strerror}). The owner of this "
             "app can set MARIONETTE_CACHE to another folder."
         ) from error
     try:
