@@ -41,8 +41,15 @@ def end(*_: object) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, end)
+    code = 0
     try:
         demo.launch(**options)
+    except SystemExit:
+        pass  # `end`
+    except OSError as error:  # the port is taken
+        print(f"Marionette can't start: {error}", file=sys.stderr)
+        code = 1
     finally:
         backend.close()
         logging.shutdown()
+    os._exit(code)  # the interpreter's own end would wait for, or abort in, what a library still computes

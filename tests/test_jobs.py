@@ -304,7 +304,8 @@ def test_a_kill_at_any_moment_loses_and_doubles_nothing(tmp_path):
     waiting = {job.id for job in table.unfinished()}
     assert {folder.name for folder in (tmp_path / "videos").iterdir()} == {job.id for job in finished} | waiting
     for identifier in waiting:
-        assert [file.name for file in (tmp_path / "videos" / identifier).iterdir()] == ["job.json"]
+        files = {file.suffix for file in (tmp_path / "videos" / identifier).iterdir()}
+        assert files <= {".json", ".mp4"}  # what its last attempt wrote whole is written over by the next
     for job in finished:
         assert job.end.video.read_bytes() == job.id.encode() * 20_000
         names = {"job.json", job.end.video.name, job.end.video.with_suffix(".json").name}
