@@ -103,7 +103,7 @@ class Notes(Protocol):
         """Notes a job that was added, has ended, waits again or was renamed. Raises nothing."""
 
     def bury(self, job: str) -> None:
-        """Notes that a job is being deleted. Raises OSError where that can't be noted."""
+        """Notes that a job is being deleted."""
 
 
 class JobTable:

@@ -43,12 +43,12 @@ class Sidecars:
             log.warning("The sidecar of job %s was not written: %s", job.id, error.strerror)
 
     def bury(self, job: str) -> None:
-        """Notes that the files of `job` are being deleted, so that an interrupted deletion is completed later.
-
-        Raises OSError where that can't be noted; the job is then whole.
-        """
+        """Notes that the files of `job` are being deleted, so that an interrupted deletion is completed later."""
         if (self._folder / job).is_dir():
-            self._write(job, {"id": job, "state": DELETED})
+            try:
+                self._write(job, {"id": job, "state": DELETED})
+            except OSError:  # a full disk: then nothing is left by which the job could be taken in again
+                (self._folder / job / NAME).unlink(missing_ok=True)
 
     def is_buried(self, job: str) -> bool:
         """Whether the files of `job` were being deleted when the app ended."""
