@@ -43,7 +43,8 @@ if __name__ == "__main__":
     signal.signal(signal.SIGTERM, end)
     code = 0
     try:
-        demo.launch(**options)
+        # Without its last look at the page, for which gradio waits three seconds only: a busy machine may need more.
+        demo.launch(**options, _frontend=False)
     except SystemExit:
         pass  # `end`
     except OSError as error:  # the port is taken

@@ -100,6 +100,7 @@ def test_a_turn_that_fails_ends_that_turn_only(monkeypatch):
     assert loop.join(20) and not loop.alive
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_worker_that_dies_is_replaced(monkeypatch):
     """Nothing that a turn raises ends the thread; what the log raises on top of it does."""
     monkeypatch.setattr("pipelines.serving.watch.PAUSE_SECONDS", 0.01)
