@@ -366,7 +366,7 @@ def test_a_closed_backend_goes_on_when_it_is_opened_again(scripted):
     running, waiting = say(scripted, "stay"), say(scripted, "second", OTHER)
     wait_for(scripted, running, "Denoising")
     scripted.close()
-    assert not scripted._worker.is_alive()
+    assert not scripted._loop.alive
     with pytest.raises(ValueError, match="shutting down"):
         say(scripted, "too late")
     scripted.system.go.set()
@@ -398,25 +398,6 @@ def test_what_is_deleted_is_gone(scripted):
     running = say(scripted, "stay")
     with pytest.raises(ValueError, match="Stop it first"):
         scripted.delete(running, ME)
-
-
-def test_old_videos_go_and_what_is_shown_stays(scripted, monkeypatch):
-    jobs = [say(scripted, f"video {number}") for number in range(3)]
-    paths = [follow(scripted, job)[-1].video for job in jobs]
-    storage = scripted._storage
-    storage.tidy()
-    assert all(path.exists() for path in paths)
-    size = sum(file.stat().st_size for file in paths[0].parent.iterdir())
-    monkeypatch.setattr(storage, "_settings", replace(scripted._settings, keep_gb=2.5 * size / 1e9))
-    storage.tidy()
-    assert all(path.exists() for path in paths)  # somebody has just looked at all three
-    storage._shown.clear()
-    storage.tidy()
-    assert [path.exists() for path in paths] == [False, True, True]  # the oldest
-    monkeypatch.setattr(storage, "_settings", replace(scripted._settings, keep_days=0.0))
-    storage.show(jobs[1])
-    storage.tidy()
-    assert [job.id for job in scripted.finished(ME)] == [jobs[1]]
 
 
 def test_a_full_disk_is_told_before_work_starts(scripted, monkeypatch):

@@ -23,8 +23,7 @@ BEAR = TextToVideo.for_model(find("miniature-modelscope"), "a bear bows", 7)
 def backend(tmp_path):
     """Makes nothing: what is finished is put there."""
     backend = LocalBackend(Settings(data=tmp_path / "data", cache=tmp_path / "cache", device="cpu", hub=False))
-    backend._closing = True
-    backend._worker.join()
+    backend._loop.join()
     yield backend
     backend._jobs.close()
 

@@ -197,13 +197,3 @@ def test_a_job_gets_its_owners_image_and_nobody_elses(tmp_path, settings):
         assert end.facts["task"]["image"] == image
     finally:
         backend.close()
-
-
-def test_old_pictures_are_deleted_unless_a_job_needs_them(tmp_path, settings):
-    store, file = Images(settings), write(tmp_path, picture())
-    old, needed, new = (store.keep(file, "anna") for _ in range(3))
-    (settings.data / "images" / "half").mkdir()
-    for name in (old, needed, "half"):
-        os.utime(settings.data / "images" / name, (0, 0))
-    store.tidy({needed})
-    assert {folder.name for folder in (settings.data / "images").iterdir()} == {needed, new}

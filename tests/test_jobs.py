@@ -15,9 +15,8 @@ from running_app import ROOT
 
 from pipelines.catalog import find
 from pipelines.events import Failed, Losses, Preview, Progress, Result
-from pipelines.serving import jobs
+from pipelines.serving import jobs, recovery
 from pipelines.serving.jobs import JobTable, Limits
-from pipelines.serving.storage import Storage
 from pipelines.settings import Settings
 from pipelines.tasks import Edit, TextToVideo, Tune
 
@@ -231,7 +230,7 @@ WORKER = """
 import random, sys, time
 from pathlib import Path
 from pipelines.events import Progress, Result
-from pipelines.serving.jobs import JobTable, Limits
+from pipelines.serving import recovery
 from pipelines.settings import Settings
 from pipelines.serving.storage import Storage
 from pipelines.media import video
@@ -239,8 +238,9 @@ from test_jobs import task
 
 data, seed = Path(sys.argv[1]), int(sys.argv[2])
 dice = random.Random(seed)
-table = JobTable(data / "jobs.db", Limits(1000, 1000))
-storage = Storage(Settings(data=data), table)
+settings = Settings(data=data, queue=1000, queue_each=1000)
+table, _ = recovery.opened(settings)
+storage = Storage(settings, table)
 known = open(data / "known.txt", "a", buffering=1)
 known.write("up\\n")
 while True:
@@ -287,8 +287,8 @@ def test_a_kill_at_any_moment_loses_and_doubles_nothing(tmp_path):
     assert any("running" in one.values() for one in states)  # some kills met a job
 
     told = [line for line in known.read_text().splitlines() if line not in ("up", "")]
-    table = JobTable(tmp_path / "jobs.db", Limits(1000, 1000))
-    Storage(Settings(data=tmp_path), table)
+    table, told_of_data = recovery.opened(Settings(data=tmp_path, queue=1000, queue_each=1000))
+    assert told_of_data == []
     every = {job.id: job for job in [*table.unfinished(), *table.finished()]}
     died = {identifier for identifier in states[-1] if identifier not in every}
     for identifier in died:
@@ -301,10 +301,15 @@ def test_a_kill_at_any_moment_loses_and_doubles_nothing(tmp_path):
 
     finished = table.finished()
     assert len(finished) > 25
-    assert {folder.name for folder in (tmp_path / "videos").iterdir()} == {job.id for job in finished}
+    waiting = {job.id for job in table.unfinished()}
+    assert {folder.name for folder in (tmp_path / "videos").iterdir()} == {job.id for job in finished} | waiting
+    for identifier in waiting:
+        files = {file.suffix for file in (tmp_path / "videos" / identifier).iterdir()}
+        assert files <= {".json", ".mp4"}  # what its last attempt wrote whole is written over by the next
     for job in finished:
         assert job.end.video.read_bytes() == job.id.encode() * 20_000
-        assert sorted(file.suffix for file in job.end.video.parent.iterdir()) == [".json", ".mp4"]
+        names = {"job.json", job.end.video.name, job.end.video.with_suffix(".json").name}
+        assert {file.name for file in job.end.video.parent.iterdir()} == names
     assert all(job.state in ("queued", "interrupted") for job in table.unfinished())
     order = sorted(table.unfinished(), key=lambda job: job.progress.step)
     assert sorted(turns(table, until=10**6)) == sorted(job.task.prompt for job in order)

@@ -13,11 +13,12 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pipelines.settings import Settings
-from ui import hub
+from ui import health, hub
 
 OWNER = "owner"  # in the setting: whoever the Space belongs to
-# The only paths that lead to a door that is shut: signing in and out, and what gradio asks itself when it starts.
-OPEN = ("/login/huggingface", "/login/callback", "/logout", "/gradio_api/startup-events")
+# The only paths that lead to a door that is shut: signing in and out, what gradio asks itself when it starts, and what
+# those ask who watch over the app.
+OPEN = ("/login/huggingface", "/login/callback", "/logout", "/gradio_api/startup-events", health.PATH)
 SIGN_IN = "This copy of Marionette is private. Sign in with Hugging Face first, in a browser, on its page."
 
 _PAGE = """<!doctype html>

@@ -2,10 +2,8 @@
 
 import io
 import json
-import logging
 import secrets
 import shutil
-import time
 from pathlib import Path
 
 import PIL
@@ -18,8 +16,6 @@ KINDS = ("PNG", "JPEG", "WEBP", "BMP")  # plain pictures; PIL's readers of other
 SECONDS = 20  # of computing that one may take to decode
 SHOWN = 512  # pixels: as large as a picture is shown to be drawn on
 LOST = "There is no such image here. Upload it again."
-
-log = logging.getLogger(__name__)
 
 
 class Images:
@@ -66,14 +62,19 @@ class Images:
             raise ValueError(LOST) from error
         return file.getvalue()
 
-    def tidy(self, needed: set[str]) -> None:
-        """Deletes the pictures that are older than videos may be, and those never finished; none of `needed`."""
-        oldest = time.time() - self._settings.keep_days * 86_400
-        for folder in self._folder.glob("*"):
-            whole = (folder / "image.json").exists()
-            if folder.name not in needed and folder.stat().st_mtime < (oldest if whole else time.time() - 3600):
-                log.info("Image %s is deleted, as the settings for old videos say", folder.name)
-                shutil.rmtree(folder, ignore_errors=True)
+    def owners(self) -> dict[str, str]:
+        """Whose each picture is, by its name; "" for one that is not whole."""
+        found = {}
+        for folder in self._folder.glob(32 * "[0-9a-f]"):
+            try:
+                found[folder.name] = str(json.loads((folder / "image.json").read_text("utf-8"))["owner"])
+            except (OSError, ValueError, KeyError, TypeError):
+                found[folder.name] = ""
+        return found
+
+    def delete(self, name: str) -> None:
+        """Deletes the picture called `name`."""
+        shutil.rmtree(self._folder / name)
 
 
 def read(path: str | Path, settings: Settings, mode: str = "RGB") -> Image.Image:

@@ -22,6 +22,7 @@ from pipelines.models.sources import (
     POSE_ENCODER,
     OnProgress,
     check_editable,
+    check_shipped,
     clip_folder,
     content_hash,
     is_original,
@@ -269,6 +270,7 @@ def _load_module(module: Any, files: list[Path], on_progress: OnProgress) -> Any
     _, rename = CLASSES[type(module).__name__]
     weights, done, total = {}, 0, sum(file.stat().st_size for file in files)
     for file in files:
+        check_shipped(file)
         for name, tensor in _read(file):
             if not isinstance(tensor, torch.Tensor):
                 raise ValueError(f"{file} holds more than weights: {str(name)[:80]} is none. {AGAIN}")

@@ -8,11 +8,13 @@ the first job.
 
 import hashlib
 import json
+import logging
 import os
 import re
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,11 @@ FLAX = "diffusion_flax_model.msgpack"
 PSEUDO3D = "StableDiffusionPseudo3DPipeline"  # TempoFunk's
 CLIP_FILES = ("config.json", "preprocessor_config.json", "tokenizer.json")  # beside its weights
 AGAIN = "Download this model once more."
+CHECKSUMS = MINIATURES.parent / "checksums.txt"
 OnProgress = Callable[[int, int], None]  # (bytes done, bytes in all)
+
+
+log = logging.getLogger(__name__)
 
 
 def is_original(folder: Path) -> bool:
@@ -352,10 +358,36 @@ def content_hash(path: Path, settings: Settings) -> str:
     else:
         with real.open("rb") as file:
             digest = _sha256(file)
-        write_whole(remembered, digest.encode())
+        try:
+            write_whole(remembered, digest.encode())
+        except OSError:  # a cache that can't be written only costs time
+            log.debug("The hash of %s is not remembered", path)
     if re.fullmatch("[0-9a-f]{64}", real.name) and real.name != digest:
         raise ValueError(f"{path} is damaged: its content is not what the Hub has. Delete {real} and try again.")
     return digest
+
+
+def check_shipped(path: Path) -> None:
+    """Raises ValueError where `path` is one of the app's own weights and is not what was shipped: a bit has flipped.
+
+    The hashes stand in assets/checksums.txt, as sha256sum writes them. Other files are not looked at.
+    """
+    real = path.resolve()
+    if not real.is_relative_to(MINIATURES):
+        return
+    wanted = _shipped().get(real.relative_to(CHECKSUMS.parent.resolve()).as_posix())
+    if wanted is None:
+        return
+    with real.open("rb") as file:
+        if _sha256(file) != wanted:
+            raise ValueError(f"{path} is damaged: this app comes with another file. Install the app once more.")
+
+
+@lru_cache
+def _shipped() -> dict[str, str]:
+    """The hashes of the app's own weights, by their paths in the folder of the list."""
+    lines = CHECKSUMS.read_text("utf-8").splitlines() if CHECKSUMS.is_file() else []
+    return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
 
 
 def _sha256(file) -> str:

@@ -1,13 +1,12 @@
 """Where jobs run. The page knows only this protocol; `LocalBackend` runs one job at a time per device in a thread."""
 
 import json
-import math
 import shutil
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -24,13 +23,16 @@ from pipelines.models import tokens
 from pipelines.models.sources import availability, locate, part_folder
 from pipelines.poses import keypoints, openpose_json
 from pipelines.poses.pose_preview import PosePreview, PosePreviews
-from pipelines.serving import estimate, status
+from pipelines.serving import estimate, health, recovery, status, tidy
+from pipelines.serving.ages import Ages
 from pipelines.serving.clip_storage import Clips, Kept
-from pipelines.serving.jobs import Job, JobTable, Limits, new_id
+from pipelines.serving.jobs import Job, new_id
+from pipelines.serving.quota import Quota, Upload
 from pipelines.serving.readers import Readers
 from pipelines.serving.runner import LOADING, WRITING, Pace, make
 from pipelines.serving.status import Status
 from pipelines.serving.storage import Storage
+from pipelines.serving.watch import Loop
 from pipelines.settings import Settings
 from pipelines.tasks import Edit, Finish, Grid, PoseToVideo, Task, TextToVideo, Tune, from_json, kind_of
 
@@ -38,7 +40,7 @@ if TYPE_CHECKING:  # torch comes with the manager, and waits for the first job
     from pipelines.models.manager import ModelManager
 
 STOPPED = "Stopped."
-TIDY_SECONDS = 600.0  # how often the storage is looked through for videos that are too old or too many
+CLOSING_SECONDS = 5.0  # that a running job has to end in when the app is ended
 
 
 @dataclass(frozen=True)
@@ -184,6 +186,13 @@ class Backend(Protocol):
     def status(self) -> Status:
         """What the machine is at. Loads nothing."""
 
+    def health(self) -> dict[str, Any]:
+        """Whether videos can be made ("ok"), and what is known of the worker, the disk and the table. No secrets."""
+
+    def receiving(self, size: int) -> AbstractContextManager[None]:
+        """Holds room for a request that brings uploads of `size` bytes. Entering it raises ValueError where there is
+        none."""
+
     def unload(self) -> None:
         """Frees the memory of every model that no job uses right now; the next job loads what it needs again."""
 
@@ -199,14 +208,18 @@ class LocalBackend:
     """The backend of one machine: a thread that runs job after job on the device of `settings`."""
 
     def __init__(self, settings: Settings, catalog: Mapping[str, ModelCard] = CATALOG):
-        """Goes on with the jobs in the data folder. Raises ValueError where another process uses that folder."""
+        """Goes on with the jobs in the data folder. Raises ValueError where another process uses that folder, and
+        OSError where it can't be written."""
         self._settings = settings
         self._catalog = catalog
-        self._jobs = JobTable(settings.data / "jobs.db", Limits(settings.queue, settings.queue_each))
+        self._jobs, self._notes = recovery.opened(settings)
         self._storage = Storage(settings, self._jobs)
         self._clips = Clips(settings)
         self._images = Images(settings)
         self._readers = Readers()
+        self._quota = Quota(settings)
+        self._tidy = tidy.Tidy(settings, Ages(settings.data / "ages.json"), self._things)
+        self._next_tidy = time.monotonic() + tidy.FIRST_SECONDS
         self._tokenizers: dict[str, tokens.Tokenizer] = {}  # by model
         self._past: dict[tuple, dict[str, float]] = {}  # seconds a stage took, by kind of job: see Pace
         self._models: ModelManager | None = None
@@ -214,8 +227,8 @@ class LocalBackend:
         self._pose_previews = PosePreviews()
         self._asked: set[str] = set()  # the tunings of which somebody wants a sample
         self._closing = False
-        self._worker = threading.Thread(target=self._work, name="worker", daemon=True)
-        self._worker.start()
+        self._loop = Loop(self._work)
+        self._loop.start()
 
     def submit(self, task: Task, owner: str) -> str:
         return self._jobs.add(self._admitted(task, owner), owner).id
@@ -265,12 +278,12 @@ class LocalBackend:
         return self._storage.poster(self._jobs.get(job, owner))
 
     def keep_clip(self, path: str | Path, owner: str, poses: bool = False) -> Kept:
-        self._storage.check_space()
+        self._make_room(path, owner)
         with self._readers.turn(owner):
             return self._clips.keep(path, owner, poses)
 
     def keep_image(self, path: str | Path, owner: str, mask: bool = False) -> str:
-        self._storage.check_space()
+        self._make_room(path, owner)
         with self._readers.turn(owner):
             return self._images.keep(path, owner, mask)
 
@@ -388,7 +401,9 @@ class LocalBackend:
         jobs = self._jobs.unfinished()
         waiting = sum(job.waits for job in jobs)
         held = self._models.stats() if self._models is not None else []
-        return Status(status.device(self._settings), len(jobs) - waiting, waiting, status.loaded(held))
+        trouble = (f"The table of jobs is {self._jobs.trouble}.",) if self._jobs.trouble else ()
+        told = (*self._notes, *trouble)
+        return Status(status.device(self._settings), len(jobs) - waiting, waiting, status.loaded(held), told)
 
     def unload(self) -> None:
         if self._models is not None:
@@ -409,8 +424,40 @@ class LocalBackend:
     def close(self) -> None:
         self._closing = True
         self._pose_previews.close()
-        self._worker.join()
+        if not self._loop.join(CLOSING_SECONDS):  # it is in the middle of something that can't be interrupted
+            for job in self._jobs.unfinished():
+                self._jobs.interrupt(job.id)
         self._jobs.close()
+
+    def _make_room(self, path: str | Path, owner: str) -> None:
+        """Raises ValueError where the disk, or the room for uploads, does not take a copy of `path` and what is made
+        of it."""
+        try:
+            size = 2 * Path(path).stat().st_size  # a clip's preview is smaller than the clip, but not by how much
+        except OSError as error:
+            raise ValueError("The upload is not there any more. Upload it again.") from error
+        self._storage.check_space(size)
+        self._quota.make_room(size, owner, self._uploads())
+
+    def _uploads(self) -> list[Upload]:
+        needed, days, data = tidy.needed(self._jobs.unfinished()), self._settings.keep_days, self._settings.data
+        found = []
+        for kind, store in (("clips", self._clips), ("images", self._images)):
+            owners = store.owners()
+            things = tidy.uploads(kind, data / kind, owners, needed, days, store.delete)
+            found += [Upload(owners[thing.name], thing) for thing in things]
+        return found
+
+    def _things(self) -> list[tidy.Thing]:
+        """Everything among the data that may be deleted for its age or for room."""
+        kept = self._storage.things(tidy.needed(self._jobs.unfinished()))
+        return [*kept, *(upload.thing for upload in self._uploads()), *tidy.temporary(self._settings.data / "temp")]
+
+    def health(self) -> dict[str, Any]:
+        return health.report(self._loop, self._jobs, self._settings, self._settings.data, self._notes)
+
+    def receiving(self, size: int) -> AbstractContextManager[None]:
+        return self._quota.receiving(size)
 
     def _inputs(self, task: Task, owner: str) -> dict[str, Any]:
         """The files that `task` works on. Raises ValueError where they are gone, or somebody else's."""
@@ -497,20 +544,17 @@ class LocalBackend:
                 yield None
 
     def _work(self) -> None:
-        tidied = -math.inf
-        while not self._closing:
-            if time.monotonic() - tidied > TIDY_SECONDS:
-                self._storage.tidy()
-                unfinished = [job.task for job in self._jobs.unfinished()]
-                self._clips.tidy({task.clip for task in unfinished if isinstance(task, Tune | PoseToVideo)})
-                pictures = ((task.image, task.mask) for task in unfinished if isinstance(task, TextToVideo))
-                self._images.tidy({name for names in pictures for name in names})
-                tidied = time.monotonic()
-            job = self._jobs.take(seconds=0.25)
-            if job is not None:
-                self._run(job)
-            elif self._models is not None:
-                self._models.unload_idle()
+        """One turn of the worker: what is due of the tidying, and a job if one waits."""
+        if time.monotonic() > self._next_tidy:
+            self._next_tidy = time.monotonic() + tidy.ROUND_SECONDS
+            if self._tidy.round():
+                self._next_tidy = time.monotonic() + tidy.SOON_SECONDS
+        self._jobs.settle()
+        job = self._jobs.take(seconds=0.25)
+        if job is not None:
+            self._run(job)
+        elif self._models is not None:
+            self._models.unload_idle()
 
     def _run(self, job: Job) -> None:
         """Runs the job to its end, whatever that is; nothing that goes wrong in it reaches the worker."""
@@ -539,6 +583,7 @@ class LocalBackend:
         def tell(event: Progress | Preview | Losses) -> None:
             if isinstance(event, Progress):
                 event = pace.estimate(event)
+            self._loop.beat()
             if self._jobs.tell(job.id, event).stopping:
                 raise _Stopped
             if self._closing:

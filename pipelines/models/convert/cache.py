@@ -35,8 +35,14 @@ def converted(
     if target.is_dir():
         return target
     config, weights = convert()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(dir=target.parent))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(dir=target.parent))
+    except OSError as error:
+        raise ValueError(
+            f"This model must be converted, and the cache can't be written ({error.strerror}). The owner of this "
+            "app can set MARIONETTE_CACHE to another folder."
+        ) from error
     try:
         from safetensors.torch import save_file
 
