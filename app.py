@@ -8,10 +8,10 @@ from logging.handlers import RotatingFileHandler
 from pipelines.serving import zerogpu
 from pipelines.serving.backend import LocalBackend
 from pipelines.settings import Settings
-from ui import page
+from ui import page, public
 
 try:
-    settings = Settings.from_environment()
+    settings = public.enter(Settings.from_environment())
     backend = zerogpu.ZeroBackend(settings) if zerogpu.here() else LocalBackend(settings)
     demo = page.build(backend, settings)
     options = page.launch_options(settings)

@@ -7,6 +7,8 @@ import secrets
 import shutil
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from PIL import Image, ImageOps
@@ -64,6 +66,12 @@ class Images:
         except OSError as error:  # deleted by hand, or damaged
             raise ValueError(LOST) from error
         return file.getvalue()
+
+    def of(self, owner: str) -> Iterator[tuple[str, Path]]:
+        """The names of the owner's pictures, and the files."""
+        for folder in self._folder.glob("*"):
+            with suppress(ValueError):
+                yield folder.name, self.get(folder.name, owner)
 
     def tidy(self, needed: set[str]) -> None:
         """Deletes the pictures that are older than videos may be, and those never finished; none of `needed`."""

@@ -26,8 +26,11 @@ from pipelines.poses import keypoints, openpose_json
 from pipelines.poses.pose_preview import PosePreview, PosePreviews
 from pipelines.serving import estimate, status
 from pipelines.serving.clip_storage import Clips, Kept
+from pipelines.serving.content import Contents
 from pipelines.serving.jobs import Job, JobTable, Limits, new_id
+from pipelines.serving.owners import Owners
 from pipelines.serving.runner import LOADING, WRITING, Pace, make
+from pipelines.serving.shown import Shown
 from pipelines.serving.status import Status
 from pipelines.serving.storage import Storage
 from pipelines.settings import Settings
@@ -59,9 +62,23 @@ class Tuning:
 class Backend(Protocol):
     """Takes tasks, runs them, and tells how they go.
 
+    A visitor is known by an id, which `owner` makes an owner of; all other methods know owners only.
     Every job belongs to an owner. To anybody else a job does not exist: every method that takes a job's id raises the
     same ValueError for a job of somebody else as for an unknown one.
     """
+
+    @property
+    def browser_secret(self) -> str:
+        """What browsers encrypt a visitor's id with. The page publishes it: it opens nothing."""
+
+    def owner(self, visitor_id: object) -> str:
+        """The owner that stands for a visitor's id; for what is no id, a new one of nobody."""
+
+    def account(self, subject: str) -> str:
+        """The visitor's id of a signed-in user, by what their account is called for ever."""
+
+    def is_account(self, visitor_id: object) -> bool:
+        """Whether `account` makes this id, or made it in an older version."""
 
     def submit(self, task: Task, owner: str) -> str:
         """Queues `task` and returns the job's id. Raises ValueError for a bad task or a full queue or disk."""
@@ -161,9 +178,13 @@ class Backend(Protocol):
         """Uploads a tuned model to the private repository `name` of the Hub user whose `token` that is, and returns its
         address. Raises ValueError where the Hub refuses."""
 
-    def task_of(self, path: Path) -> Task:
-        """The task in the uploaded video `path`, if that was made by Marionette. Raises ValueError where it was not,
-        is no video at all, or asks for what can't be made here."""
+    def task_of(self, path: Path, owner: str) -> Task:
+        """The task in the uploaded video `path`, if that was made by Marionette, with those of the owner's own things
+        that it names. Raises ValueError where it was not, is no video at all, or asks for what can't be made here."""
+
+    def address(self, file: Path) -> str | None:
+        """Where the web server finds `file`, a video, an export or a preview that a method here told, from now on; None
+        where it is gone."""
 
     def availability(self, model: str) -> str | None:
         """None if the weights of `model` are at hand, else one sentence: what is missing and what to do."""
@@ -201,10 +222,14 @@ class LocalBackend:
         """Goes on with the jobs in the data folder. Raises ValueError where another process uses that folder."""
         self._settings = settings
         self._catalog = catalog
-        self._jobs = JobTable(settings.data / "jobs.db", Limits(settings.queue, settings.queue_each))
-        self._storage = Storage(settings, self._jobs)
-        self._clips = Clips(settings)
+        self._owners = Owners(settings)
+        limits = Limits(settings.queue, settings.queue_each)
+        self._jobs = JobTable(settings.data / "jobs.db", limits, renew=self._owners.renew)
+        self._shown = Shown(settings, self._owners)
+        self._storage = Storage(settings, self._jobs, self._shown)
+        self._clips = Clips(settings, self._shown)
         self._images = Images(settings)
+        self._contents = Contents(self._jobs, self._storage, self._clips, self._images)
         self._tokenizers: dict[str, tokens.Tokenizer] = {}  # by model
         self._past: dict[tuple, dict[str, float]] = {}  # seconds a stage took, by kind of job: see Pace
         self._models: ModelManager | None = None
@@ -214,6 +239,19 @@ class LocalBackend:
         self._closing = False
         self._worker = threading.Thread(target=self._work, name="worker", daemon=True)
         self._worker.start()
+
+    @property
+    def browser_secret(self) -> str:
+        return self._owners.browser_secret
+
+    def owner(self, visitor_id: object) -> str:
+        return self._owners.of(visitor_id)
+
+    def account(self, subject: str) -> str:
+        return self._owners.account(subject)
+
+    def is_account(self, visitor_id: object) -> bool:
+        return self._owners.is_account(visitor_id)
 
     def submit(self, task: Task, owner: str) -> str:
         return self._jobs.add(self._admitted(task, owner), owner).id
@@ -317,11 +355,14 @@ class LocalBackend:
             raise ValueError("A name has 80 letters or fewer.")
         self._jobs.rename(self._jobs.get(job, owner).id, title)
 
-    def task_of(self, path: Path) -> Task:
+    def task_of(self, path: Path, owner: str) -> Task:
         said = uploads.read_comment(path, self._settings)
         if not said:
             raise ValueError("This video does not tell how it was made: it is not by Marionette, or was changed since.")
-        return from_json(said, self._catalog)
+        return self._contents.own(from_json(said, self._catalog), owner)
+
+    def address(self, file: Path) -> str | None:
+        return self._shown.address(file)
 
     def export_tuned(self, job: str, owner: str) -> Path:
         tuned = self._tuned(job, owner)
@@ -526,6 +567,7 @@ class LocalBackend:
         task = job.task.checked(self._catalog)  # it may be from before the app was updated
         self._storage.check_space()
         inputs: dict[str, Any] = self._inputs(task, job.owner)
+        task = self._contents.public(task, job.owner)  # what is made of it may leave the app
         if isinstance(task, Tune):
             self._asked.discard(job.id)
             inputs |= {"folder": self._storage.tuned(job.id), "asked": partial(self._wants_sample, job.id)}

@@ -6,6 +6,8 @@ import math
 import secrets
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from pipelines.media import clips, uploads, video
 from pipelines.media.uploads import Clip
 from pipelines.poses import keypoints, openpose_json
 from pipelines.poses.keypoints import Poses, as_clip
+from pipelines.serving.shown import Shown
 from pipelines.settings import Settings
 from pipelines.tasks import PoseToVideo
 
@@ -36,8 +39,9 @@ class Kept:
 class Clips:
     """The folder `clips` among the data: a folder a clip, with the upload, a preview, and whose it is."""
 
-    def __init__(self, settings: Settings):
+    def __init__(self, settings: Settings, seen: Shown):
         self._settings = settings
+        self._seen = seen
         self._folder = settings.data.absolute() / "clips"
 
     def keep(self, path: str | Path, owner: str, poses: bool = False) -> Kept:
@@ -74,6 +78,12 @@ class Clips:
             raise ValueError(LOST)
         return Kept(name, folder / "upload", folder / "preview.mp4", Clip(**facts))
 
+    def of(self, owner: str) -> Iterator[tuple[str, Path]]:
+        """The names of the owner's clips, and the uploads."""
+        for folder in self._folder.glob("*"):
+            with suppress(ValueError):
+                yield folder.name, self.get(folder.name, owner).file
+
     def tidy(self, needed: set[str]) -> None:
         """Deletes the clips that are older than videos may be, and those that were never whole; none of `needed`."""
         oldest = time.time() - self._settings.keep_days * 86_400
@@ -82,6 +92,7 @@ class Clips:
             if folder.name not in needed and folder.stat().st_mtime < (oldest if whole else time.time() - 3600):
                 log.info("Clip %s is deleted, as the settings for old videos say", folder.name)
                 shutil.rmtree(folder, ignore_errors=True)
+                self._seen.forget("clips", folder.name)
 
 
 def pace(task: PoseToVideo, path: Path | None, settings: Settings) -> float:

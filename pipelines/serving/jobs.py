@@ -9,12 +9,12 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipelines.events import Event, Failed, Losses, Preview, Progress, Result
-from pipelines.tasks import Grid, Task, kind_of, recall, to_json
+from pipelines.tasks import NAMED, NOBODY, Grid, Task, kind_of, recall, to_json
 
 ATTEMPTS = 2  # a job under which the app died twice is not tried a third time
 UNKNOWN = "There is no such job here. It may have been deleted."
@@ -42,7 +42,7 @@ CREATE TABLE jobs (
 CREATE INDEX jobs_of_owner ON jobs (owner, submitted);
 CREATE INDEX jobs_in_state ON jobs (state, ended);
 """
-_VERSION = 2  # of the schema, in the file's user_version
+_VERSION = 3  # of the schema, in the file's user_version; since 3 no row holds the id of a visitor
 _NEWER = {2: "ALTER TABLE jobs ADD COLUMN title TEXT"}  # version -> what makes it of the one before
 
 
@@ -86,8 +86,16 @@ class Limits:
 class JobTable:
     """Jobs by id. Every method is one indivisible step and may be called from any thread."""
 
-    def __init__(self, file: Path, limits: Limits, clock: Callable[[], float] = time.time):
+    def __init__(
+        self,
+        file: Path,
+        limits: Limits,
+        clock: Callable[[], float] = time.time,
+        renew: Callable[[Iterable[str]], Mapping[str, str]] = lambda owners: {},
+    ):
         """Opens or makes the table in `file`; jobs that ran when the app died wait again, or have failed for good.
+
+        `renew` tells what the owners in a table from before version 3 are called now: see Owners.renew.
 
         Raises ValueError where another process has it open, or a newer version of the app wrote it.
         """
@@ -96,7 +104,7 @@ class JobTable:
         self._changed = threading.Condition()
         self._noted = 0.0  # when progress was last written to the file
         file.parent.mkdir(parents=True, exist_ok=True)
-        self._rows = _open(file)
+        self._rows = _open(file, renew)
         self._live: dict[str, Job] = {}  # jobs that have not ended, oldest first
         begun = "SELECT owner, max(started) FROM jobs WHERE started IS NOT NULL GROUP BY owner"
         self._served: dict[str, float] = dict(self._rows.execute(begun))  # when an owner's turn was last
@@ -374,7 +382,7 @@ def _sum(one: float | None, other: float | None) -> float | None:
     return None if one is None or other is None else one + other
 
 
-def _open(file: Path) -> sqlite3.Connection:
+def _open(file: Path, renew: Callable[[Iterable[str]], Mapping[str, str]]) -> sqlite3.Connection:
     """The only connection to `file`, which it keeps to itself for as long as it lives: there is one writer."""
     rows = sqlite3.connect(file, timeout=2, isolation_level=None, check_same_thread=False)
     rows.row_factory = sqlite3.Row
@@ -382,22 +390,32 @@ def _open(file: Path) -> sqlite3.Connection:
         rows.execute("PRAGMA locking_mode = EXCLUSIVE")
         rows.execute("PRAGMA journal_mode = WAL")
         rows.execute("PRAGMA synchronous = NORMAL")  # survives every crash of the app; the last second of a power cut
+        rows.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
         rows.execute("BEGIN IMMEDIATE")
         (version,) = rows.execute("PRAGMA user_version").fetchone()
         if version == 0:
             for statement in _SCHEMA.split(";\n"):
                 rows.execute(statement)
         for newer in range(version + 1, _VERSION + 1) if version else ():
-            rows.execute(_NEWER[newer])
+            if newer == 3:
+                _renew(rows, renew)
+            else:
+                rows.execute(_NEWER[newer])
         if version < _VERSION:
             rows.execute(f"PRAGMA user_version = {_VERSION}")
         rows.execute("COMMIT")
+        if 0 < version < 3:  # nor do the parts of the file that are not in use hold one
+            rows.execute("VACUUM")
+            rows.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     except sqlite3.OperationalError as error:
         rows.close()
         raise ValueError(
             f"The jobs in {file} can't be opened ({error}). If the app runs already with this data folder, "
             "end it first or set MARIONETTE_DATA to another folder."
         ) from error
+    except OSError as error:  # nothing is changed but the names of some owners, which are found again
+        rows.close()
+        raise ValueError(f"The data beside {file} can't be brought up to date ({error}). Mend that first.") from error
     except sqlite3.DatabaseError as error:
         rows.close()
         raise ValueError(f"{file} is damaged ({error}). Move it away; the videos beside it stay.") from error
@@ -405,3 +423,16 @@ def _open(file: Path) -> sqlite3.Connection:
         rows.close()
         raise ValueError(f"{file} was written by a newer version of this app. Use that, or another data folder.")
     return rows
+
+
+def _renew(rows: sqlite3.Connection, renew: Callable[[Iterable[str]], Mapping[str, str]]) -> None:
+    """Makes a table of version 3 of one of version 2: new names for owners, and facts without ids, as a browser sees them."""
+    owners = [owner for (owner,) in rows.execute("SELECT DISTINCT owner FROM jobs")]
+    rows.executemany("UPDATE jobs SET owner = ? WHERE owner = ?", [(new, old) for old, new in renew(owners).items()])
+    for identifier, text in rows.execute("SELECT id, facts FROM jobs WHERE facts IS NOT NULL").fetchall():
+        facts = json.loads(text)
+        for task in (facts.get("task"), (facts.get("task") or {}).get("of")):
+            for name in NAMED if task else ():
+                if value := task.get(name):
+                    task[name] = [NOBODY] * len(value) if isinstance(value, list) else NOBODY
+        rows.execute("UPDATE jobs SET facts = ? WHERE id = ?", (json.dumps(facts), identifier))

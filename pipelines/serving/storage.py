@@ -11,6 +11,7 @@ from pathlib import Path
 from pipelines.events import Result
 from pipelines.media import video
 from pipelines.serving.jobs import Job, JobTable
+from pipelines.serving.shown import Shown
 from pipelines.settings import Settings
 from pipelines.tasks import Tune
 
@@ -26,10 +27,11 @@ class Storage:
     a browser saves them.
     """
 
-    def __init__(self, settings: Settings, jobs: JobTable):
+    def __init__(self, settings: Settings, jobs: JobTable, seen: Shown):
         """Removes what a killed process left unfinished."""
         self._settings = settings
         self._jobs = jobs
+        self._seen = seen
         self._folder = settings.data.absolute() / "videos"
         self._shown: dict[str, float] = {}  # job -> when somebody last looked at it
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -89,6 +91,7 @@ class Storage:
 
     def clear(self, job: str) -> None:
         """Deletes the files of a job."""
+        self._seen.forget("videos", job)
         shutil.rmtree(self._folder / job, ignore_errors=True)
         self._shown.pop(job, None)
 
