@@ -40,7 +40,6 @@ def running_app(folder: Path, patience: float = 180, **more: str) -> Iterator[Ru
         MARIONETTE_HUB="0",
         GRADIO_SERVER_NAME="127.0.0.1",
         GRADIO_SERVER_PORT=str(port),
-        GRADIO_TEMP_DIR=str(folder / "gradio"),
         **more,
     )
     url = f"http://127.0.0.1:{port}"

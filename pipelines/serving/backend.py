@@ -225,9 +225,10 @@ class LocalBackend:
         self._owners = Owners(settings)
         limits = Limits(settings.queue, settings.queue_each)
         self._jobs = JobTable(settings.data / "jobs.db", limits, renew=self._owners.renew)
-        self._shown = Shown(settings, self._owners)
-        self._storage = Storage(settings, self._jobs, self._shown)
-        self._clips = Clips(settings, self._shown)
+        self._shown = Shown(settings)
+        self._shown.clear()
+        self._storage = Storage(settings, self._jobs)
+        self._clips = Clips(settings)
         self._images = Images(settings)
         self._contents = Contents(self._jobs, self._storage, self._clips, self._images)
         self._tokenizers: dict[str, tokens.Tokenizer] = {}  # by model

@@ -39,9 +39,9 @@ class Kept:
 class Clips:
     """The folder `clips` among the data: a folder a clip, with the upload, a preview, and whose it is."""
 
-    def __init__(self, settings: Settings, seen: Shown):
+    def __init__(self, settings: Settings):
         self._settings = settings
-        self._seen = seen
+        self._seen = Shown(settings)
         self._folder = settings.data.absolute() / "clips"
 
     def keep(self, path: str | Path, owner: str, poses: bool = False) -> Kept:

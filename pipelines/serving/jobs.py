@@ -426,7 +426,7 @@ def _open(file: Path, renew: Callable[[Iterable[str]], Mapping[str, str]]) -> sq
 
 
 def _renew(rows: sqlite3.Connection, renew: Callable[[Iterable[str]], Mapping[str, str]]) -> None:
-    """Makes a table of version 3 of one of version 2: new names for owners, and facts without ids, as a browser sees them."""
+    """Makes a table of version 3 of one of version 2: owners get new names, and facts lose the ids in them."""
     owners = [owner for (owner,) in rows.execute("SELECT DISTINCT owner FROM jobs")]
     rows.executemany("UPDATE jobs SET owner = ? WHERE owner = ?", [(new, old) for old, new in renew(owners).items()])
     for identifier, text in rows.execute("SELECT id, facts FROM jobs WHERE facts IS NOT NULL").fetchall():

@@ -17,13 +17,14 @@ SEEN = (".mp4", ".gif", ".webm", ".zip", "-keypoints.json")  # how the name of a
 class Shown:
     """The folder `public/shown` among the data: a folder for a job or a clip, and in it one for each of its files."""
 
-    def __init__(self, settings: Settings, owners: Owners):
-        """Clears what has outlived its job."""
+    def __init__(self, settings: Settings):
         self._data = settings.data.resolve()
         self._folder = settings.shown.resolve()
-        self._owners = owners
-        self._folder.mkdir(parents=True, exist_ok=True)
-        for group in self._folder.iterdir():
+        self._owners = Owners(settings)
+
+    def clear(self) -> None:
+        """Takes away what has outlived its job or clip, at the start."""
+        for group in self._folder.glob("*"):
             if not any(file.stat().st_nlink > 1 for file in group.glob("*/*")):  # or a copy: made anew when wanted
                 shutil.rmtree(group, ignore_errors=True)
 

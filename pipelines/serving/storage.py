@@ -27,11 +27,11 @@ class Storage:
     a browser saves them.
     """
 
-    def __init__(self, settings: Settings, jobs: JobTable, seen: Shown):
+    def __init__(self, settings: Settings, jobs: JobTable):
         """Removes what a killed process left unfinished."""
         self._settings = settings
         self._jobs = jobs
-        self._seen = seen
+        self._seen = Shown(settings)
         self._folder = settings.data.absolute() / "videos"
         self._shown: dict[str, float] = {}  # job -> when somebody last looked at it
         self._folder.mkdir(parents=True, exist_ok=True)
