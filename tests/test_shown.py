@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_jobs import task
 
 from pipelines.events import Result
 from pipelines.media import video
 from pipelines.serving.backend import LocalBackend
 from pipelines.serving.shown import Shown
 from pipelines.settings import Settings
-from test_jobs import task
 
 ANNA = "a" * 64
 
