@@ -170,6 +170,7 @@ def test_a_file_of_the_server_that_is_named_as_an_upload_is_neither_read_nor_cop
     weights = next(made.app.data.glob("videos/*/tuned/tuned.safetensors"))
     wanted = [clip, clip.with_name("upload"), weights, made.app.data / "jobs.db", made.app.data / "secret"]
     contents = {hashlib.sha256(file.read_bytes()).hexdigest() for file in wanted if file.name != "jobs.db"}
+    before = served(made)
     asked = [one for one in config["dependencies"] if {kinds[name] for name in one["inputs"]} & takers]
     assert len(asked) > 30
     said = ""
@@ -186,9 +187,7 @@ def test_a_file_of_the_server_that_is_named_as_an_upload_is_neither_read_nor_cop
             for name in dependency["inputs"]
         ]
         said += joined(mallory, dependency["id"], data)
-    cached = [file for file in made.app.data.parent.rglob("*") if file.is_file() and "public" in file.parts]
-    gradio = made.app.data.parent / "gradio"
-    cached += [file for file in gradio.rglob("*") if file.is_file()] if gradio.exists() else []
+    cached = served(made) - before
     assert not [file for file in cached if hashlib.sha256(file.read_bytes()).hexdigest() in contents]
     assert not [file for file in cached if file.read_bytes().startswith(b"SQLite")]
     owner = json.loads(clip.read_text())["owner"]
@@ -223,6 +222,11 @@ def test_a_strangers_upload_is_not_to_be_found_without_its_name(made, mallory):
         assert mallory.get(f"/gradio_api/file={folder}/{guess}/my-dance.mp4").status_code == 403
     for near in (folder, path.rsplit("/", 1)[0]):
         assert mallory.get(f"/gradio_api/file={near}").status_code == 403
+
+
+def served(made: Made) -> set[Path]:
+    """The files that gradio may serve."""
+    return {file for file in (made.app.data / "public").rglob("*") if file.is_file()}
 
 
 def called(client: httpx.Client, name: str, values: dict) -> str:
