@@ -139,6 +139,16 @@ def test_a_migration_that_was_interrupted_is_run_again(tmp_path, done):
         backend.close()
 
 
+def test_clips_and_images_stay_their_owners_where_the_table_was_lost(tmp_path):
+    folder = old_data(tmp_path / "data")
+    (folder / "jobs.db").unlink()
+    backend = LocalBackend(settings_of(folder))
+    try:
+        assert backend.clip(CLIP, backend.owner(ANNA)) and backend.image(IMAGE, backend.owner(ANNA))
+    finally:
+        backend.close()
+
+
 def test_a_migration_that_can_not_be_done_is_told_and_changes_nothing(tmp_path, monkeypatch):
     folder = old_data(tmp_path / "data")
     Owners(settings_of(folder))  # so that there is a key already

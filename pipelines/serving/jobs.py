@@ -396,6 +396,7 @@ def _open(file: Path, renew: Callable[[Iterable[str]], Mapping[str, str]]) -> sq
         if version == 0:
             for statement in _SCHEMA.split(";\n"):
                 rows.execute(statement)
+            renew(())  # files may be older than a table that was lost
         for newer in range(version + 1, _VERSION + 1) if version else ():
             if newer == 3:
                 _renew(rows, renew)
