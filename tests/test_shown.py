@@ -66,7 +66,7 @@ def test_of_one_job_no_address_leads_to_another(settings):
 
 @pytest.mark.parametrize(
     "name",
-    ["jobs.db", "secret", "videos/1/tuned/tuned.safetensors", "videos/1/a.json", "videos/1/tuned/a.mp4", "clips/1/upload"],
+    ["jobs.db", "secret", "videos/1/tuned/tuned.safetensors", "videos/1/a.json", "videos/1/b/a.mp4", "clips/1/upload"],
 )
 def test_what_is_not_to_be_seen_has_no_address(settings, name):
     file = settings.data / name
