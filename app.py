@@ -9,13 +9,15 @@ import threading
 from pipelines.serving import logs, places, zerogpu
 from pipelines.serving.backend import LocalBackend
 from pipelines.settings import Settings
+from ui import public
 
 ENDING_SECONDS = 8.0  # after SIGTERM; whoever sent it kills what is still there after ten
 
 try:
     settings = Settings.from_environment()
     places.prepare(settings)
-except ValueError as error:
+    settings = public.enter(settings)
+except (ValueError, OSError) as error:
     sys.exit(f"Marionette can't start: {error}")
 
 from ui import health, page, upload_limit  # noqa: E402  gradio reads when it is imported where its files go

@@ -69,6 +69,16 @@ class Settings:
     zerogpu: str = "modelscope-1.7b,stable-diffusion-1.4,followyourpose-v1"  # loaded at the start of a ZeroGPU Space
     memory_margin_mb: int = 600  # device memory that the manager never plans with
 
+    @property
+    def shown(self) -> Path:
+        """The only folder whose files a browser may load."""
+        return self.data / "public" / "shown"
+
+    @property
+    def uploads(self) -> Path:
+        """Where gradio keeps what browsers upload."""
+        return self.data / "public" / "uploads"
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
         """Reads MARIONETTE_* from `environment`. Raises ValueError naming the variable that has no possible value."""

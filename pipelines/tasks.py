@@ -3,8 +3,8 @@
 import json
 import re
 import unicodedata
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
 
 from pipelines.catalog import CATALOG, DETECTORS, ModelCard, Range, find, find_detector, find_motion, offered
 
@@ -28,6 +28,11 @@ PLACEMENTS = {  # how skeletons are laid on the canvas -> what a person reads
     "fill": "As large as the skeletons can be",
     "crop": "The middle of the picture, as FollowYourPose itself does it",
 }
+
+NAMED = ("clip", "image", "mask", "tuned", "source", "jobs")  # settings that name what the app keeps
+# What is kept, by its id; in a file that left the app, by the SHA-256 of its content (serving/content.py).
+_NAME = "[0-9a-f]{32}|[0-9a-f]{64}"
+NOBODY = "0" * 32  # a name that nothing has
 
 SIDES = ("left", "right", "top", "bottom")
 
@@ -208,7 +213,7 @@ def _first_image(card: ModelCard, settings: Mapping[str, object]) -> dict:
             raise ValueError(f"{card.title} takes no first image, only words.")
         return {}
     for name in (image, mask):
-        if not isinstance(name, str) or not re.fullmatch("[0-9a-f]{32}|", name):
+        if not isinstance(name, str) or not re.fullmatch(f"{_NAME}|", name):
             raise ValueError("There is no such image. Upload it first.")
     if mask and not image:
         raise ValueError("A mask needs the first image that it belongs to. Upload that too, or leave out the mask.")
@@ -252,7 +257,7 @@ class Tune(_Checked):
         if not prompt:
             raise ValueError("The caption is empty. Say what the clip shows: who, wearing what, doing what, where.")
         clip = settings.get("clip")
-        if not isinstance(clip, str) or not re.fullmatch("[0-9a-f]{32}", clip):
+        if not isinstance(clip, str) or not re.fullmatch(_NAME, clip):
             raise ValueError("There is no clip. Upload one first.")
         if settings["trained"] not in TRAINED:
             raise ValueError(f"What is trained must be one of: {', '.join(TRAINED)}.")
@@ -298,7 +303,7 @@ class Edit(_Sampled):
         _known("edit", card, settings, cls)
         settings = {"tuned": "", "strength": 0.0, "sound": False, **settings}
         tuned = settings["tuned"]
-        if not isinstance(tuned, str) or not re.fullmatch("[0-9a-f]{32}|", tuned) or bool(tuned) != bool(card.tuning):
+        if not isinstance(tuned, str) or not re.fullmatch(f"{_NAME}|", tuned) or bool(tuned) != bool(card.tuning):
             raise ValueError("There is no such tuned model. Tune on a clip first, then choose it.")
         strength = _number("strength", settings["strength"], Range(0, 1, 0))
         sound = _truth("the sound is kept", settings["sound"])
@@ -337,11 +342,11 @@ class PoseToVideo(_Sampled):
         _known("pose-to-video", card, settings, cls)
         settings = {**_FOLLOWED, **settings}
         clip, motion, person, tuned = (settings[name] for name in ("clip", "motion", "person", "tuned"))
-        if not isinstance(clip, str) or not re.fullmatch("[0-9a-f]{32}|", clip) or bool(clip) == bool(motion):
+        if not isinstance(clip, str) or not re.fullmatch(f"{_NAME}|", clip) or bool(clip) == bool(motion):
             raise ValueError("There are no poses to follow. Upload a clip, or choose one of the motions, but not both.")
         if not clip:
             find_motion(motion)
-        if not isinstance(tuned, str) or not re.fullmatch("[0-9a-f]{32}|", tuned):
+        if not isinstance(tuned, str) or not re.fullmatch(f"{_NAME}|", tuned):
             raise ValueError("There is no such tuned model. Tune on a clip first, then choose it.")
         if tuned and not card.tuned_from:
             raise ValueError(f"{card.title} takes no tuned model. Leave it out, or choose another model.")
@@ -406,7 +411,7 @@ class Finish(_OfVideo):
     def for_video(cls, of: object, source: object, upscale: object, interpolate: object) -> "Finish":
         """A task for the video that the job `source` made of the task `of`. Raises ValueError as
         TextToVideo.for_model does, and where the result would be too large."""
-        if not isinstance(source, str) or not re.fullmatch("[0-9a-f]{32}", source):
+        if not isinstance(source, str) or not re.fullmatch(_NAME, source):
             raise ValueError("There is no video to finish. Make one first, then choose it.")
         if not isinstance(of, _Sampled | None):
             raise ValueError("Only videos that were made of a prompt can be finished. Choose the one it came from.")
@@ -474,7 +479,7 @@ class Grid(_OfVideo):
         seeds = tuple(_number("seed", seed, Range(0, MAX_SEED)) for seed in seeds)
         if not all(prompts) or len(jobs) != len(prompts) * len(seeds):
             raise ValueError("A grid has a video for every one of its prompts and seeds.")
-        if not all(isinstance(job, str) and re.fullmatch("[0-9a-f]{32}", job) for job in jobs):
+        if not all(isinstance(job, str) and re.fullmatch(_NAME, job) for job in jobs):
             raise ValueError("There is no such video. Make the grid anew.")
         return cls("\n".join(prompts), seeds, tuple(jobs), of)
 
@@ -514,6 +519,20 @@ Task = TextToVideo | PoseToVideo | Tune | Edit | Finish | Grid
 def kind_of(task: Task) -> str:
     """A key of KINDS."""
     return _NAMES[type(task)]
+
+
+def renamed(task: Task, name: Callable[[str, str], str]) -> Task:
+    """`task` with `name(setting, value)` in place of every value by which it, or what it is of, names what is kept."""
+    changes: dict[str, object] = {}
+    for setting in NAMED:
+        match getattr(task, setting, None):
+            case tuple() as values:
+                changes[setting] = tuple(name(setting, value) for value in values)
+            case str() as value if value:
+                changes[setting] = name(setting, value)
+    if isinstance(task, _OfVideo) and task.of is not None:
+        changes["of"] = renamed(task.of, name)
+    return replace(task, **changes)
 
 
 def to_json(task: Task) -> str:

@@ -136,19 +136,19 @@ def test_a_video_restores_its_task(backend, tmp_path):
     asked = task('a "robot" = blue;\n#1 🤖', frames=9, steps=1, guidance=3.5, negative_prompt="rain", scheduler="ddim")
     result = follow(backend, backend.submit(asked, ME))[-1]
     shutil.copy(result.video, tmp_path / "renamed.bin")
-    assert backend.task_of(tmp_path / "renamed.bin") == asked
+    assert backend.task_of(tmp_path / "renamed.bin", ME) == asked
     video.write(video.read(result.video), tmp_path / "other.mp4", 8)
     with pytest.raises(ValueError, match="does not tell how it was made"):
-        backend.task_of(tmp_path / "other.mp4")
+        backend.task_of(tmp_path / "other.mp4", ME)
     video.write(video.read(result.video), tmp_path / "other.mp4", 8, "shot on a phone")
     with pytest.raises(ValueError, match="not the description of a video made by Marionette"):
-        backend.task_of(tmp_path / "other.mp4")
+        backend.task_of(tmp_path / "other.mp4", ME)
     gone = to_json(replace(asked, model="a-model-of-old"))
     video.write(video.read(result.video), tmp_path / "other.mp4", 8, gone)
     with pytest.raises(ValueError, match="'a-model-of-old', a model that is not offered here"):
-        backend.task_of(tmp_path / "other.mp4")
+        backend.task_of(tmp_path / "other.mp4", ME)
     with pytest.raises(ValueError, match="not a video that can be used"):
-        backend.task_of(Path(__file__))
+        backend.task_of(Path(__file__), ME)
 
 
 def test_tokens(backend):

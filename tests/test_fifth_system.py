@@ -99,7 +99,7 @@ def test_the_backend_makes_its_video_with_progress_previews_and_facts(backend, c
     steps = [event.step for event in events if isinstance(event, Progress) and event.stage == "Denoising"]
     assert steps and steps == sorted(steps) and any(isinstance(event, Preview) for event in events)
     assert made.facts["network_calls"] == 3 and made.facts["device_seconds"] > 0
-    assert from_json(to_json(task)) == task == backend.task_of(made.video)
+    assert from_json(to_json(task)) == task == backend.task_of(made.video, ME)
 
     again = [event for event in backend.events(backend.submit(task, ME), ME) if event][-1]
     other = [event for event in backend.events(backend.submit(replace(task, seed=8), ME), ME) if event][-1]

@@ -1,6 +1,7 @@
 """Pictures that visitors upload: plain pixels and nothing else are kept, and only for whom they belong to."""
 
 import io
+import json
 import os
 import struct
 import sys
@@ -19,7 +20,7 @@ from pipelines.media.images import Images
 from pipelines.models.folders import card_of_folder
 from pipelines.serving.backend import LocalBackend
 from pipelines.settings import Settings
-from pipelines.tasks import TextToVideo
+from pipelines.tasks import NOBODY, TextToVideo
 
 
 @pytest.fixture
@@ -194,6 +195,9 @@ def test_a_job_gets_its_owners_image_and_nobody_elses(tmp_path, settings):
             backend.submit(task, "ben")
         *_, end = backend.events(backend.submit(task, "anna"), "anna")
         assert isinstance(end, Result) and end.facts["first_image"] == "given"
-        assert end.facts["task"]["image"] == image
+        film = end.video
+        assert backend.task_of(film, "anna") == backend.get(film.parent.name, "anna").task
+        assert backend.task_of(film, "ben").image == backend.task_of(film, "ben").mask == NOBODY
+        assert image not in json.dumps(end.facts) and mask.encode() not in film.read_bytes()
     finally:
         backend.close()

@@ -302,7 +302,7 @@ def test_everything_counts_and_the_oldest_of_all_goes_first(tmp_path):
                 (folder / whose).write_text(json.dumps({"owner": ME}))
                 (folder / "upload").write_bytes(bytes(10**6))
                 os.utime(folder, (made[kind] + number,) * 2)
-        left = tmp_path / "temp" / "gradio" / "abc"
+        left = tmp_path / "public" / "uploads" / "abc"
         left.mkdir(parents=True)
         (left / "clip.mp4").write_bytes(bytes(10**6))
         (tmp_path / "found").mkdir()

@@ -161,7 +161,7 @@ def _editing(
             return {panel: gr.Column(visible=False)}
         settings = {"strength": 0.0, "sound": False, "prompt": tuning.job.task.prompt} | again
         return fill_panel(visitor_id, identifier, edit_html.title_of(tuning), find(tuning.job.task.model), settings) | {
-            **{of_clip: gr.Column(visible=True), before: str(tuning.video), about: ""},
+            **{of_clip: gr.Column(visible=True), before: backend.address(tuning.video), about: ""},
             strength: gr.Slider(visible=True, value=settings["strength"]),
             sound: gr.Checkbox(settings["sound"], visible=tuning.sound),
             managing: gr.Accordion(visible=True),
@@ -191,7 +191,7 @@ def _editing(
             heading: f"<h2>3. Tell “{html.escape(title)}” again</h2>",
             prompt: again["prompt"],
             shown: jobs[0].id if jobs else "",
-            after: str(jobs[0].end.video) if jobs else None,
+            after: backend.address(jobs[0].end.video) if jobs else None,
             after_caption: _told(jobs[0].task if jobs else None),
             table: edit_html.edits(jobs, jobs[0].id if jobs else ""),
             guidance: gr.Slider(maximum=card.limits.guidance.high, value=again["guidance"]),
@@ -207,7 +207,7 @@ def _editing(
             return {message: gr.HTML(html.failure(str(error)), visible=True)}
         return {
             shown: job_.id,
-            after: str(job_.end.video),
+            after: backend.address(job_.end.video),
             after_caption: _told(job_.task),
             table: edit_html.edits(made(identifier, visitor_id), job_.id),
         }
@@ -252,7 +252,7 @@ def _editing(
                     case stream.Moment(end=Result(video=path)):
                         jobs = made(identifier, visitor_id)
                         yield {
-                            **{after: str(path), shown: started, line: ""},
+                            **{after: backend.address(path), shown: started, line: ""},
                             after_caption: _told(backend.get(started, visitor_id).task),
                             table: edit_html.edits(jobs, started),
                         }
@@ -286,7 +286,8 @@ def _editing(
                 case "delete":
                     backend.delete(identifier, visitor_id)
                 case "export":
-                    return {archive: gr.File(str(backend.export_tuned(identifier, visitor_id)), visible=True)}
+                    exported = backend.address(backend.export_tuned(identifier, visitor_id))
+                    return {archive: gr.File(exported, visible=True)}
         except (ValueError, OSError) as error:
             return {message: gr.HTML(html.failure(str(error), "That did not work."), visible=True)}
         if act == "rename":

@@ -62,8 +62,9 @@ def piece(backend: Backend, owner: gr.BrowserState, job: gr.State, name: str) ->
                     yield {line: gr.skip()}
                 case stream.Moment(end=Result(video=path)):
                     made = backend.get(identifier, visitor_id)
+                    film = backend.address(path)
                     yield {
-                        **{result: gr.Column(visible=True), video: str(path), mp4: gr.DownloadButton(value=str(path))},
+                        **{result: gr.Column(visible=True), video: film, mp4: gr.DownloadButton(value=film)},
                         **{caption: html.caption(made.task), **idle()},
                     }
                 case stream.Moment(end=Failed(message=text, stopped=stopped)):

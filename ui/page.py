@@ -36,7 +36,8 @@ ASSETS = Path(__file__).resolve().parent.parent / "assets"
 
 def build(backend: Backend, settings: Settings) -> gr.Blocks:
     """The page over `backend`. Raises ValueError where `settings` name a model that there is not."""
-    # Files of jobs are served from where they are: of all else gradio keeps a copy, which would outlive a deletion.
+    backend = visitor.ForVisitors(backend)
+    # What is shown is served from where it is: of all else gradio keeps a copy, which would outlive a deletion.
     gr.set_static_paths(_served(settings))
     old = (3600, 24 * 3600)  # every hour, uploads older than a day are deleted
     with gr.Blocks(title="Marionette", analytics_enabled=False, fill_width=True, delete_cache=old) as demo:
@@ -45,9 +46,9 @@ def build(backend: Backend, settings: Settings) -> gr.Blocks:
             status.corner(backend, settings)
         space.notice(backend, settings)
         hub.sign_in()
-        owner = visitor.state(settings)
+        owner = visitor.state(backend)
         arrived = demo.load(
-            hub.arrival(settings), owner, owner, api_visibility="private", queue=False, show_progress="hidden"
+            hub.arrival(backend), owner, owner, api_visibility="private", queue=False, show_progress="hidden"
         )
         given, followed = gr.State(), gr.State()  # a video of the library that is to be edited, or followed
         begun = gr.State()  # a first image from the library
@@ -64,7 +65,7 @@ def build(backend: Backend, settings: Settings) -> gr.Blocks:
                 button = library.tab(backend, owner, shelf, tabs, forms, clips, begun)
         use_by_code.section(demo)
         responsible_use.section()
-        restore.takers(backend, forms, button)
+        restore.takers(backend, owner, forms, button)
         api.endpoints(backend, settings)
     for card in CATALOG.values():  # so that a browser learns the words of every card, as it is now and once it is here
         for missing in (None, backend.availability(card.name)):
@@ -94,8 +95,8 @@ def launch_options(settings: Settings) -> dict[str, Any]:
 
 
 def _served(settings: Settings) -> list[str]:
-    """The folders whose files a browser may load."""
-    return [str((settings.data / name).resolve()) for name in ("videos", "clips")]
+    """The only folder whose files a browser may load."""
+    return [str(settings.shown.resolve())]
 
 
 def _scripts(*names: str) -> str:

@@ -179,14 +179,15 @@ def tab(
         return {scene: html.scene("open" if shown_job else "closed"), line: "", **idle()}
 
     def finished(made: Job) -> dict:
+        film = backend.address(made.end.video)
         return {
             shown: made.id,
             scene: html.scene("open"),
-            video: gr.Video(str(made.end.video), visible=True),
+            video: gr.Video(film, visible=True),
             line: "",
             result: gr.Column(visible=True),
             caption: html.caption(made.task),
-            mp4: gr.DownloadButton(value=str(made.end.video)),
+            mp4: gr.DownloadButton(value=film),
             facts: html.rounded(made.end.facts),
             **idle(),
         }

@@ -154,7 +154,7 @@ def bench(
             owner: visitor_id,
             clip: kept.name,
             there: gr.Column(visible=True),
-            source: str(kept.preview),
+            source: backend.address(kept.preview),
             about: edit_html.about_clip(measured.seconds, measured.width, measured.height, measured.fps, measured.cut),
             start: gr.Slider(maximum=measured.seconds, value=0),
             end: gr.Slider(maximum=measured.seconds, value=measured.seconds),

@@ -4,6 +4,8 @@ import io
 import json
 import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import PIL
@@ -75,6 +77,12 @@ class Images:
     def delete(self, name: str) -> None:
         """Deletes the picture called `name`."""
         shutil.rmtree(self._folder / name)
+
+    def of(self, owner: str) -> Iterator[tuple[str, Path]]:
+        """The names of the owner's pictures, and the files."""
+        for folder in self._folder.glob("*"):
+            with suppress(ValueError):
+                yield folder.name, self.get(folder.name, owner)
 
 
 def read(path: str | Path, settings: Settings, mode: str = "RGB") -> Image.Image:

@@ -26,10 +26,13 @@ from pipelines.poses.pose_preview import PosePreview, PosePreviews
 from pipelines.serving import estimate, health, recovery, status, tidy
 from pipelines.serving.ages import Ages
 from pipelines.serving.clip_storage import Clips, Kept
+from pipelines.serving.content import Contents
 from pipelines.serving.jobs import Job, new_id
+from pipelines.serving.owners import Owners
 from pipelines.serving.quota import Quota, Upload
 from pipelines.serving.readers import Readers
 from pipelines.serving.runner import LOADING, WRITING, Pace, make
+from pipelines.serving.shown import Shown
 from pipelines.serving.status import Status
 from pipelines.serving.storage import Storage
 from pipelines.serving.watch import Loop
@@ -62,9 +65,23 @@ class Tuning:
 class Backend(Protocol):
     """Takes tasks, runs them, and tells how they go.
 
+    A visitor is known by an id, which `owner` makes an owner of; all other methods know owners only.
     Every job belongs to an owner. To anybody else a job does not exist: every method that takes a job's id raises the
     same ValueError for a job of somebody else as for an unknown one.
     """
+
+    @property
+    def browser_secret(self) -> str:
+        """What browsers encrypt a visitor's id with. The page publishes it: it opens nothing."""
+
+    def owner(self, visitor_id: object) -> str:
+        """The owner that stands for a visitor's id; for what is no id, a new one of nobody."""
+
+    def account(self, subject: str) -> str:
+        """The visitor's id of a signed-in user, by what their account is called for ever."""
+
+    def is_account(self, visitor_id: object) -> bool:
+        """Whether `account` makes this id, or made it in an older version."""
 
     def submit(self, task: Task, owner: str) -> str:
         """Queues `task` and returns the job's id. Raises ValueError for a bad task or a full queue or disk."""
@@ -164,9 +181,13 @@ class Backend(Protocol):
         """Uploads a tuned model to the private repository `name` of the Hub user whose `token` that is, and returns its
         address. Raises ValueError where the Hub refuses."""
 
-    def task_of(self, path: Path) -> Task:
-        """The task in the uploaded video `path`, if that was made by Marionette. Raises ValueError where it was not,
-        is no video at all, or asks for what can't be made here."""
+    def task_of(self, path: Path, owner: str) -> Task:
+        """The task in the uploaded video `path`, if that was made by Marionette, with those of the owner's own things
+        that it names. Raises ValueError where it was not, is no video at all, or asks for what can't be made here."""
+
+    def address(self, file: Path) -> str | None:
+        """Where the web server finds `file`, a video, an export or a preview that a method here told, from now on; None
+        where it is gone."""
 
     def availability(self, model: str) -> str | None:
         """None if the weights of `model` are at hand, else one sentence: what is missing and what to do."""
@@ -212,10 +233,14 @@ class LocalBackend:
         OSError where it can't be written."""
         self._settings = settings
         self._catalog = catalog
-        self._jobs, self._notes = recovery.opened(settings)
+        self._owners = Owners(settings)
+        self._jobs, self._notes = recovery.opened(settings, self._owners.renew)
+        self._shown = Shown(settings)
+        self._shown.clear()
         self._storage = Storage(settings, self._jobs)
         self._clips = Clips(settings)
         self._images = Images(settings)
+        self._contents = Contents(self._jobs, self._storage, self._clips, self._images)
         self._readers = Readers()
         self._quota = Quota(settings)
         self._tidy = tidy.Tidy(settings, Ages(settings.data / "ages.json"), self._things)
@@ -229,6 +254,19 @@ class LocalBackend:
         self._closing = False
         self._loop = Loop(self._work)
         self._loop.start()
+
+    @property
+    def browser_secret(self) -> str:
+        return self._owners.browser_secret
+
+    def owner(self, visitor_id: object) -> str:
+        return self._owners.of(visitor_id)
+
+    def account(self, subject: str) -> str:
+        return self._owners.account(subject)
+
+    def is_account(self, visitor_id: object) -> bool:
+        return self._owners.is_account(visitor_id)
 
     def submit(self, task: Task, owner: str) -> str:
         return self._jobs.add(self._admitted(task, owner), owner).id
@@ -335,11 +373,14 @@ class LocalBackend:
             raise ValueError("A name has 80 letters or fewer.")
         self._jobs.rename(self._jobs.get(job, owner).id, title)
 
-    def task_of(self, path: Path) -> Task:
+    def task_of(self, path: Path, owner: str) -> Task:
         said = uploads.read_comment(path, self._settings)
         if not said:
             raise ValueError("This video does not tell how it was made: it is not by Marionette, or was changed since.")
-        return from_json(said, self._catalog)
+        return self._contents.own(from_json(said, self._catalog), owner)
+
+    def address(self, file: Path) -> str | None:
+        return self._shown.address(file)
 
     def export_tuned(self, job: str, owner: str) -> Path:
         tuned = self._tuned(job, owner)
@@ -451,7 +492,7 @@ class LocalBackend:
     def _things(self) -> list[tidy.Thing]:
         """Everything among the data that may be deleted for its age or for room."""
         kept = self._storage.things(tidy.needed(self._jobs.unfinished()))
-        return [*kept, *(upload.thing for upload in self._uploads()), *tidy.temporary(self._settings.data / "temp")]
+        return [*kept, *(upload.thing for upload in self._uploads()), *tidy.temporary(self._settings)]
 
     def health(self) -> dict[str, Any]:
         return health.report(self._loop, self._jobs, self._settings, self._settings.data, self._notes)
@@ -575,6 +616,7 @@ class LocalBackend:
         task = job.task.checked(self._catalog)  # it may be from before the app was updated
         self._storage.check_space()
         inputs: dict[str, Any] = self._inputs(task, job.owner)
+        task = self._contents.public(task, job.owner)  # what is made of it may leave the app
         if isinstance(task, Tune):
             self._asked.discard(job.id)
             inputs |= {"folder": self._storage.tuned(job.id), "asked": partial(self._wants_sample, job.id)}

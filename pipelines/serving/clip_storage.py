@@ -4,6 +4,8 @@ import json
 import math
 import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from pipelines.media import clips, uploads, video
 from pipelines.media.uploads import Clip
 from pipelines.poses import keypoints, openpose_json
 from pipelines.poses.keypoints import Poses, as_clip
+from pipelines.serving.shown import Shown
 from pipelines.settings import Settings
 from pipelines.tasks import PoseToVideo
 
@@ -34,6 +37,7 @@ class Clips:
 
     def __init__(self, settings: Settings):
         self._settings = settings
+        self._seen = Shown(settings)
         self._folder = settings.data.absolute() / "clips"
 
     def keep(self, path: str | Path, owner: str, poses: bool = False) -> Kept:
@@ -83,6 +87,13 @@ class Clips:
     def delete(self, name: str) -> None:
         """Deletes the clip called `name`."""
         shutil.rmtree(self._folder / name)
+        self._seen.forget("clips", name)
+
+    def of(self, owner: str) -> Iterator[tuple[str, Path]]:
+        """The names of the owner's clips, and the uploads."""
+        for folder in self._folder.glob("*"):
+            with suppress(ValueError):
+                yield folder.name, self.get(folder.name, owner).file
 
 
 def pace(task: PoseToVideo, path: Path | None, settings: Settings) -> float:

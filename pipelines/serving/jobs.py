@@ -10,13 +10,13 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from pipelines.events import Event, Failed, Losses, Preview, Progress, Result
-from pipelines.tasks import Grid, Task, kind_of, recall, to_json
+from pipelines.tasks import NAMED, NOBODY, Grid, Task, kind_of, recall, to_json
 
 STATES = ("queued", "running", "done", "failed", "cancelled", "interrupted")
 ATTEMPTS = 2  # a job under which the app died twice is not tried a third time
@@ -45,7 +45,7 @@ CREATE TABLE jobs (
 CREATE INDEX jobs_of_owner ON jobs (owner, submitted);
 CREATE INDEX jobs_in_state ON jobs (state, ended);
 """
-_VERSION = 2  # of the schema, in the file's user_version
+_VERSION = 3  # of the schema, in the file's user_version; since 3 no row holds the id of a visitor
 _NEWER = {2: "ALTER TABLE jobs ADD COLUMN title TEXT"}  # version -> what makes it of the one before
 # What SQLite says where the disk, the folder's rights or another process is at fault, and not the file.
 _ELSEWHERE = ("locked", "unable to open", "readonly", "disk is full", "disk I/O", "out of memory")
@@ -113,8 +113,17 @@ class JobTable:
     by `settle`. `trouble` says what is wrong with the file: BUSY, DAMAGED or "".
     """
 
-    def __init__(self, file: Path, limits: Limits, clock: Callable[[], float] = time.time, notes: Notes | None = None):
+    def __init__(
+        self,
+        file: Path,
+        limits: Limits,
+        clock: Callable[[], float] = time.time,
+        notes: Notes | None = None,
+        renew: Callable[[Iterable[str]], Mapping[str, str]] = lambda owners: {},
+    ):
         """Opens or makes the table in `file`; jobs that ran when the app died wait again, or have failed for good.
+
+        `renew` tells what the owners in a table from before version 3 are called now: see Owners.renew.
 
         Raises Damaged for a file that is no table, ValueError where another process has it open, or a newer version of
         the app wrote it.
@@ -128,7 +137,7 @@ class JobTable:
         self._owed: dict[str, Job] = {}  # jobs whose end is not in the file yet
         self.trouble = ""
         file.parent.mkdir(parents=True, exist_ok=True)
-        self._rows = _open(file)
+        self._rows = _open(file, renew)
         try:
             begun = "SELECT owner, max(started) FROM jobs WHERE started IS NOT NULL GROUP BY owner"
             self._served: dict[str, float] = dict(self._rows.execute(begun))  # when an owner's turn was last
@@ -497,7 +506,7 @@ def _sum(one: float | None, other: float | None) -> float | None:
     return None if one is None or other is None else one + other
 
 
-def _open(file: Path) -> sqlite3.Connection:
+def _open(file: Path, renew: Callable[[Iterable[str]], Mapping[str, str]]) -> sqlite3.Connection:
     """The only connection to `file`, which it keeps to itself for as long as it lives: there is one writer."""
     rows = None
     try:
@@ -506,6 +515,7 @@ def _open(file: Path) -> sqlite3.Connection:
         rows.execute("PRAGMA locking_mode = EXCLUSIVE")
         rows.execute("PRAGMA journal_mode = WAL")
         rows.execute("PRAGMA synchronous = NORMAL")  # survives every crash of the app; the last second of a power cut
+        rows.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
         rows.execute("BEGIN IMMEDIATE")
         (version,) = rows.execute("PRAGMA user_version").fetchone()
         if version > _VERSION:
@@ -513,14 +523,28 @@ def _open(file: Path) -> sqlite3.Connection:
         if version == 0:
             for statement in _SCHEMA.split(";\n"):
                 rows.execute(statement)
+            renew(())  # files may be older than a table that was lost
         for newer in range(version + 1, _VERSION + 1) if version else ():
-            rows.execute(_NEWER[newer])
+            if newer == 3:
+                try:
+                    _renew(rows, renew)
+                except (AttributeError, KeyError, TypeError, ValueError) as error:  # a row that makes no job
+                    raise sqlite3.DatabaseError("a row can't be read") from error
+            else:
+                rows.execute(_NEWER[newer])
         if version < _VERSION:
             rows.execute(f"PRAGMA user_version = {_VERSION}")
         rows.execute("COMMIT")
         faults = [row[0] for row in rows.execute("PRAGMA quick_check(1)")]
         if faults != ["ok"]:
             raise sqlite3.DatabaseError(" ".join(faults[0].split()))
+        if 0 < version < 3:  # nor do the parts of the file that are not in use hold an id
+            rows.execute("VACUUM")
+            rows.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except OSError as error:  # nothing is changed but the names of some owners, which are found again
+        if rows is not None:
+            rows.close()
+        raise ValueError(f"The data beside {file} can't be brought up to date ({error}). Mend that first.") from error
     except (sqlite3.DatabaseError, ValueError) as error:
         if rows is not None:
             rows.close()
@@ -543,3 +567,16 @@ def _unusable(file: Path, error: Exception) -> ValueError:
 def _is_elsewhere(error: sqlite3.Error) -> bool:
     """Whether the disk, the folder's rights or another process is at fault, and not the file."""
     return any(words in str(error) for words in _ELSEWHERE)
+
+
+def _renew(rows: sqlite3.Connection, renew: Callable[[Iterable[str]], Mapping[str, str]]) -> None:
+    """Makes a table of version 3 of one of version 2: owners get new names, and facts lose the ids in them."""
+    owners = [owner for (owner,) in rows.execute("SELECT DISTINCT owner FROM jobs")]
+    rows.executemany("UPDATE jobs SET owner = ? WHERE owner = ?", [(new, old) for old, new in renew(owners).items()])
+    for identifier, text in rows.execute("SELECT id, facts FROM jobs WHERE facts IS NOT NULL").fetchall():
+        facts = json.loads(text)
+        for task in (facts.get("task"), (facts.get("task") or {}).get("of")):
+            for name in NAMED if task else ():
+                if value := task.get(name):
+                    task[name] = [NOBODY] * len(value) if isinstance(value, list) else NOBODY
+        rows.execute("UPDATE jobs SET facts = ? WHERE id = ?", (json.dumps(facts), identifier))

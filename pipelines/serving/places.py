@@ -16,7 +16,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def prepare(settings: Settings, environment: MutableMapping[str, str] = os.environ) -> None:
-    """Has temporary files, gradio's too, written among the data, and loopback reached without a proxy.
+    """Has temporary files written among the data, and loopback reached without a proxy.
 
     Raises ValueError naming the setting whose folder can't be written.
     """
@@ -25,10 +25,6 @@ def prepare(settings: Settings, environment: MutableMapping[str, str] = os.envir
     if not temporary.exists() or temporary.is_dir():  # else `recovery` moves away what is there
         _check(temporary, "MARIONETTE_DATA")
         tempfile.tempdir = str(temporary)
-    if not environment.get("GRADIO_TEMP_DIR"):
-        environment["GRADIO_TEMP_DIR"] = str(temporary / "gradio")
-    else:
-        _check(Path(environment["GRADIO_TEMP_DIR"]), "GRADIO_TEMP_DIR")
     if any(environment.get(name) or environment.get(name.upper()) for name in PROXIES):
         for name in ("no_proxy", "NO_PROXY"):
             listed = [part for part in environment.get(name, "").split(",") if part.strip()]

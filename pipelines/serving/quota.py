@@ -1,8 +1,6 @@
 """How much visitors may upload: by the disk's free space, by a visitor, and by all together."""
 
-import os
 import shutil
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -56,7 +54,7 @@ class Quota:
 
         Raises ValueError where they would leave too little of the disk, or of the room for temporary files.
         """
-        folder = gradio_folder()
+        folder = self._settings.uploads
         with self._changing:
             coming = self._coming + wanted
             if shutil.disk_usage(_existing(folder)).free - coming < self._settings.disk_margin_mb * 2**20:
@@ -69,11 +67,6 @@ class Quota:
         finally:
             with self._changing:
                 self._coming -= wanted
-
-
-def gradio_folder() -> Path:
-    """Where gradio keeps what browsers upload."""
-    return Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir()) / "gradio")
 
 
 def _existing(folder: Path) -> Path:

@@ -5,6 +5,7 @@ Nothing is deleted here but what the table or a sidecar says is to be deleted.
 
 import logging
 import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,8 +23,10 @@ BESIDE = ("", "-wal", "-shm", "-journal")  # SQLite's files of one table
 log = logging.getLogger(__name__)
 
 
-def opened(settings: Settings) -> tuple[JobTable, list[str]]:
+def opened(settings: Settings, renew: Callable[[Iterable[str]], Mapping[str, str]]) -> tuple[JobTable, list[str]]:
     """The job table among the data, in agreement with the files there, and what had to be done, in sentences.
+
+    `renew` is that of Owners.
 
     Raises ValueError where another process uses the data or a newer app wrote them, and OSError where they can't be
     written.
@@ -40,12 +43,12 @@ def opened(settings: Settings) -> tuple[JobTable, list[str]]:
     sidecars = Sidecars(videos)
     limits = Limits(settings.queue, settings.queue_each)
     try:
-        table = JobTable(file, limits, notes=sidecars)
+        table = JobTable(file, limits, notes=sidecars, renew=renew)
     except Damaged as error:
         aside = _put_aside(file)
         told.append(f"The table of jobs was damaged. It is kept as {aside}, and a new one was made from the files.")
         log.error("%s It is kept as %s, and a new table is made from the sidecars.", error, aside)
-        table = JobTable(file, limits, notes=sidecars)
+        table = JobTable(file, limits, notes=sidecars, renew=renew)
     try:
         told += _reconcile(table, videos, sidecars, found)
     except BaseException:

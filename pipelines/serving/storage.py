@@ -12,6 +12,7 @@ from pipelines.events import Result
 from pipelines.media import video
 from pipelines.serving import sidecar, tidy
 from pipelines.serving.jobs import Job, JobTable
+from pipelines.serving.shown import Shown
 from pipelines.settings import Settings
 
 SHOWN_SECONDS = 3600.0  # a video that somebody has just looked at is not deleted for this long
@@ -27,6 +28,7 @@ class Storage:
     def __init__(self, settings: Settings, jobs: JobTable):
         self._settings = settings
         self._jobs = jobs
+        self._seen = Shown(settings)
         self._folder = settings.data.absolute() / "videos"
         self._shown: dict[str, float] = {}  # job -> when somebody last looked at it
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -78,6 +80,7 @@ class Storage:
 
     def clear(self, job: str) -> None:
         """Deletes the files of a job."""
+        self._seen.forget("videos", job)
         sidecar.clear(self._folder / job)
         self._shown.pop(job, None)
 

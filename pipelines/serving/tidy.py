@@ -96,13 +96,13 @@ def made(path: Path) -> float:
         return 0.0
 
 
-def temporary(folder: Path) -> list[Thing]:
-    """The temporary files among the data: those in `folder`, and gradio's, which are those in its folder `gradio`."""
-    paths = [path for path in _listed(folder) if path.name != "gradio"] + _listed(folder / "gradio")
+def temporary(settings: Settings) -> list[Thing]:
+    """The temporary files among the data, and what browsers uploaded."""
+    paths = [*_listed(settings.data / "temp"), *_listed(settings.uploads)]
     return [
         Thing(
             "temp",
-            str(path.relative_to(folder)),
+            str(path.relative_to(settings.data)),
             path,
             made(path),
             TEMPORARY_DAYS,

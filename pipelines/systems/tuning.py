@@ -242,7 +242,9 @@ def _begin(task: Tune, unet: InflatedUNet, latents: Tensor, fps: float, base: st
     facts |= {"width": task.width, "height": task.height}
     if (folder / files.FILE).exists():
         tuned = files.load(folder)
-        if {key: tuned.facts.get(key) for key in facts} == facts:
+        # A folder is of one clip, whatever that was called when the tuning began.
+        before = tuned.facts | {"task": tuned.facts.get("task", {}) | {"clip": task.clip}}
+        if {key: before.get(key) for key in facts} == facts:
             if len(tuned.facts["losses"]) == task.steps:
                 return tuned
             if tuned.moments:
