@@ -1,6 +1,7 @@
 """Marionette: `python app.py` opens the page."""
 
 import logging
+import os
 import signal
 import sys
 from logging.handlers import RotatingFileHandler
@@ -22,6 +23,7 @@ if __name__ == "__main__":
     kept = RotatingFileHandler(settings.data / "marionette.log", maxBytes=2**20, backupCount=3, encoding="utf-8")
     form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     logging.basicConfig(handlers=[kept, logging.StreamHandler()], format=form)
+    os.environ["FORWARDED_ALLOW_IPS"] = ""  # the server leaves it to ui/origins.py which proxies are believed
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that the job that runs is put back in the queue
     try:
         demo.launch(**options)

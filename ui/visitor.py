@@ -4,11 +4,14 @@ import hmac
 import os
 import re
 import secrets
+from contextvars import ContextVar
 from pathlib import Path
 
 import gradio as gr
 
 from pipelines.settings import Settings
+
+ADDRESS: ContextVar[str] = ContextVar("address", default="")  # which asks for what is being done
 
 
 def state(settings: Settings) -> gr.BrowserState:

@@ -26,7 +26,8 @@ from pipelines.poses import keypoints, openpose_json
 from pipelines.poses.pose_preview import PosePreview, PosePreviews
 from pipelines.serving import estimate, status
 from pipelines.serving.clip_storage import Clips, Kept
-from pipelines.serving.jobs import Job, JobTable, Limits, new_id
+from pipelines.serving.fairness import Limits
+from pipelines.serving.jobs import Job, JobTable, new_id
 from pipelines.serving.runner import LOADING, WRITING, Pace, make
 from pipelines.serving.status import Status
 from pipelines.serving.storage import Storage
@@ -63,10 +64,13 @@ class Backend(Protocol):
     same ValueError for a job of somebody else as for an unknown one.
     """
 
-    def submit(self, task: Task, owner: str) -> str:
-        """Queues `task` and returns the job's id. Raises ValueError for a bad task or a full queue or disk."""
+    def submit(self, task: Task, owner: str, address: str = "") -> str:
+        """Queues `task` and returns the job's id. Raises ValueError for a bad task or a full queue or disk.
 
-    def submit_grid(self, tasks: Sequence[TextToVideo], owner: str) -> list[str]:
+        `address` is the network address that asks, "" where it is not known: it has a limit too.
+        """
+
+    def submit_grid(self, tasks: Sequence[TextToVideo], owner: str, address: str = "") -> list[str]:
         """Queues `tasks`, which differ in prompt and seed, row after row, and then what lays their videos side by side.
 
         Returns the jobs' ids, that of the grid last. Raises ValueError as `submit` does; then none is queued.
@@ -148,7 +152,7 @@ class Backend(Protocol):
     def tunings(self, owner: str) -> list[Tuning]:
         """The owner's tuned models that there are something of, newest first."""
 
-    def resume(self, job: str, owner: str) -> None:
+    def resume(self, job: str, owner: str, address: str = "") -> None:
         """Queues a tuning that was stopped or has failed once more; it goes on from what is there."""
 
     def rename(self, job: str, owner: str, title: str) -> None:
@@ -215,14 +219,14 @@ class LocalBackend:
         self._worker = threading.Thread(target=self._work, name="worker", daemon=True)
         self._worker.start()
 
-    def submit(self, task: Task, owner: str) -> str:
-        return self._jobs.add(self._admitted(task, owner), owner).id
+    def submit(self, task: Task, owner: str, address: str = "") -> str:
+        return self._jobs.add(self._admitted(task, owner), owner, address).id
 
-    def submit_grid(self, tasks: Sequence[TextToVideo], owner: str) -> list[str]:
+    def submit_grid(self, tasks: Sequence[TextToVideo], owner: str, address: str = "") -> list[str]:
         admitted: dict[str, Task] = {new_id(): self._admitted(task, owner) for task in tasks}
         prompts, seeds = dict.fromkeys(task.prompt for task in tasks), dict.fromkeys(task.seed for task in tasks)
         grid = Grid.for_videos(tasks[0], "\n".join(prompts), list(seeds), list(admitted))
-        return [job.id for job in self._jobs.add_all(admitted | {new_id(): grid}, owner)]
+        return [job.id for job in self._jobs.add_all(admitted | {new_id(): grid}, owner, address)]
 
     def _admitted(self, task: Task, owner: str) -> Task:
         """The task, validated. Raises ValueError where it can't be taken on."""
@@ -307,9 +311,9 @@ class LocalBackend:
         found = (self._tuning(job) for job in self._jobs.tunings(owner))
         return [tuning for tuning in found if tuning is not None]
 
-    def resume(self, job: str, owner: str) -> None:
+    def resume(self, job: str, owner: str, address: str = "") -> None:
         self._storage.check_space()
-        self._jobs.again(self._jobs.get(job, owner).id)
+        self._jobs.again(self._jobs.get(job, owner).id, address)
 
     def rename(self, job: str, owner: str, title: str) -> None:
         title = " ".join(str(title).split())
