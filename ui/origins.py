@@ -19,9 +19,8 @@ Network = IPv4Network | IPv6Network
 
 HUB = "https://huggingface.co"  # shows a Space in a frame
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-PRIVATE = tuple(
-    map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "127.0.0.0/8", "fc00::/7", "::1"))
-)
+INSIDE = "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 100.64.0.0/10 127.0.0.0/8 fc00::/7 ::1"
+PRIVATE = tuple(map(ip_network, INSIDE.split()))  # where the proxies of a Space are
 FORWARDED = ("x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-gradio-server")
 CHANGING = ("/logout", "/gradio_api/logout")  # a GET that changes something
 # Endpoints of gradio that this page does not use: they write files or run ffmpeg for whoever asks.
@@ -80,7 +79,7 @@ class Origins:
             return None
         if method in ("GET", "HEAD") and path not in CHANGING and ("cookie" not in headers or self._visits(headers)):
             return None
-        return "A page of another site asked for this, and may not. The owner of this app can list it in MARIONETTE_ORIGINS."
+        return "A page of another site may not ask for this. The owner of this app can list it in MARIONETTE_ORIGINS."
 
     def foreign(self, headers: Headers) -> bool:
         origin = headers.get("origin")
@@ -91,8 +90,10 @@ class Origins:
     def _visits(self, headers: Headers) -> bool:
         """Whether somebody followed a link to the app, or opened a page that shows it in a frame."""
         shown = ("document", "iframe") if self.listed else ("document",)
-        return "origin" not in headers and headers.get("sec-fetch-mode") == "navigate" and (
-            headers.get("sec-fetch-dest") in shown
+        return (
+            "origin" not in headers
+            and headers.get("sec-fetch-mode") == "navigate"
+            and (headers.get("sec-fetch-dest") in shown)
         )
 
     def cookie(self, text: str) -> str:

@@ -4,6 +4,7 @@ An owner chooses their own id and an address is shared by many, so both count. A
 most, whatever ids come from it; where it is not known ("") only the owner counts.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -64,7 +65,7 @@ def check_room(
         raise ValueError(f"{len(near)} videos from your address are waiting already. Wait for one of them.")
     if len(waiting) + new > limits.queue:
         raise ValueError(f"{len(waiting)} videos are waiting already. Try again in a few minutes.")
-    if (mine or near) and len(waiting) + new > (1 - KEPT) * limits.queue:
+    if (mine or near) and len(waiting) + new > math.ceil((1 - KEPT) * limits.queue):
         raise ValueError(
             f"{len(waiting)} videos are waiting already, and the places left are for visitors who have none waiting. "
             "Try again once one of yours is made."
@@ -101,4 +102,3 @@ def turns(waiting: Iterable[Place], used: Iterable[Use], now: float) -> list[str
 def recent(used: Sequence[Use], now: float) -> list[Use]:
     """Those that still count."""
     return [use for use in used if use.ended > now - WINDOW]
-
