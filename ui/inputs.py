@@ -69,10 +69,17 @@ def _check_action(request: Request, body: Mapping[str, object]) -> None:
     session = body.get("session_hash")
     if isinstance(session, str) and len(session) > SESSION_LETTERS:
         raise HTTPException(400, f"A session_hash has {SESSION_LETTERS} letters or fewer.")
+    blocks = request.app.get_blocks()
+    if "/component_server" in request.url.path:
+        if not isinstance(session, str) or not isinstance(body.get("fn_name"), str):
+            raise HTTPException(400, "A session_hash and an fn_name are text.")
+        if type(body.get("component_id")) is not int or body["component_id"] not in blocks.blocks:
+            raise HTTPException(404, "There is no such component.")
+        return
     name = request.path_params.get("api_name")
     if name is None and "fn_index" not in body:
         return
-    fns = request.app.get_blocks().fns
+    fns = blocks.fns
     number = body.get("fn_index")
     known = number in fns if type(number) is int else any(fn.api_name == name for fn in fns.values())
     if not known:
