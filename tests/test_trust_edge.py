@@ -4,6 +4,7 @@ import json
 import socket
 import threading
 import time
+import tracemalloc
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,7 +13,9 @@ import httpx
 import pytest
 from running_app import running_app
 
-from ui.inputs import EVENTS_EACH
+from pipelines.serving.backend import LocalBackend
+from pipelines.settings import Settings
+from ui import page, server
 from ui.origins import BODY_BYTES
 
 PASSWORD = "a good one"
@@ -263,17 +266,6 @@ def test_fresh_ids_at_one_address_do_not_fill_the_queue(app):
         stop(app, ids)
 
 
-def test_events_of_one_address_have_a_limit(app):
-    busy = outcome("203.0.113.4", app, steps=100, frames=24)
-    statuses = []
-    with calls(app, "203.0.113.5") as caller:
-        for _ in range(EVENTS_EACH + 5):
-            more = {"prompt": "a bear", "visitor_id": busy["visitor_id"], "frames": 8, "steps": 1}
-            statuses.append(caller.post("/gradio_api/call/v2/text_to_video", json=more).status_code)
-    assert 429 not in statuses or statuses.index(429) > 4
-    stop(app, busy)
-
-
 def test_the_loop_answers_while_others_send_what_is_large(app):
     """A request that does nothing is answered quickly, whatever is asked for beside it."""
     body = json.dumps({"data": ["x"] * 4900, "fn_index": 0, "session_hash": "big"})
@@ -297,6 +289,37 @@ def test_the_loop_answers_while_others_send_what_is_large(app):
     over.set()
     flooding.join()
     assert sorted(waits)[len(waits) // 2] < 0.2, waits
+
+
+def test_a_session_costs_little_and_only_the_latest_are_kept(tmp_path):
+    settings = Settings(data=tmp_path / "data", cache=tmp_path / "cache", device="cpu", hub=False)
+    backend = LocalBackend(settings)
+    demo = page.build(backend, settings)
+    backend.close()
+    holder = page.launch_options(settings)["_app"].state_holder
+    demo.state_session_capacity = page.launch_options(settings)["state_session_capacity"]
+    holder.set_blocks(demo)
+    tracemalloc.start()
+    for number in range(1000):
+        assert holder[f"session {number}"].blocks_config.blocks
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(holder.session_data) <= 200 and kept < 15_000_000  # before: 849 kB each
+
+
+def test_what_nobody_comes_for_is_forgotten_and_what_goes_on_is_not(tmp_path):
+    settings = Settings(data=tmp_path / "data", cache=tmp_path / "cache", device="cpu", hub=False)
+    backend = LocalBackend(settings)
+    demo = page.build(backend, settings)
+    backend.close()
+    queue = demo._queue
+    queue.pending_event_ids_session |= {"gone": {"1"}, "going": {"2"}}
+    queue.event_ids_to_events["2"] = object()
+    queue.pending_messages_per_session["gone"] = queue.pending_messages_per_session["going"] = object()
+    left = server.forget(demo.app, {}, 0.0)
+    assert "gone" in queue.pending_event_ids_session and left == {"gone": 0.0}
+    assert server.forget(demo.app, left, server.LEFT_SECONDS) == {}
+    assert set(queue.pending_event_ids_session) == set(queue.pending_messages_per_session) == {"going"}
 
 
 def test_each_wrong_password_makes_the_next_wait_longer(locked):

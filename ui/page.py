@@ -96,6 +96,7 @@ def launch_options(settings: Settings) -> dict[str, Any]:
         **agents.tools(settings),
         **access.password(settings),
         "_app": server.App(Origins.of(settings), access.gate(settings)),
+        "app_kwargs": {"lifespan": server.tidied},
     }
 
 

@@ -1,8 +1,10 @@
 """What is other here than in gradio's own server: who may ask, what is kept of a session, how errors are told."""
 
 import asyncio
+import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import gradio as gr
@@ -23,6 +25,7 @@ SESSIONS = 200  # of which gradio keeps what differs from a fresh page
 THREADS = 200  # in which handlers run; who follows a job has one for as long
 FOLLOWERS = 160  # of one kind: the other threads are for what ends at once
 AT_ONCE = 8  # calls of a handler that is not queued
+TIDY_SECONDS, LEFT_SECONDS = 60.0, 900.0  # a program may come late for what it asked for
 UNFIT = "What was sent is not what this action takes. /gradio_api/info says what that is."
 ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 
@@ -101,6 +104,43 @@ class App(routes.App):
 
     def build_middleware_stack(self) -> ASGIApp:
         return Guard(super().build_middleware_stack(), self._origins)
+
+
+@asynccontextmanager
+async def tidied(app: App) -> AsyncIterator[None]:
+    """While the app runs, what gradio's queue keeps of sessions that nobody listens to any more is forgotten."""
+
+    async def tidy() -> None:
+        left: dict[str, float] = {}
+        while True:
+            await asyncio.sleep(TIDY_SECONDS)
+            left = forget(app, left, time.monotonic())
+
+    task = asyncio.create_task(tidy())
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+def forget(app: routes.App, left: Mapping[str, float], now: float) -> dict[str, float]:
+    """Forgets the sessions all of whose events ended LEFT_SECONDS ago without being told to anybody.
+
+    `left` says since when each was seen so; returned is the same for the next time.
+    """
+    queue = app.get_blocks()._queue
+    app.iterators_to_reset &= queue.event_ids_to_events.keys()
+    over = [
+        session
+        for session, events in queue.pending_event_ids_session.items()
+        if not any(event in queue.event_ids_to_events for event in events)
+    ]
+    seen = {session: left.get(session, now) for session in over}
+    for session, since in seen.items():
+        if now - since >= LEFT_SECONDS:
+            del queue.pending_event_ids_session[session]
+            queue.pending_messages_per_session.pop(session, None)
+    return {session: since for session, since in seen.items() if now - since < LEFT_SECONDS}
 
 
 def _told(sentence: str, status: int) -> JSONResponse:
