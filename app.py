@@ -42,6 +42,7 @@ def end(*_: object) -> None:
 
 
 if __name__ == "__main__":
+    os.environ["FORWARDED_ALLOW_IPS"] = ""  # the server leaves it to ui/origins.py which proxies are believed
     signal.signal(signal.SIGTERM, end)
     code = 0
     try:

@@ -66,6 +66,9 @@ class Settings:
     original: str = ""  # "owner/name" of the Space that others are copies of: there the limits of a shared machine hold
     password: str = field(default="", repr=False)  # asked of everybody who opens the page
     admitted: str = ""  # Hub names with commas between, or "owner": who may use a Space, once they have signed in
+    origins: str = ""  # addresses of other sites, with commas between, whose pages may use the app
+    trusted_proxies: str = ""  # addresses or networks of proxies, with commas between, whose X-Forwarded headers count
+    monitoring: bool = False  # whether /monitoring tells how often which action was called
     zerogpu: str = "modelscope-1.7b,stable-diffusion-1.4,followyourpose-v1"  # loaded at the start of a ZeroGPU Space
     memory_margin_mb: int = 600  # device memory that the manager never plans with
 

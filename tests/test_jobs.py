@@ -115,18 +115,70 @@ def test_owners_take_turns(table):
     assert turns(table) == told
 
 
-def test_nobody_starves_while_others_keep_coming(table):
-    table.add(task("first"), "patient")
-    assert turns(table) == ["first"]
+def run(table, clock, seconds):
+    job = table.take(0)
+    clock.now += seconds
+    finish(table, job)
+    return job.task.prompt
+
+
+def test_who_used_fewer_seconds_in_the_last_hour_goes_first(table, clock):
+    table.add(task("long"), "a"), run(table, clock, 40)
+    table.add(task("short"), "b"), run(table, clock, 5)
+    table.add(task("a"), "a"), table.add(task("b"), "b"), table.add(task("new"), "c")
+    assert turns(table) == ["new", "b", "a"]
+    clock.now += 3600
+    table.add(task("a"), "a"), table.add(task("b"), "b")
+    assert turns(table) == ["a", "b"]
+
+
+def test_nobody_starves_while_others_keep_coming(table, clock):
+    table.add(task("first"), "patient"), run(table, clock, 60)
     table.add(task("second"), "patient")
-    for number in range(5):
-        table.add(task(f"guest {number}"), f"guest {number}")
-    assert turns(table, until=3) == ["second", "guest 0", "guest 1"]
-    table.add(task("third"), "patient")
-    for number in range(5, 10):
+    for number in range(8):  # every 10 s a guest who has used nothing
+        clock.now += 10
         table.add(task(f"guest {number}"), f"guest {number}")
     order = turns(table)
-    assert order.index("guest 4") < order.index("third") < order.index("guest 5")
+    assert order.index("guest 4") < order.index("second") < order.index("guest 6")
+
+
+def test_many_ids_at_one_address_count_as_a_few_owners(table, clock):
+    for number in range(8):
+        table.add(task("once"), f"crowd {number}", "192.0.2.1"), run(table, clock, 8)
+    for number in range(8):
+        table.add(task(f"crowd {number}"), f"crowd {number}", "192.0.2.1")
+    table.add(task("guest"), "guest", "192.0.2.2")
+    order = turns(table)  # all eight count 8 seconds each, or a quarter of 64
+    assert order[0] == "guest"
+
+
+def test_new_ids_of_an_address_share_what_one_owner_has_until_a_job_has_run(table):
+    jobs = [table.add(task(f"{number}"), f"new {number}", "192.0.2.1") for number in range(10)]
+    with pytest.raises(ValueError, match="new at your address"):
+        table.add(task("one more"), "new 10", "192.0.2.1")
+    table.add(task("elsewhere"), "new 10", "192.0.2.2")
+    table.take(0)
+    finish(table, jobs[0])
+    table.add(task("known"), "new 0", "192.0.2.1")
+    table.add(task("one more"), "new 10", "192.0.2.1")
+
+
+def test_places_are_kept_for_who_has_none_waiting(table):
+    for number in range(37):
+        table.add(task("a"), f"owner {number}")
+    table.add(task("second"), "owner 0")  # 38 of 50
+    with pytest.raises(ValueError, match="for visitors who have none waiting"):
+        table.add(task("third"), "owner 0")
+    for number in range(37, 49):
+        table.add(task("a"), f"owner {number}")
+    with pytest.raises(ValueError, match="50 videos are waiting"):
+        table.add(task("a"), "owner 49")
+
+
+def test_an_address_is_kept_nowhere(table, tmp_path):
+    table.add(task("a"), "me", "192.0.2.77")
+    assert not any(b"192.0.2.77" in file.read_bytes() for file in tmp_path.iterdir())
+    assert "192.0.2.77" not in repr(vars(table))
 
 
 def test_of_one_owner_one_job_runs_at_a_time(table):

@@ -49,7 +49,7 @@ OTHER = {  # what a person may set -> the control, what it is set to, what the t
 class Recorder(LocalBackend):
     """Takes every task, and makes nothing of it."""
 
-    def submit(self, task, owner):
+    def submit(self, task, owner, address):
         self.asked = [*getattr(self, "asked", []), task]
         raise ValueError("Enough.")
 

@@ -378,7 +378,10 @@ def _run(backend: Backend, visitor_id: object, task: Callable[[str], Task | list
     try:
         owner = visitor.known(visitor_id)
         wanted = task(owner)
-        job = backend.submit_grid(wanted, owner)[-1] if isinstance(wanted, list) else backend.submit(wanted, owner)
+        if isinstance(wanted, list):
+            job = backend.submit_grid(wanted, owner, visitor.ADDRESS.get())[-1]
+        else:
+            job = backend.submit(wanted, owner, visitor.ADDRESS.get())
     except (ValueError, OSError) as error:
         raise gr.Error(str(error), print_exception=False) from error
     ids: dict[str, Any] = {"job": job, "visitor_id": owner}

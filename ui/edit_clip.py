@@ -10,7 +10,7 @@ from pipelines.events import Failed, Result
 from pipelines.serving.backend import Backend, Tuning
 from pipelines.serving.jobs import Job
 from pipelines.tasks import Edit
-from ui import edit_html, estimates, finish, forms, html, hub, stream, tune_clip, why
+from ui import edit_html, estimates, finish, forms, html, hub, stream, tune_clip, visitor, why
 from ui.languages import ENGLISH_ONLY, say
 from ui.media import CLICKS, in_step, player, slider
 from ui.refill import Form
@@ -233,7 +233,7 @@ def _editing(
         waiting: list[str] = []
         try:
             for task in forms.edits(prompts, tuned(identifier, visitor_id), *values):
-                waiting.append(backend.submit(task, visitor_id))
+                waiting.append(backend.submit(task, visitor_id, visitor.ADDRESS.get()))
         except ValueError as error:
             yield {message: gr.HTML(html.failure(str(error)), visible=True)}
             if not waiting:
@@ -282,7 +282,7 @@ def _editing(
                 case "rename":
                     backend.rename(identifier, visitor_id, title)
                 case "resume":
-                    backend.resume(identifier, visitor_id)
+                    backend.resume(identifier, visitor_id, visitor.ADDRESS.get())
                 case "delete":
                     backend.delete(identifier, visitor_id)
                 case "export":

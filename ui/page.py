@@ -21,6 +21,7 @@ from ui import (
     pose_to_video,
     responsible_use,
     restore,
+    server,
     space,
     status,
     text_to_video,
@@ -28,6 +29,7 @@ from ui import (
     visitor,
 )
 from ui.languages import WORDS, say
+from ui.origins import Origins
 from ui.refill import Forms
 from ui.theme import theme
 
@@ -40,7 +42,7 @@ def build(backend: Backend, settings: Settings) -> gr.Blocks:
     # What is shown is served from where it is: of all else gradio keeps a copy, which would outlive a deletion.
     gr.set_static_paths(_served(settings))
     old = (3600, 24 * 3600)  # every hour, uploads older than a day are deleted
-    with gr.Blocks(title="Marionette", analytics_enabled=False, fill_width=True, delete_cache=old) as demo:
+    with server.Page(title="Marionette", analytics_enabled=False, fill_width=True, delete_cache=old) as demo:
         with gr.Row(elem_id="head"):
             gr.HTML(html.HEADLINES, html_template=html.HEADER)
             status.corner(backend, settings)
@@ -89,8 +91,13 @@ def launch_options(settings: Settings) -> dict[str, Any]:
         "footer_links": ["api", "settings"],
         "run_history": False,
         "ssr_mode": False,
+        "state_session_capacity": server.SESSIONS,
+        "max_threads": server.THREADS,
+        "enable_monitoring": settings.monitoring,
         **agents.tools(settings),
-        **access.gate(settings),
+        **access.password(settings),
+        "_app": server.App(Origins.of(settings), access.gate(settings)),
+        "app_kwargs": {"lifespan": server.tidied},
     }
 
 

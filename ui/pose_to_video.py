@@ -356,7 +356,7 @@ def tab(backend: Backend, owner: gr.BrowserState, this: gr.Tab, arrived: gr.even
         problem = gr.HTML(visible=False)
         try:
             for task in forms.poses_to_videos(*values, seed=seed_value, randomise=randomise_value):
-                waiting.append(backend.submit(task, visitor_id))
+                waiting.append(backend.submit(task, visitor_id, visitor.ADDRESS.get()))
                 seed_value = task.seed
         except ValueError as error:
             problem = gr.HTML(html.failure(str(error)), visible=True)

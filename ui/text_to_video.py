@@ -230,9 +230,9 @@ def tab(
             else:
                 tasks = [forms.text_to_video(*values, **seeding)]
             if len(tasks) > 1:
-                waiting = backend.submit_grid(tasks, visitor_id)
+                waiting = backend.submit_grid(tasks, visitor_id, visitor.ADDRESS.get())
             else:
-                waiting = [backend.submit(tasks[0], visitor_id)]
+                waiting = [backend.submit(tasks[0], visitor_id, visitor.ADDRESS.get())]
         except ValueError as error:
             yield {message: gr.HTML(html.failure(str(error)), visible=True)}
             return

@@ -230,7 +230,7 @@ def bench(
         visitor_id = visitor.known(visitor_id)
         try:
             task = forms.tune(*values)
-            started = backend.submit(task, visitor_id)
+            started = backend.submit(task, visitor_id, visitor.ADDRESS.get())
         except ValueError as error:
             yield {message: gr.HTML(html.failure(str(error), "Nothing was tuned."), visible=True)}
             return

@@ -4,12 +4,15 @@ import inspect
 import re
 import secrets
 from collections.abc import Callable
+from contextvars import ContextVar
 from functools import wraps
 from typing import Any
 
 import gradio as gr
 
 from pipelines.serving.backend import Backend
+
+ADDRESS: ContextVar[str] = ContextVar("address", default="")  # which asks for what is being done
 
 
 def state(backend: Backend) -> gr.BrowserState:

@@ -83,10 +83,13 @@ class Backend(Protocol):
     def is_account(self, visitor_id: object) -> bool:
         """Whether `account` makes this id, or made it in an older version."""
 
-    def submit(self, task: Task, owner: str) -> str:
-        """Queues `task` and returns the job's id. Raises ValueError for a bad task or a full queue or disk."""
+    def submit(self, task: Task, owner: str, address: str = "") -> str:
+        """Queues `task` and returns the job's id. Raises ValueError for a bad task or a full queue or disk.
 
-    def submit_grid(self, tasks: Sequence[TextToVideo], owner: str) -> list[str]:
+        `address` is the network address that asks, "" where it is not known: it has a limit too.
+        """
+
+    def submit_grid(self, tasks: Sequence[TextToVideo], owner: str, address: str = "") -> list[str]:
         """Queues `tasks`, which differ in prompt and seed, row after row, and then what lays their videos side by side.
 
         Returns the jobs' ids, that of the grid last. Raises ValueError as `submit` does; then none is queued.
@@ -168,7 +171,7 @@ class Backend(Protocol):
     def tunings(self, owner: str) -> list[Tuning]:
         """The owner's tuned models that there are something of, newest first."""
 
-    def resume(self, job: str, owner: str) -> None:
+    def resume(self, job: str, owner: str, address: str = "") -> None:
         """Queues a tuning that was stopped or has failed once more; it goes on from what is there."""
 
     def rename(self, job: str, owner: str, title: str) -> None:
@@ -268,14 +271,14 @@ class LocalBackend:
     def is_account(self, visitor_id: object) -> bool:
         return self._owners.is_account(visitor_id)
 
-    def submit(self, task: Task, owner: str) -> str:
-        return self._jobs.add(self._admitted(task, owner), owner).id
+    def submit(self, task: Task, owner: str, address: str = "") -> str:
+        return self._jobs.add(self._admitted(task, owner), owner, address).id
 
-    def submit_grid(self, tasks: Sequence[TextToVideo], owner: str) -> list[str]:
+    def submit_grid(self, tasks: Sequence[TextToVideo], owner: str, address: str = "") -> list[str]:
         admitted: dict[str, Task] = {new_id(): self._admitted(task, owner) for task in tasks}
         prompts, seeds = dict.fromkeys(task.prompt for task in tasks), dict.fromkeys(task.seed for task in tasks)
         grid = Grid.for_videos(tasks[0], "\n".join(prompts), list(seeds), list(admitted))
-        return [job.id for job in self._jobs.add_all(admitted | {new_id(): grid}, owner)]
+        return [job.id for job in self._jobs.add_all(admitted | {new_id(): grid}, owner, address)]
 
     def _admitted(self, task: Task, owner: str) -> Task:
         """The task, validated. Raises ValueError where it can't be taken on."""
@@ -363,9 +366,9 @@ class LocalBackend:
         found = (self._tuning(job) for job in self._jobs.tunings(owner))
         return [tuning for tuning in found if tuning is not None]
 
-    def resume(self, job: str, owner: str) -> None:
+    def resume(self, job: str, owner: str, address: str = "") -> None:
         self._storage.check_space()
-        self._jobs.again(self._jobs.get(job, owner).id)
+        self._jobs.again(self._jobs.get(job, owner).id, address)
 
     def rename(self, job: str, owner: str, title: str) -> None:
         title = " ".join(str(title).split())

@@ -4,6 +4,7 @@ Queued, running and interrupted jobs are also kept in memory, with what only mat
 progress and preview. Every change is written to the file first.
 """
 
+import hmac
 import json
 import logging
 import secrets
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipelines.events import Event, Failed, Losses, Preview, Progress, Result
+from pipelines.serving import fairness
+from pipelines.serving.fairness import Limits, Place, Use
 from pipelines.tasks import NAMED, NOBODY, Grid, Task, kind_of, recall, to_json
 
 STATES = ("queued", "running", "done", "failed", "cancelled", "interrupted")
@@ -88,14 +91,6 @@ class Job:
         return tuple(event for event in (self.progress, self.preview, self.losses, self.end) if event is not None)
 
 
-@dataclass(frozen=True)
-class Limits:
-    """How many jobs may wait."""
-
-    queue: int  # of all owners together
-    each: int  # of one owner
-
-
 class Notes(Protocol):
     """What is kept of jobs outside the table, for when that is lost."""
 
@@ -136,11 +131,16 @@ class JobTable:
         self._live: dict[str, Job] = {}  # jobs that have not ended, oldest first
         self._owed: dict[str, Job] = {}  # jobs whose end is not in the file yet
         self.trouble = ""
+        self._key = secrets.token_bytes(16)  # of the hashes that stand for addresses, which are written nowhere
+        self._addresses: dict[str, str] = {}  # hashes, by job that has not ended
+        self._usual: dict[tuple[str, str], float | None] = {}  # see _usual_seconds
         file.parent.mkdir(parents=True, exist_ok=True)
         self._rows = _open(file, renew)
         try:
-            begun = "SELECT owner, max(started) FROM jobs WHERE started IS NOT NULL GROUP BY owner"
-            self._served: dict[str, float] = dict(self._rows.execute(begun))  # when an owner's turn was last
+            done = "SELECT DISTINCT owner FROM jobs WHERE state = 'done'"
+            self._served = {owner for (owner,) in self._rows.execute(done)}  # they are not new
+            ran = "SELECT owner, '', ended, ended - started FROM jobs WHERE started IS NOT NULL AND ended > ?"
+            self._used = [Use(*row) for row in self._rows.execute(ran, (clock() - fairness.WINDOW,))]
             with self._changed:
                 self.everything()  # so that a row that can't be read is found now
                 self._recover()
@@ -149,15 +149,19 @@ class JobTable:
             raise _unusable(file, error) from error
         self._notes = notes  # only now: what is noted may be newer than what the table has just been made of
 
-    def add(self, task: Task, owner: str) -> Job:
+    def add(self, task: Task, owner: str, address: str = "") -> Job:
         """A new waiting job. Raises ValueError where too many wait already."""
-        (job,) = self.add_all({new_id(): task}, owner)
+        (job,) = self.add_all({new_id(): task}, owner, address)
         return job
 
-    def add_all(self, tasks: Mapping[str, Task], owner: str) -> list[Job]:
-        """New waiting jobs, by the ids that they are to have: all of them or, with a ValueError, none."""
+    def add_all(self, tasks: Mapping[str, Task], owner: str, address: str = "") -> list[Job]:
+        """New waiting jobs, by the ids that they are to have: all of them or, with a ValueError, none.
+
+        `address` is the network address that asks, "" where it is not known.
+        """
         with self._changed:
-            self._check_room(owner, sum(_counts(task) for task in tasks.values()))
+            address = self._hashed(address)
+            self._check_room(owner, address, sum(_counts(task) for task in tasks.values()))
             for identifier, task in tasks.items():
                 job = Job(identifier, owner, task, submitted=self._clock())
                 self._write(
@@ -166,6 +170,7 @@ class JobTable:
                 )
                 self._live[job.id] = job
                 self._note(job)
+                self._addresses[job.id] = address
             self._tell_positions()
             return [self._live[identifier] for identifier in tasks]
 
@@ -230,13 +235,14 @@ class JobTable:
         with self._changed:
             return list(self._read(f"{where} ORDER BY ended DESC, rowid DESC", *values))
 
-    def again(self, identifier: str) -> None:
+    def again(self, identifier: str, address: str = "") -> None:
         """Queues a job that was stopped or has failed once more. Raises ValueError as `add` does."""
         with self._changed:
             job = self.get(identifier)
             if not isinstance(job.end, Failed):
                 raise ValueError("Only what was stopped or has failed can be resumed.")
-            self._check_room(job.owner, 1)
+            address = self._hashed(address)
+            self._check_room(job.owner, address, 1)
             job = Job(job.id, job.owner, job.task, submitted=self._clock(), title=job.title)
             self._write(
                 "UPDATE jobs SET state = ?, attempts = 0, submitted = ?, started = NULL, ended = NULL, error = NULL "
@@ -246,6 +252,7 @@ class JobTable:
             self._owed.pop(job.id, None)
             self._live[job.id] = job
             self._note(job)
+            self._addresses[job.id] = address
             self._tell_positions()
 
     def rename(self, identifier: str, title: str) -> None:
@@ -265,9 +272,7 @@ class JobTable:
             if not self._changed.wait_for(self._ready, seconds):
                 return None
             job = self._ready()[0]
-            now = self._clock()
-            self._served[job.owner] = now
-            self._set(job.id, state="running", attempts=job.attempts + 1, started=now, progress=None)
+            self._set(job.id, state="running", attempts=job.attempts + 1, started=self._clock(), progress=None)
             self._tell_positions()
             return self._live[job.id]
 
@@ -336,60 +341,64 @@ class JobTable:
         with self._changed:
             self._rows.close()
 
-    def _check_room(self, owner: str, new: int) -> None:
-        waiting = [job for job in self._live.values() if job.waits and _counts(job.task)]
-        mine = sum(job.owner == owner for job in waiting)
-        if new > self._limits.each:
-            raise ValueError(f"That makes {new} videos, and {self._limits.each} of yours may wait. Ask for fewer.")
-        if mine + new > self._limits.each:
-            raise ValueError(f"{mine} videos of yours are waiting already. Wait for one, or stop one.")
-        if len(waiting) + new > self._limits.queue:
-            raise ValueError(f"{len(waiting)} videos are waiting already. Try again in a few minutes.")
+    def _check_room(self, owner: str, address: str, new: int) -> None:
+        waiting = [self._place(job) for job in self._live.values() if job.waits and _counts(job.task)]
+        fairness.check_room(waiting, self._limits, owner, address, new, self._served)
+
+    def _place(self, job: Job, seconds: float | None = None) -> Place:
+        return Place(job.id, job.owner, self._addresses.get(job.id, ""), job.submitted, seconds)
+
+    def _hashed(self, address: str) -> str:
+        return hmac.digest(self._key, address.encode(), "sha256").hex() if address else ""
 
     def _ready(self) -> list[Job]:
         busy = {job.owner for job in self._live.values() if job.state == "running"}
         return [job for job in self._turns() if job.owner not in busy]
 
     def _turns(self) -> list[Job]:
-        """The waiting jobs in the order in which they will run if nobody else comes: owner after owner.
+        """The waiting jobs in the order in which they will run if nobody else comes."""
+        now = self._clock()
+        self._used = fairness.recent(self._used, now)
+        jobs = self._live.values()
+        running = [
+            self._use(job, now, max(now - job.started, self._usual_seconds(job) or fairness.UNKNOWN))
+            for job in jobs
+            if job.state == "running"
+        ]
+        waiting = [self._place(job, self._usual_seconds(job)) for job in jobs if job.waits]
+        return [self._live[job] for job in fairness.turns(waiting, self._used + running, now)]
 
-        An owner's place counts from when they were last served or from when they asked, whichever is later: nobody
-        who comes later can pass, so that nobody starves.
-        """
-        rounds: dict[str, int] = {}  # owner -> how many of their jobs come before
-        keys = {}
-        for job in self._live.values():
-            if job.waits:
-                keys[job.id] = (rounds.get(job.owner, 0), max(self._served.get(job.owner, 0.0), job.submitted))
-                rounds[job.owner] = rounds.get(job.owner, 0) + 1
-        return [self._live[identifier] for identifier in sorted(keys, key=keys.__getitem__)]
+    def _use(self, job: Job, ended: float, seconds: float) -> Use:
+        return Use(job.owner, self._addresses.get(job.id, ""), ended, seconds)
 
     def _tell_positions(self) -> None:
         order = self._turns()
-        usual = {kind: self._usual_seconds(*kind) for kind in set(map(_kind, self._live.values()))}
         ahead: float | None = 0.0
         for job in self._live.values():
             if job.state == "running":
                 left = job.progress.seconds_left if job.progress else None
-                ahead = _sum(ahead, usual[_kind(job)] if left is None else left)
+                ahead = _sum(ahead, self._usual_seconds(job) if left is None else left)
         for position, job in enumerate(order, 1):
             progress = Progress("Waiting", position, len(order), ahead)
             if job.progress != progress:
                 self._live[job.id] = replace(job, progress=progress)
-            ahead = _sum(ahead, usual[_kind(job)])
+            ahead = _sum(ahead, self._usual_seconds(job))
         self._changed.notify_all()
 
-    def _usual_seconds(self, kind: str, model: str) -> float | None:
-        """How long the latest jobs of a kind took `model` on average; None if there are none."""
-        taken = (
-            "SELECT ended - started AS seconds FROM jobs WHERE state = 'done' AND json_extract(task, '$.task') = ? "
-            f"AND {_said('model')} = ? ORDER BY ended DESC LIMIT 10"
-        )
-        try:
-            return self._rows.execute(f"SELECT avg(seconds) FROM ({taken})", (kind, model)).fetchone()[0]
-        except sqlite3.Error as error:  # no job is held up for want of an estimate
-            self._mark(error)
-            return None
+    def _usual_seconds(self, job: Job) -> float | None:
+        """How long the latest jobs of its kind took its model on average; None if there are none."""
+        kind = _kind(job)
+        if kind not in self._usual:
+            taken = (
+                "SELECT ended - started AS seconds FROM jobs WHERE state = 'done' AND json_extract(task, '$.task') = ? "
+                f"AND {_said('model')} = ? ORDER BY ended DESC LIMIT 10"
+            )
+            try:
+                self._usual[kind] = self._rows.execute(f"SELECT avg(seconds) FROM ({taken})", kind).fetchone()[0]
+            except sqlite3.Error as error:  # no job is held up for want of an estimate
+                self._mark(error)
+                return None
+        return self._usual[kind]
 
     def _set(self, identifier: str, **changes) -> None:
         """Changes a job that has not ended. Previews are not written, progress about once a second."""
@@ -421,7 +430,13 @@ class JobTable:
                 self._note(job)
         except sqlite3.Error:
             self._owed[identifier] = job
+        if job.started is not None:
+            self._used.append(self._use(job, job.ended, job.ended - job.started))
+        if state == "done":
+            self._served.add(job.owner)
+            self._usual.pop(_kind(job), None)
         del self._live[identifier]
+        self._addresses.pop(identifier, None)
         self._changed.notify_all()
         return job
 

@@ -106,15 +106,15 @@ class ZeroBackend(LocalBackend):
         self._handing = threading.Lock()
         super().__init__(settings, catalog)
 
-    def submit(self, task: Task, owner: str) -> str:
+    def submit(self, task: Task, owner: str, address: str = "") -> str:
         with self._handing:  # the job must not be begun before its visitor is known
-            job = super().submit(task, owner)
+            job = super().submit(task, owner, address)
             self._visitors[job] = copy_context()
         return job
 
-    def submit_grid(self, tasks: Sequence[TextToVideo], owner: str) -> list[str]:
+    def submit_grid(self, tasks: Sequence[TextToVideo], owner: str, address: str = "") -> list[str]:
         with self._handing:
-            jobs = super().submit_grid(tasks, owner)
+            jobs = super().submit_grid(tasks, owner, address)
             self._visitors |= {job: copy_context() for job in jobs}
         return jobs
 
@@ -124,9 +124,9 @@ class ZeroBackend(LocalBackend):
             raise ValueError(missing)
         return super()._admitted(task, owner)
 
-    def resume(self, job: str, owner: str) -> None:
+    def resume(self, job: str, owner: str, address: str = "") -> None:
         with self._handing:
-            super().resume(job, owner)
+            super().resume(job, owner, address)
             self._visitors[job] = copy_context()
 
     def sample(self, job: str, owner: str) -> None:
