@@ -16,6 +16,12 @@ class Source:
     revision: str | None = None
     variant: str | None = None  # "fp16" where the repository has such files
     base: "Source | None" = None  # where the parts are that this source itself lacks
+    parts: tuple[str, ...] = ("tokenizer", "scheduler", "text_encoder", "unet", "vae")  # of the model, a folder each
+
+    @property
+    def own_parts(self) -> tuple[str, ...]:
+        """The parts that are at `location`: with a `base` only the network that was tuned."""
+        return ("unet",) if self.base else self.parts
 
     @property
     def is_folder(self) -> bool:

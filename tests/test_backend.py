@@ -17,7 +17,7 @@ import torch
 from pipelines.catalog import CATALOG, Source
 from pipelines.events import Failed, Preview, Progress, Result
 from pipelines.media import video
-from pipelines.models.sources import part_folder
+from pipelines.models.files import part_folder
 from pipelines.serving.backend import LocalBackend
 from pipelines.serving.runner import LOADING, Pace
 from pipelines.settings import Settings

@@ -21,7 +21,8 @@ from pipelines.media import clips, uploads, video
 from pipelines.media.images import Images
 from pipelines.media.uploads import Choice, Clip
 from pipelines.models import tokens
-from pipelines.models.sources import availability, locate, part_folder
+from pipelines.models.files import part_folder
+from pipelines.models.sources import availability, locate
 from pipelines.poses import keypoints, openpose_json
 from pipelines.poses.pose_preview import PosePreview, PosePreviews
 from pipelines.serving import estimate, status

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.models.sources import content_hash
+from pipelines.models.files import content_hash
 from pipelines.settings import Settings
 
 if TYPE_CHECKING:

@@ -1,0 +1,74 @@
+"""Files of models: JSON, folders of parts, and what identifies a file's content. Nothing here reads a weight."""
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pipelines.catalog import MINIATURES
+from pipelines.settings import Settings
+
+AGAIN = "Download this model once more."
+OnProgress = Callable[[int, int], None]  # (bytes done, bytes in all)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Raises ValueError naming the file where it is missing or no JSON object."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} is missing. {AGAIN}") from error
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} can't be read as JSON. {AGAIN}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} can't be read as JSON. {AGAIN}")
+    return content
+
+
+def part_folder(folder: Path, part: str) -> Path:
+    """The folder of one part of a model in diffusers layout.
+
+    The built-in miniatures share parts: `components.json` says where they lie. No other folder may point elsewhere.
+    """
+    if (folder / "components.json").is_file() and folder.resolve().is_relative_to(MINIATURES):
+        shared = read_json(folder / "components.json")
+        return (folder / shared.get(part, part)).resolve()
+    return folder / part
+
+
+def content_hash(path: Path, settings: Settings) -> str:
+    """SHA-256 of a file, remembered in the cache until its size or time changes.
+
+    A file in the Hub's cache is named by the hash that it must have: raises ValueError where it has another.
+    """
+    real, status = path.resolve(), path.stat()
+    ticket = hashlib.sha256(f"{real} {status.st_size} {status.st_mtime_ns}".encode()).hexdigest()
+    remembered = settings.cache / "hashes" / ticket[:32]
+    if remembered.is_file():
+        digest = remembered.read_text()
+    else:
+        with real.open("rb") as file:
+            digest = _sha256(file)
+        write_whole(remembered, digest.encode())
+    if re.fullmatch("[0-9a-f]{64}", real.name) and real.name != digest:
+        raise ValueError(f"{path} is damaged: its content is not what the Hub has. Delete {real} and try again.")
+    return digest
+
+
+def _sha256(file) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(2**22):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a small file so that nobody ever sees a part of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        file.write(content)
+    os.replace(file.name, path)
