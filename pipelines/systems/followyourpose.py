@@ -25,16 +25,18 @@ from pipelines.models.networks.pose_adapter import VAE_SCALE_FACTOR
 from pipelines.models.tokens import MAX_TOKENS
 from pipelines.poses.pose_sequence import PoseSequence, skeletons
 from pipelines.systems import tuneavideo
-from pipelines.systems.diffusion import Step, draw_noise
+from pipelines.systems.diffusion import Step, draw_noise, image_solver
+from pipelines.systems.engine import Engine
 from pipelines.systems.modelscope import decode
 from pipelines.systems.stable_diffusion import (
     DECODING,
     DENOISING,
     READING,
     decode_frames,
+    encode,
     prepare,
+    report_progress,
     run_facts,
-    told,
     working_memory,
 )
 from pipelines.tasks import PoseToVideo
@@ -91,7 +93,7 @@ def generate(
         features = pose_features(unet, ready, task.strength)
         noise = draw_noise((1, channels, task.frames, height, width), task.seed).to(unet.device)
         settings = (schedule, task.scheduler, task.steps, task.guidance, slices)
-        step = yield from told(sample(unet, text_states, noise, features, *settings), DENOISING, previewer)
+        step = yield from report_progress(sample(unet, text_states, noise, features, *settings), DENOISING, previewer)
         seconds[DENOISING] = time.perf_counter() - began
         facts = run_facts(step, unet, slices, models)
 
@@ -157,3 +159,14 @@ def denoising_memory(unet: InflatedUNet, branches: int, frames: int, height: int
         return network(latents.to(unet.dtype), timestep).float()
 
     return peak_bytes(work)
+
+
+ENGINE = Engine(
+    generate={PoseToVideo: generate},
+    parts=("tokenizer", "scheduler", "text_encoder", "vae", "inflated_unet"),
+    encode=encode,
+    network=EditingUNet,
+    denoising_memory=denoising_memory,
+    solver=image_solver,
+    decode=decode,
+)

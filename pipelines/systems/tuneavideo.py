@@ -25,9 +25,9 @@ from pipelines.models.networks.inflated_unet import EditingUNet, InflatedUNet
 from pipelines.models.tokens import MAX_TOKENS
 from pipelines.systems.diffusion import (
     Step,
-    alphas_cumprod,
     denoise,
     draw_noise,
+    estimate_from_noise,
     guided,
     image_solver,
     inversion,
@@ -40,8 +40,8 @@ from pipelines.systems.stable_diffusion import (
     READING,
     decode_frames,
     prepare,
+    report_progress,
     run_facts,
-    told,
     working_memory,
 )
 from pipelines.tasks import Edit
@@ -86,7 +86,7 @@ def generate(
             seconds[INVERTING] = time.perf_counter() - began
         began = time.perf_counter()
         steps = sample(unet, text_states, latents, schedule, task.scheduler, task.steps, task.guidance, slices)
-        step = yield from told(steps, DENOISING, previewer)
+        step = yield from report_progress(steps, DENOISING, previewer)
         seconds[DENOISING] = time.perf_counter() - began
         facts = run_facts(step, unet, slices, models)
 
@@ -207,7 +207,7 @@ def sample(
     if guidance > 1:
         predict = guided(predict, guidance)
     solver = image_solver(scheduler, schedule, steps)
-    return denoise(noise_from(predict, schedule), latents, solver, alphas_cumprod(schedule))
+    return denoise(noise_from(predict, schedule), latents, solver, estimate_from_noise(schedule))
 
 
 @lru_cache(maxsize=256)

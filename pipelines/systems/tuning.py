@@ -29,10 +29,12 @@ from pipelines.models.networks.inflated_unet import EditingUNet, InflatedUNet
 from pipelines.models.tokens import MAX_TOKENS
 from pipelines.settings import Settings
 from pipelines.systems import tuneavideo
-from pipelines.systems.diffusion import alphas_cumprod
+from pipelines.systems.diffusion import alphas_cumprod, image_solver
+from pipelines.systems.engine import Engine
+from pipelines.systems.modelscope import decode
 from pipelines.systems.preview import Previewer
 from pipelines.systems.stable_diffusion import encode, vae_scale_factor
-from pipelines.tasks import Tune, to_json
+from pipelines.tasks import Edit, Tune, to_json
 
 if TYPE_CHECKING:
     from pipelines.models.manager import ModelManager
@@ -180,7 +182,7 @@ def loss_of(
     return F.mse_loss(network(noisy.to(network.unet.dtype), timesteps).float(), target.float())
 
 
-class Tuning(nn.Module):
+class TuningLoss(nn.Module):
     """One tuning step's loss as a module, which is what accelerate spreads over several devices."""
 
     def __init__(self, network: EditingUNet, schedule: Mapping[str, Any]):
@@ -207,7 +209,7 @@ def working_memory(task: Tune, models: "ModelManager", frames: int) -> tuple[int
     for checkpointing in (True,) if models.frugal else (False, True):
         if (needed := needs(frames, checkpointing)) <= room:
             return needed, checkpointing
-    most = largest(lambda number: needs(number, True), room, 2, frames)
+    most = largest(lambda number: needs(number, True), room, range(2, frames + 1))
     advice = f"At this size {most} frames fit." if most else "Choose a smaller size or a smaller model."
     raise MemoryError(
         f"Tuning on {frames} frames of {task.width}x{task.height} needs {needed / 1e9:.2f} GB of memory on "
@@ -271,7 +273,9 @@ def _train(
     """
     device = network.unet.device
     accelerator = Accelerator(
-        cpu=device.type == "cpu", mixed_precision="fp16" if network.unet.dtype == torch.float16 else "no"
+        device_placement=False,  # the network stays where the manager has put it
+        cpu=device.type == "cpu",
+        mixed_precision="fp16" if network.unet.dtype == torch.float16 else "no",
     )
     parameters = {name: network.unet.get_parameter(name) for name in tuned.delta}
     optimizer = torch.optim.AdamW(parameters.values(), task.learning_rate, (0.9, 0.999), eps=1e-8, weight_decay=1e-2)
@@ -281,7 +285,7 @@ def _train(
             mean_, square = (tuned.moments[f"{kind}/{name}"].to(device) for kind in ("exp_avg", "exp_avg_sq"))
             step = torch.tensor(float(len(losses)))
             optimizer.state[parameter] = {"step": step, "exp_avg": mean_, "exp_avg_sq": square}
-    tuning, optimizer = accelerator.prepare(Tuning(network, schedule), optimizer)
+    tuning, optimizer = accelerator.prepare(TuningLoss(network, schedule), optimizer)
 
     def keep(done: bool = False) -> None:
         if accelerator.is_main_process and losses:
@@ -320,3 +324,14 @@ def _train(
         keep()
         raise
     keep(done=True)
+
+
+ENGINE = Engine(
+    generate={Tune: generate, Edit: tuneavideo.generate},
+    parts=("tokenizer", "scheduler", "text_encoder", "vae", "inflated_unet"),
+    encode=encode,
+    network=EditingUNet,
+    denoising_memory=tuneavideo.denoising_memory,
+    solver=image_solver,
+    decode=decode,
+)
