@@ -55,8 +55,8 @@ def test_the_limit_is_exact():
 
 
 def test_it_needs_neither_torch_nor_transformers():
-    script = "import sys; from pathlib import Path; from pipelines.models import tokens; "
-        f"tokens.tokenizer_of(Path({str(NEW)!r}))"
+    imports = "import sys; from pathlib import Path; from pipelines.models import tokens"
+    script = f"{imports}; tokens.tokenizer_of(Path({str(NEW)!r}))"
     done = subprocess.run(
         [sys.executable, "-c", f"{script}; print(len({{'torch', 'transformers'}} & set(sys.modules)))"],
         capture_output=True,
