@@ -24,7 +24,7 @@ class Network:
 
     build: Callable[[dict[str, Any]], Any]  # from its config; called with the meta device as torch's default
     rename: Callable[[str], str | None] = _same_name  # a tensor's name in a file -> in the module; None: not wanted
-    complete: Callable[[Any, dict[str, Any]], dict[str, Any]] = _same_weights  # adds tensors that files leave out
+    complete: Callable[[Any, dict[str, Any]], dict[str, Any]] = _same_weights  # (module, weights): adds what files lack
     bfloat16: bool = False  # whether its values leave the range of float16: half precision is then bfloat16
 
 

@@ -77,7 +77,8 @@ class _FusedAttention(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if function is F.scaled_dot_product_attention:
-            return _Attention.apply(*args[:3])
+            by_name = [kwargs[name] for name in ("query", "key", "value")[len(args) :]]
+            return _Attention.apply(*args[:3], *by_name)
         return function(*args, **(kwargs or {}))
 
 
