@@ -1,6 +1,6 @@
 """FollowYourPose (Ma et al., 2023, "Follow Your Pose"): a prompt and a skeleton clip become a video.
 
-Read top to bottom: get the skeletons (sequence.py), read the prompt, compute the skeletons' features once a job,
+Read top to bottom: get the skeletons (pose_sequence.py), read the prompt, compute the skeletons' features once a job,
 denoise, decode. `prepare_skeletons`, `pose_features` and `sample` need neither a task nor a manager; scripts/parity
 holds them against the original. Latents are decoded as ModelScope's are.
 """
@@ -56,14 +56,14 @@ def generate(
     tuned: Path | None = None,
     follow: Callable[[PoseSequence], None] = lambda sequence: None,
 ) -> Generator[Progress | Preview, None, tuple[np.ndarray, dict[str, Any]]]:
-    """Makes the video of `task`; returns its frames, uint8 [F, H, W, 3], and the facts of its making.
+    """Generates the video of `task`; returns its frames, uint8 [F, H, W, 3], and the facts of the run.
 
-    `clip` is the upload that the poses are in, and only None where the task names a motion. Where it has fewer frames
-    than are asked for, so has the video. `known` is a folder in which it is remembered where people were found;
-    `follow` is told what the dancer follows, once that is known. `tuned` is the folder of what was tuned on a clip
-    (tuning.py): who is in that then dances, the network having its queries and its attention over time. Raises
-    ValueError, in words for the person who asked, as `skeletons` does, where the tuned model is damaged or was made
-    from another base, and where the result holds no numbers or no picture.
+    `clip` is the upload with the poses, None where the task names a motion; with fewer frames than are asked for, so
+    has the video. `known` is the folder in which found poses are cached; `follow` is called with the skeletons, once
+    they are known. `tuned` is the folder of a model that was tuned on a clip (tuning.py): its queries and its attention
+    over time replace the network's, so that the clip's dancer dances. Raises ValueError, in words for the person who
+    asked, as `skeletons` does, where the tuned model is damaged or was made from another base, and where the result
+    holds no numbers or no picture.
     """
     started = time.perf_counter()
     seconds: dict[str, float] = {}

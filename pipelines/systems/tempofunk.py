@@ -52,7 +52,7 @@ DRAWING = "Drawing the first image"
 def generate(
     task: TextToVideo, models: "ModelManager", image: Path | None = None, mask: Path | None = None
 ) -> Generator[Progress | Preview, None, tuple[np.ndarray, dict[str, Any]]]:
-    """Makes the video of `task`; returns its frames, uint8 [F, H, W, 3], and the facts of its making.
+    """Generates the video of `task`; returns its frames, uint8 [F, H, W, 3], and the facts of the run.
 
     `image` and `mask` are the files that the task names, if it does. Raises ValueError, in words for the person who
     asked, where the result holds no numbers or no picture, and where a file is no picture.

@@ -57,11 +57,11 @@ def generate(
     source: Path,
     asked: Callable[[], bool] = lambda: False,
 ) -> Generator[Progress | Losses | Preview, None, tuple[np.ndarray, dict[str, Any]]]:
-    """Tunes on `clip`, an upload, and keeps the tuned model in `folder`; goes on from what is there already.
+    """Tunes on `clip`, an upload, and saves the tuned model in `folder`; resumes what is there already.
 
     Writes the frames that it tunes on as the video `source`, and returns them, uint8 [F, H, W, 3], with the facts of
     the tuning. Where `asked()` is true after a step, it draws a sample, which changes nothing of the tuning. Closed
-    early, it keeps what is tuned so far. Raises ValueError, in words for the person who asked, where clip or caption
+    early, it saves what is tuned so far. Raises ValueError, in words for the person who asked, where clip or caption
     or weights are at fault.
     """
     seconds: dict[str, float] = {}
@@ -118,7 +118,7 @@ def generate(
 def _sample(
     unet: InflatedUNet, texts: Tensor, tuned: Tuned, task: Tune, schedule: Mapping[str, Any], previewer: Previewer
 ) -> Generator[Progress | Preview, None, None]:
-    """Tells the clip again under its own caption with the parameters of this moment, in a few steps of DDIM.
+    """Samples the clip under its own caption with the present parameters, in a few steps of DDIM.
 
     `texts` (2, tokens, c) are the empty prompt and the caption. There is no randomness in it.
     """
@@ -132,7 +132,7 @@ def _sample(
 
 
 def _last(items: Iterator[Item], tuned: Tuned, task: Tune) -> Generator[Progress, None, Item]:
-    """The last of `items`, telling at each where the tuning is: so that Stop comes in time."""
+    """The last of `items`; reports the progress of the tuning at each, so that Stop comes in time."""
     for item in items:  # noqa: B007  the last one is returned
         yield Progress(TUNING, len(tuned.facts["losses"]), task.steps)
     return item
@@ -238,7 +238,7 @@ def tuning_memory(unet: InflatedUNet, trained: str, frames: int, height: int, wi
 
 
 def _begin(task: Tune, unet: InflatedUNet, latents: Tensor, fps: float, base: str, folder: Path) -> Tuned:
-    """What the folder holds of the same tuning, or the beginning of one."""
+    """The same tuning as far as `folder` holds it, or a new one."""
     _, _, frames, *_ = latents.shape
     facts = {"base": base, "task": json.loads(to_json(task)), "frames": frames, "fps": fps}
     facts |= {"width": task.width, "height": task.height}
@@ -266,7 +266,7 @@ def _train(
     schedule: Mapping[str, Any],
     folder: Path,
 ) -> Generator[Progress | Losses, None, None]:
-    """Trains up to `task.steps` steps, the tensors of `tuned` being the network's own; keeps them every 50 steps.
+    """Trains up to `task.steps` steps; the tensors of `tuned` are the network's own, and are saved every 50 steps.
 
     The published recipe: AdamW, gradients clipped to a norm of 1, a fresh sample of the clip's latents, fresh noise
     and one timestep a step.
@@ -287,7 +287,7 @@ def _train(
             optimizer.state[parameter] = {"step": step, "exp_avg": mean_, "exp_avg_sq": square}
     tuning, optimizer = accelerator.prepare(TuningLoss(network, schedule), optimizer)
 
-    def keep(done: bool = False) -> None:
+    def save(done: bool = False) -> None:
         if accelerator.is_main_process and losses:
             state = {} if done else optimizer.optimizer.state
             tuned.moments = {
@@ -306,7 +306,7 @@ def _train(
             timesteps = torch.randint(schedule["num_train_timesteps"], (len(mean),), generator=generator).to(device)
             loss = tuning(mean + deviation * draw, noise, timesteps)
             if not torch.isfinite(loss):
-                keep()
+                save()
                 raise ValueError(
                     f"The tuning fell apart in step {step + 1}: its loss is no number. What was tuned before is kept. "
                     "Tune again with a lower learning rate."
@@ -317,13 +317,13 @@ def _train(
             optimizer.zero_grad()
             losses.append(loss.item())
             if len(losses) % KEEP_EVERY == 0 and len(losses) < task.steps:
-                keep()
+                save()
             yield Progress(TUNING, len(losses), task.steps)
             yield Losses(tuple(losses))
     except GeneratorExit:
-        keep()
+        save()
         raise
-    keep(done=True)
+    save(done=True)
 
 
 ENGINE = Engine(

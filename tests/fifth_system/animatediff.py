@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 def generate(
     task: TextToVideo, models: "ModelManager"
 ) -> Generator[Progress | Preview, None, tuple[np.ndarray, dict[str, Any]]]:
-    """Makes the video of `task`; returns its frames, uint8 [F, H, W, 3], and the facts of its making.
+    """Generates the video of `task`; returns its frames, uint8 [F, H, W, 3], and the facts of the run.
 
     Raises ValueError, in words for the person who asked, where the result holds no numbers or no picture.
     """

@@ -40,7 +40,7 @@ BOUNDARY = 0.875  # the share of the noise from which on the low-noise transform
 
 @torch.no_grad()
 def generate(task: TextToVideo, models: "ModelManager") -> Generated:
-    """Makes the video of `task`; returns its frames, uint8 [F, H, W, 3], and the facts of its making.
+    """Generates the video of `task`; returns its frames, uint8 [F, H, W, 3], and the facts of the run.
 
     Raises ValueError, in words for the person who asked, where the result holds no numbers or no picture.
     """

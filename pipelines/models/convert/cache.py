@@ -1,4 +1,4 @@
-"""Converted weights are kept: a conversion happens once for the same files."""
+"""A cache of converted weights: the same files are converted once."""
 
 import hashlib
 import json
