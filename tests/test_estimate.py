@@ -47,9 +47,7 @@ def test_what_the_catalog_says_of_a_networks_work_is_what_is_counted(name, tmp_p
             manifest = tiny.manifest("tuneavideo_sd14" if inflated else "modelscope_diffusers")
             unet = InflatedUNet(manifest["config"]) if inflated else build_unet3d(manifest["config"])
     network = find_engine(card.system).network
-    assert counted(unet, network, card.defaults.frames, card.defaults.width) == pytest.approx(
-        card.flops, rel=0.1
-    )
+    assert counted(unet, network, card.defaults.frames, card.defaults.width) == pytest.approx(card.flops, rel=0.1)
 
 
 def task(**settings):
