@@ -6,7 +6,7 @@ To be run whenever files in assets/miniature have changed. `sha256sum -c checksu
 import hashlib
 
 from pipelines.catalog import MINIATURES
-from pipelines.models.sources import CHECKSUMS
+from pipelines.models.files import CHECKSUMS
 
 
 def lines() -> list[str]:

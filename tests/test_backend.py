@@ -8,19 +8,21 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tiny
 import torch
 
 from pipelines.catalog import CATALOG, Source
 from pipelines.events import Failed, Preview, Progress, Result
 from pipelines.media import video
-from pipelines.models.sources import part_folder
+from pipelines.models.files import part_folder
 from pipelines.serving.backend import LocalBackend
 from pipelines.serving.runner import LOADING, Pace
 from pipelines.settings import Settings
+from pipelines.systems import modelscope
 from pipelines.tasks import TextToVideo, to_json
 
 MINIATURE = CATALOG["miniature-modelscope"]
@@ -185,11 +187,10 @@ def test_damaged_weights_are_told_and_harm_nobody(tmp_path):
 # On a system that does what the prompt says
 
 
-class Scripted(ModuleType):
+class Scripted:
     """A system without a model. A prompt "stay" lasts until it is stopped or `go` is set."""
 
     def __init__(self):
-        super().__init__("pipelines.scripted")
         self.go = threading.Event()
         self.began: list[str] = []
         self.threads: set[int] = set()
@@ -223,7 +224,7 @@ SCRIPTED = replace(MINIATURE, name="scripted", system="scripted")
 def scripted(tmp_path, monkeypatch):
     """A backend that runs `scripted.system`."""
     system = Scripted()
-    monkeypatch.setitem(sys.modules, "pipelines.scripted", system)
+    tiny.add_engine(monkeypatch, "scripted", replace(modelscope.ENGINE, generate={TextToVideo: system.generate}))
     settings = Settings(data=tmp_path / "data", cache=tmp_path / "cache", device="cpu", queue=4, queue_each=3)
     backend = LocalBackend(settings, {"scripted": SCRIPTED})
     backend.system = system

@@ -25,7 +25,7 @@ from test_health import health, wait_until
 from pipelines.catalog import find
 from pipelines.events import Failed, Progress, Result
 from pipelines.media import video
-from pipelines.models import loading, sources
+from pipelines.models import files, loading
 from pipelines.serving import logs, recovery, tidy
 from pipelines.serving.ages import OFF_SECONDS, Ages
 from pipelines.serving.backend import LocalBackend
@@ -437,15 +437,15 @@ def test_the_app_ends_within_ten_seconds_whatever_its_job_is_at(tmp_path):
 
 
 def test_the_list_of_hashes_is_that_of_the_files():
-    assert sources.CHECKSUMS.read_text("utf-8").splitlines() == checksums.lines(), "run python -m scripts.checksums"
+    assert files.CHECKSUMS.read_text("utf-8").splitlines() == checksums.lines(), "run python -m scripts.checksums"
 
 
 def test_a_bit_that_has_flipped_in_the_weights_is_noticed(tmp_path, monkeypatch):
-    shutil.copytree(sources.MINIATURES / "sd", tmp_path / "miniature" / "sd")
-    shutil.copy(sources.CHECKSUMS, tmp_path)
-    monkeypatch.setattr(sources, "MINIATURES", tmp_path / "miniature")
-    monkeypatch.setattr(sources, "CHECKSUMS", tmp_path / "checksums.txt")
-    sources._shipped.cache_clear()
+    shutil.copytree(files.MINIATURES / "sd", tmp_path / "miniature" / "sd")
+    shutil.copy(files.CHECKSUMS, tmp_path)
+    monkeypatch.setattr(files, "MINIATURES", tmp_path / "miniature")
+    monkeypatch.setattr(files, "CHECKSUMS", tmp_path / "checksums.txt")
+    files._shipped.cache_clear()
     source = replace(find("miniature-sd").source, location=str(tmp_path / "miniature" / "sd"))
     here = settings(tmp_path)
     try:
@@ -457,7 +457,7 @@ def test_a_bit_that_has_flipped_in_the_weights_is_noticed(tmp_path, monkeypatch)
         with pytest.raises(ValueError, match="damaged.*Install the app once more"):
             loading.part_of(source, "text_encoder", here).load(lambda *_: None)
     finally:
-        sources._shipped.cache_clear()
+        files._shipped.cache_clear()
 
 
 # The log

@@ -177,8 +177,8 @@ def _editing(
         return fill_panel(visitor_id, card.name, card.title, card, settings) | {
             **{of_clip: gr.Column(visible=False), before: None},
             about: html.model_card(card, backend.availability(card.name)),
-            strength: gr.Slider(visible=False),
-            sound: gr.Checkbox(False, visible=False),
+            strength: gr.Slider(value=0, visible="strength" in card.takes),
+            sound: gr.Checkbox(False, visible="sound" in card.takes),
             managing: gr.Accordion(visible=False),
         }
 

@@ -119,7 +119,7 @@ class FirstImage:
         guidance = values.get("image_guidance")
         low, high = card.limits.guidance.low, card.limits.guidance.high
         return {
-            self.panel: gr.Column(visible=card.image_model is not None),
+            self.panel: gr.Column(visible="image" in card.takes),
             self.guidance: gr.Slider(low, high, value=values["guidance"] if guidance is None else guidance),
             **{getattr(self, name): values[name] for name in ("image", "mask") if name in values},
         }
@@ -157,7 +157,7 @@ def drawn(event: gr.EventData) -> str:
 def build(backend: Backend, owner: gr.BrowserState, card: ModelCard) -> FirstImage:
     """Builds the controls where it is called; they are to be seen where `card` takes a first image."""
     image, mask, strokes = gr.State(""), gr.State(""), gr.State()
-    with gr.Column(visible=card.image_model is not None, elem_id="first-image") as panel:
+    with gr.Column(visible="image" in card.takes, elem_id="first-image") as panel:
         gr.HTML(say("<h3>A first image, if you like</h3>"))
         gr.HTML(WORDS)
         with gr.Row(elem_id="first-image-files"):

@@ -69,7 +69,12 @@ def player(label: I18nData, **rest: object) -> gr.Video:
 
 def slider(allowed: Range, value: float, **rest: object) -> gr.Slider:
     """A slider over `allowed`."""
-    return gr.Slider(allowed.low, allowed.high, value, step=allowed.step or 0.5, buttons=[], **rest)
+    return gr.Slider(allowed.low, allowed.high, value, step=step(allowed), buttons=[], **rest)
+
+
+def step(allowed: Range) -> float:
+    """From one value of a slider over `allowed` to the next; like a Range, a slider counts from its lower end."""
+    return allowed.step or 0.5
 
 
 def in_step(*ids: str) -> str:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -20,7 +20,8 @@ from pipelines.media import clips, uploads, video
 from pipelines.media.images import Images
 from pipelines.media.uploads import Choice, Clip
 from pipelines.models import tokens
-from pipelines.models.sources import availability, locate, part_folder
+from pipelines.models.files import part_folder
+from pipelines.models.sources import availability, locate
 from pipelines.poses import keypoints, openpose_json
 from pipelines.poses.pose_preview import PosePreview, PosePreviews
 from pipelines.serving import estimate, health, recovery, status, tidy
@@ -53,8 +54,8 @@ class Tuning:
     job: Job
     facts: dict[str, Any]  # "steps" done, "losses", "frames", "width", "height", "fps", "base"
     video: Path  # the frames of the clip that it was tuned on
-    poster: Path | None  # a small picture of them
     sound: bool  # whether there is sound to keep
+    poster: Path | None = None  # a small picture of them, where tunings are listed
 
     @property
     def shape(self) -> tuple[str, int, int, int]:
@@ -199,10 +200,12 @@ class Backend(Protocol):
         """The seconds that `task` will take here, roughly, once its turn has come; None where that can't be told."""
 
     def estimate_on_gpu(self, task: Task) -> float | None:
-        """What `estimate` would be on a GPU such as Spaces have; None where jobs run on a GPU already."""
+        """What `estimate` would be on a GPU such as Spaces have; None where jobs run on a GPU already, and for a task
+        without a model, which uses none."""
 
     def lent(self, task: Task) -> int | None:
-        """The seconds of GPU that `task` asks for at once where GPUs are lent; None where they are not."""
+        """The seconds of GPU that `task` asks for at once where GPUs are lent; None where they are not, and for a task
+        without a model."""
 
     def has_gpu(self) -> bool:
         """Whether jobs run on a GPU."""
@@ -364,7 +367,7 @@ class LocalBackend:
 
     def tunings(self, owner: str) -> list[Tuning]:
         found = (self._tuning(job) for job in self._jobs.tunings(owner))
-        return [tuning for tuning in found if tuning is not None]
+        return [replace(tuning, poster=_poster(tuning.video)) for tuning in found if tuning is not None]
 
     def resume(self, job: str, owner: str, address: str = "") -> None:
         self._storage.check_space()
@@ -428,12 +431,14 @@ class LocalBackend:
         return availability(find(model, self._catalog), self._settings)
 
     def estimate(self, task: Task) -> float | None:
-        card = find(task.model, self._catalog)
+        card = None if isinstance(task, Finish | Grid) else find(task.model, self._catalog)
         made = self._jobs.tunings() if isinstance(task, Tune) else self._jobs.finished(kind=kind_of(task), limit=20)
         return estimate.seconds(task, card, made, self._speed())
 
     def estimate_on_gpu(self, task: Task) -> float | None:
-        return None if self.has_gpu() else estimate.seconds(task, find(task.model, self._catalog), (), estimate.GPU)
+        if self.has_gpu() or isinstance(task, Finish | Grid):
+            return None
+        return estimate.seconds(task, find(task.model, self._catalog), (), estimate.GPU)
 
     def lent(self, task: Task) -> int | None:
         return None
@@ -457,13 +462,13 @@ class LocalBackend:
         return estimate.usual_speed(self._settings)
 
     def tokens(self, model: str, prompt: str) -> tuple[int, str] | None:
+        card = find(model, self._catalog)
         if model not in self._tokenizers:
             if self.availability(model) is not None:
                 return None
-            source = find(model, self._catalog).source
-            folder = part_folder(locate(source, self._settings), "tokenizer")
+            folder = part_folder(locate(card.source, self._settings), "tokenizer")
             self._tokenizers[model] = tokens.tokenizer_of(folder)
-        return tokens.report(prompt, self._tokenizers[model])
+        return tokens.report(prompt, self._tokenizers[model], card.max_tokens)
 
     def close(self) -> None:
         self._closing = True
@@ -565,14 +570,8 @@ class LocalBackend:
             facts = json.loads((self._storage.tuned(job.id) / "tuned.json").read_text("utf-8"))
         except (OSError, ValueError):
             return None
-        source = self._storage.place(job)
-        poster = source.with_suffix(".jpg")
-        try:
-            if not poster.exists():
-                video.poster(source, poster)
-        except OSError:  # deleted by hand, or damaged: edits do not need it
-            poster = None
-        return Tuning(job, facts, source, poster, (self._storage.tuned(job.id) / clips.SOUND).exists())
+        sound = (self._storage.tuned(job.id) / clips.SOUND).exists()
+        return Tuning(job, facts, self._storage.place(job), sound)
 
     def _follow(self, job: Job) -> Iterator[Event | None]:
         told: tuple[Event, ...] = ()
@@ -676,6 +675,17 @@ class LocalBackend:
         wanted = job in self._asked
         self._asked.discard(job)
         return wanted
+
+
+def _poster(source: Path) -> Path | None:
+    """The small picture beside the video `source`, made when it is first asked for; None where that can't be."""
+    poster = source.with_suffix(".jpg")
+    try:
+        if not poster.exists():
+            video.poster(source, poster)
+    except OSError:  # deleted by hand, or damaged: edits do not need it
+        return None
+    return poster
 
 
 class _Stopped(BaseException):

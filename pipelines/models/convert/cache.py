@@ -1,4 +1,4 @@
-"""Converted weights are kept: a conversion happens once for the same files."""
+"""A cache of converted weights: the same files are converted once."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.models.sources import content_hash
+from pipelines.models.files import content_hash
 from pipelines.settings import Settings
 
 if TYPE_CHECKING:
