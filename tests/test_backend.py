@@ -189,7 +189,7 @@ class Scripted(ModuleType):
     """A system without a model. A prompt "stay" lasts until it is stopped or `go` is set."""
 
     def __init__(self):
-        super().__init__("pipelines.scripted")
+        super().__init__("pipelines.systems.scripted")
         self.go = threading.Event()
         self.began: list[str] = []
         self.threads: set[int] = set()
@@ -223,7 +223,7 @@ SCRIPTED = replace(MINIATURE, name="scripted", system="scripted")
 def scripted(tmp_path, monkeypatch):
     """A backend that runs `scripted.system`."""
     system = Scripted()
-    monkeypatch.setitem(sys.modules, "pipelines.scripted", system)
+    monkeypatch.setitem(sys.modules, "pipelines.systems.scripted", system)
     settings = Settings(data=tmp_path / "data", cache=tmp_path / "cache", device="cpu", queue=4, queue_each=3)
     backend = LocalBackend(settings, {"scripted": SCRIPTED})
     backend.system = system
