@@ -404,7 +404,8 @@ def test_the_end_of_a_job_that_the_file_can_not_take_is_written_later(tmp_path, 
     table.close()
 
 
-def test_a_question_that_sqlite_refuses_is_no_damage(tmp_path):
+def test_a_question_that_sqlite_refuses_is_no_damage(tmp_path, clip):
+    filled(tmp_path, clip, videos=1)
     table, _ = recovery.opened(settings(tmp_path))
     with pytest.raises(sqlite3.Error):
         table.finished(ME, search="a" * 60_000)
