@@ -40,7 +40,7 @@ TRIES = """async app => {
             source.onopen = () => tell('opened');
             source.onerror = () => { source.close(); tell('failed'); };
         }),
-        image: await loaded('img', '/favicon.ico'),
+        image: await loaded('img', '/favicon.ico?' + Math.random()),
         script: await loaded('script', '/config'),
     };
 }"""

@@ -49,7 +49,7 @@ def crowded(tmp_path, monkeypatch):
     card = card_of_folder(tiny.write_model(tmp_path / "model"))
     card = replace(card, limits=replace(card.limits, side=Range(16, 256, 8)))
     settings = Settings(
-        tmp_path / "data", tmp_path / "cache", device="cpu", hub=False, queue=OWNERS * EACH, queue_each=EACH
+        tmp_path / "data", tmp_path / "cache", device="cpu", hub=False, queue=2 * OWNERS * EACH, queue_each=EACH
     )
     backend = LocalBackend(settings, {card.name: card})
 
@@ -72,12 +72,12 @@ def test_two_hundred_clients(crowded):
     ):
         time.sleep(0.01)
     jobs = {}  # job -> (owner, seed)
-    for number in range(OWNERS):  # one after the other asks for all at once
-        for turn in range(EACH):
+    for turn in range(EACH):  # all ask for one, then all for the next
+        for number in range(OWNERS):
             seed = number * EACH + turn
             jobs[backend.submit(task(seed), owner(number))] = (owner(number), seed)
     with pytest.raises(ValueError, match="are waiting already"):
-        backend.submit(task(0), owner(OWNERS))
+        backend.submit(task(0), owner(0))
     heard = {}
     followers = [threading.Thread(target=follow, args=(backend, job, who, heard)) for job, (who, _) in jobs.items()]
     for follower in followers:
