@@ -5,8 +5,8 @@ import signal
 import sys
 from logging.handlers import RotatingFileHandler
 
-from pipelines import zerogpu
-from pipelines.backend import LocalBackend
+from pipelines.serving import zerogpu
+from pipelines.serving.backend import LocalBackend
 from pipelines.settings import Settings
 from ui import page
 

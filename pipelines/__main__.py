@@ -197,13 +197,14 @@ def _pose_to_video(chosen: argparse.Namespace, settings: Settings) -> int:
     task = PoseToVideo.for_model(card, chosen.prompt, seed, **given)
     if "clip" in inputs and not inputs["clip"].is_file():
         raise ValueError(f"There is no clip {inputs['clip']}.")
-    from pipelines import clips
+    from pipelines.media import clips
+    from pipelines.serving import clip_storage
 
     if task.sound and "clip" not in inputs:
         raise ValueError(clips.SILENT)
     path = _output(chosen.output)
     if chosen.fps is None:
-        fps = clips.pace(task, inputs.get("clip"), settings)
+        fps = clip_storage.pace(task, inputs.get("clip"), settings)
         task = replace(task, fps=min(max(fps, card.limits.fps.low), card.limits.fps.high))
     cards = [card, base or find(card.tuned_from)] if chosen.tuned else [card]
     return _run(task, cards, settings, path, **inputs)
@@ -243,7 +244,7 @@ def _finish(chosen: argparse.Namespace, settings: Settings) -> int:
     if not chosen.video.is_file():
         raise ValueError(f"There is no video {chosen.video}.")
     path = _output(chosen.output)
-    from pipelines import uploads
+    from pipelines.media import uploads
 
     with suppress(ValueError):  # it is of another app, or of a model that is not in the catalog
         said = from_json(uploads.read_comment(chosen.video, settings))
@@ -261,7 +262,7 @@ def _run(
     **inputs: Path,
 ) -> int:
     """Runs `task` with the models that it wants, and prints what it wrote: `shown` or else the video."""
-    from pipelines.making import LOADING, Pace, make
+    from pipelines.serving.runner import LOADING, Pace, make
 
     pressed = _remember_control_c()
     pace = Pace({})
@@ -273,11 +274,11 @@ def _run(
 
     path = path or _new_name(settings)
     if isinstance(task, Finish):
-        from pipelines import finish
+        from pipelines.systems import finish
 
         making = finish.make(task, path, settings, **inputs)
     else:
-        from pipelines.manager import ModelManager
+        from pipelines.models.manager import ModelManager
 
         models = ModelManager({card.name: card for card in cards}, settings)
         models.on_progress = lambda done, total: tell(Progress(LOADING, done, total))
@@ -306,7 +307,7 @@ def _remember_control_c() -> threading.Event:
 
 
 def _models(chosen: argparse.Namespace, settings: Settings) -> int:
-    from pipelines.sources import availability
+    from pipelines.models.sources import availability
 
     descriptions = (
         f"{card.name}: {card.title}\n    {card.summary}\n    Needs: {card.needs}\n"
@@ -321,7 +322,7 @@ def _card(model: str, base: ModelCard | None = None) -> ModelCard:
     """The model of that name, or else in that folder; `base` has the parts that a tuned model lacks."""
     if model in CATALOG or not Path(model).is_dir():
         return find(model)
-    from pipelines.folders import card_of_folder
+    from pipelines.models.folders import card_of_folder
 
     return card_of_folder(Path(model), base)
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from pipelines import openpose_json, skeleton
 from pipelines.catalog import MOTIONS
-from pipelines.keypoints import Poses, place
+from pipelines.poses import openpose_json, skeleton
+from pipelines.poses.keypoints import Poses, place
 from scripts.miniature import motion
 from scripts.miniature.figures import BUILDS
 from scripts.miniature.motion import L_EAR, MIRROR, R_EAR

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from pipelines import video
-from pipelines.backend import LocalBackend
 from pipelines.events import Result
+from pipelines.media import video
+from pipelines.serving.backend import LocalBackend
 from pipelines.settings import Settings
 from pipelines.tasks import TextToVideo
 from ui.text_to_video import EXAMPLES, PICTURES

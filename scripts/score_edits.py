@@ -17,10 +17,11 @@ from pathlib import Path
 import pipelines  # noqa: F401  repairs torchvision before diffusers imports it  # isort: skip
 import numpy as np
 
-from pipelines import tuneavideo, tuning, video
 from pipelines.catalog import CATALOG
-from pipelines.manager import ModelManager
+from pipelines.media import video
+from pipelines.models.manager import ModelManager
 from pipelines.settings import Settings
+from pipelines.systems import tuneavideo, tuning
 from pipelines.tasks import TRAINED, Edit, Tune
 from scripts.miniature.captions import VOCABULARY, caption
 from scripts.miniature.referee import Referee

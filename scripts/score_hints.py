@@ -19,11 +19,11 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from pipelines import tempofunk
 from pipelines.catalog import CATALOG, find
-from pipelines.manager import ModelManager
-from pipelines.metrics import motion_magnitude
+from pipelines.models.manager import ModelManager
 from pipelines.settings import Settings
+from pipelines.systems import tempofunk
+from pipelines.systems.metrics import motion_magnitude
 from pipelines.tasks import TextToVideo
 from scripts.miniature.captions import VOCABULARY, caption
 from scripts.miniature.referee import Referee

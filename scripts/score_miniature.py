@@ -23,12 +23,12 @@ from diffusers import AutoencoderKL
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from pipelines import modelscope
 from pipelines.catalog import CATALOG
-from pipelines.folders import card_of_folder
-from pipelines.manager import ModelManager
-from pipelines.preview import to_uint8
+from pipelines.models.folders import card_of_folder
+from pipelines.models.manager import ModelManager
 from pipelines.settings import Settings
+from pipelines.systems import modelscope
+from pipelines.systems.preview import to_uint8
 from pipelines.tasks import TextToVideo
 from scripts.miniature.captions import VOCABULARY, caption
 from scripts.miniature.referee import Referee

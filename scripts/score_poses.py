@@ -17,11 +17,12 @@ from pathlib import Path
 import pipelines  # noqa: F401  repairs torchvision before diffusers imports it  # isort: skip
 import numpy as np
 
-from pipelines import followyourpose, openpose_json
 from pipelines.catalog import CATALOG, find
-from pipelines.keypoints import Poses
-from pipelines.manager import ModelManager
+from pipelines.models.manager import ModelManager
+from pipelines.poses import openpose_json
+from pipelines.poses.keypoints import Poses
 from pipelines.settings import Settings
+from pipelines.systems import followyourpose
 from pipelines.tasks import PoseToVideo
 from scripts.miniature.captions import VOCABULARY, caption
 from scripts.miniature.referee import Referee

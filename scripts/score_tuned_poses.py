@@ -16,11 +16,13 @@ from pathlib import Path
 import pipelines  # noqa: F401  repairs torchvision before diffusers imports it  # isort: skip
 import numpy as np
 
-from pipelines import followyourpose, openpose_json, tuning, video
 from pipelines.catalog import CATALOG, find
-from pipelines.keypoints import Poses
-from pipelines.manager import ModelManager
+from pipelines.media import video
+from pipelines.models.manager import ModelManager
+from pipelines.poses import openpose_json
+from pipelines.poses.keypoints import Poses
 from pipelines.settings import Settings
+from pipelines.systems import followyourpose, tuning
 from pipelines.tasks import PoseToVideo, Tune
 from scripts import score_edits, score_poses
 from scripts.miniature.captions import VOCABULARY, caption

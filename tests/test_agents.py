@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from running_app import running_app
 
-from pipelines import video
+from pipelines.media import video
 from pipelines.settings import Settings
 from ui import agents, page
 

@@ -15,7 +15,7 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 from running_app import ROOT, environment, running_app
 
-from pipelines import video
+from pipelines.media import video
 
 QUICK = {"steps": 2, "frames": 8}
 

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines import video
-from pipelines.backend import LocalBackend
 from pipelines.catalog import CATALOG, Source
 from pipelines.events import Failed, Preview, Progress, Result
-from pipelines.making import LOADING, Pace
+from pipelines.media import video
+from pipelines.models.sources import part_folder
+from pipelines.serving.backend import LocalBackend
+from pipelines.serving.runner import LOADING, Pace
 from pipelines.settings import Settings
-from pipelines.sources import part_folder
 from pipelines.tasks import TextToVideo, to_json
 
 MINIATURE = CATALOG["miniature-modelscope"]
@@ -403,24 +403,24 @@ def test_what_is_deleted_is_gone(scripted):
 def test_old_videos_go_and_what_is_shown_stays(scripted, monkeypatch):
     jobs = [say(scripted, f"video {number}") for number in range(3)]
     paths = [follow(scripted, job)[-1].video for job in jobs]
-    shelf = scripted._shelf
-    shelf.tidy()
+    storage = scripted._storage
+    storage.tidy()
     assert all(path.exists() for path in paths)
     size = sum(file.stat().st_size for file in paths[0].parent.iterdir())
-    monkeypatch.setattr(shelf, "_settings", replace(scripted._settings, keep_gb=2.5 * size / 1e9))
-    shelf.tidy()
+    monkeypatch.setattr(storage, "_settings", replace(scripted._settings, keep_gb=2.5 * size / 1e9))
+    storage.tidy()
     assert all(path.exists() for path in paths)  # somebody has just looked at all three
-    shelf._shown.clear()
-    shelf.tidy()
+    storage._shown.clear()
+    storage.tidy()
     assert [path.exists() for path in paths] == [False, True, True]  # the oldest
-    monkeypatch.setattr(shelf, "_settings", replace(scripted._settings, keep_days=0.0))
-    shelf.show(jobs[1])
-    shelf.tidy()
+    monkeypatch.setattr(storage, "_settings", replace(scripted._settings, keep_days=0.0))
+    storage.show(jobs[1])
+    storage.tidy()
     assert [job.id for job in scripted.finished(ME)] == [jobs[1]]
 
 
 def test_a_full_disk_is_told_before_work_starts(scripted, monkeypatch):
-    monkeypatch.setattr(scripted._shelf, "_settings", replace(scripted._settings, disk_margin_mb=10**9))
+    monkeypatch.setattr(scripted._storage, "_settings", replace(scripted._settings, disk_margin_mb=10**9))
     with pytest.raises(ValueError, match="disk is nearly full"):
         say(scripted, "video")
     assert scripted.unfinished(ME) == [] and scripted.system.began == []
@@ -436,7 +436,7 @@ def test_nothing_heavy_before_the_first_job(tmp_path):
     script = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from pipelines.backend import LocalBackend\n"
+        "from pipelines.serving.backend import LocalBackend\n"
         "from pipelines.settings import Settings\n"
         "backend = LocalBackend(Settings(data=Path(sys.argv[1]), hub=False))\n"
         "assert backend.availability('miniature-modelscope') is None\n"
@@ -451,7 +451,7 @@ def test_nothing_heavy_before_the_first_job(tmp_path):
 def test_pace(monkeypatch):
     """What is left is this stage at its own pace, and the stages to come as they were in the job before."""
     clock = SimpleNamespace(now=100.0)
-    monkeypatch.setattr("pipelines.making.time", SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr("pipelines.serving.runner.time", SimpleNamespace(perf_counter=lambda: clock.now))
 
     def left(pace, stage, step, total, seconds):
         clock.now += seconds

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from running_app import ROOT, running_app
 
-from pipelines import video
 from pipelines.catalog import find
+from pipelines.media import video
 from pipelines.tasks import TextToVideo, to_json
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 from test_browser import PATIENCE, PICTURES, app, chromium, expect, plays, quickly, visit  # noqa: F401
 
-from pipelines import video
+from pipelines.media import video
 
 
 def made(page, prompt="a bear wearing green dances in the snow"):

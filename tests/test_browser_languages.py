@@ -14,7 +14,7 @@ def visit(chromium, app, locale):
     return page
 
 
-def pictured(page, locale):
+def decode_frames(page, locale):
     """Opens every tab in turn, and keeps what it looks like."""
     for number in range(4):
         page.get_by_role("tab").nth(number).click()
@@ -36,7 +36,7 @@ def test_a_chinese_browser_gets_chinese(chromium, app):
     expect(page.locator("#prompt")).to_contain_text("请用英文书写")
     expect(page.locator("#about")).to_contain_text("本机已就绪")
     expect(page.locator("#about")).to_contain_text("MIT，与本应用相同")
-    pictured(page, "zh-CN")
+    decode_frames(page, "zh-CN")
     page.context.close()
 
 
@@ -63,5 +63,5 @@ def test_a_spanish_browser_gets_spanish_also_in_what_changes(chromium, app):
     expect(page.locator("#ahead")).to_contain_text("It has no GPU")
     page.locator("#steps").scroll_into_view_if_needed()
     page.screenshot(path=PICTURES / "grid.png", full_page=True)
-    pictured(page, "es")
+    decode_frames(page, "es")
     page.context.close()

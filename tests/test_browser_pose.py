@@ -5,8 +5,8 @@ import shutil
 import numpy as np
 from test_browser import PATIENCE, PICTURES, SIZES, app, chromium, expect, type_number, visit  # noqa: F401
 
-from pipelines import video
 from pipelines.catalog import find_motion
+from pipelines.media import video
 
 
 def open_tab(page):

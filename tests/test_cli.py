@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import tiny
 
-from pipelines import openpose_json, video
 from pipelines.catalog import CATALOG, find_motion
-from pipelines.folders import card_of_folder
+from pipelines.media import video
+from pipelines.models.folders import card_of_folder
+from pipelines.poses import openpose_json
 from pipelines.tasks import Finish, TextToVideo, from_json, recall, to_json
 
 ROOT = Path(__file__).resolve().parent.parent

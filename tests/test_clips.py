@@ -6,9 +6,9 @@ import time
 import numpy as np
 import pytest
 
-from pipelines import clips, ffmpeg, uploads, video
 from pipelines.catalog import find
-from pipelines.clips import Clips
+from pipelines.media import clips, ffmpeg, uploads, video
+from pipelines.serving.clip_storage import Clips
 from pipelines.settings import Settings
 from pipelines.tasks import Tune
 

@@ -7,10 +7,10 @@ import gradio as gr
 import numpy as np
 import pytest
 
-from pipelines import video
-from pipelines.backend import LocalBackend
 from pipelines.catalog import find
 from pipelines.events import Result
+from pipelines.media import video
+from pipelines.serving.backend import LocalBackend
 from pipelines.settings import Settings
 from pipelines.tasks import Edit, Finish, PoseToVideo, TextToVideo
 from ui import compare, page

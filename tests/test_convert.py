@@ -10,8 +10,8 @@ from tiny import GOLDENS, randomised, relative_error
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from pipelines.convert import modelscope
-from pipelines.networks.unet3d import build_unet3d
+from pipelines.models.convert import modelscope
+from pipelines.models.networks.unet3d import build_unet3d
 
 
 def manifest(name):

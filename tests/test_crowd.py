@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import tiny
 
-from pipelines import video
-from pipelines.backend import LocalBackend
 from pipelines.catalog import Range
 from pipelines.events import Failed, Progress, Result
-from pipelines.folders import card_of_folder
+from pipelines.media import video
+from pipelines.models.folders import card_of_folder
+from pipelines.serving.backend import LocalBackend
 from pipelines.settings import Settings
 from pipelines.tasks import TextToVideo
 

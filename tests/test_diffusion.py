@@ -7,8 +7,8 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler, UniPCMultistepScheduler
 from tiny import GOLDENS, SCHEDULER, relative_error
 
-from pipelines import diffusion
 from pipelines.catalog import find
+from pipelines.systems import diffusion
 
 CONFIG = {**SCHEDULER, "num_train_timesteps": 1000}
 ALPHAS = diffusion.alphas_cumprod(CONFIG)

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import tiny
 
-from pipelines import video
-from pipelines.backend import LocalBackend
 from pipelines.events import Failed, Losses, Preview, Progress, Result
-from pipelines.folders import card_of_folder
+from pipelines.media import video
+from pipelines.models.folders import card_of_folder
+from pipelines.serving.backend import LocalBackend
 from pipelines.settings import Settings
+from pipelines.systems.tuning import TUNING
 from pipelines.tasks import Edit, Tune
-from pipelines.tuning import TUNING
 
 ME, OTHER = "1" * 32, "2" * 32
 SIDE, FRAMES = 64, 3

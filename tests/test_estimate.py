@@ -8,15 +8,15 @@ import tiny
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipelines.backend import LocalBackend
 from pipelines.catalog import CATALOG
-from pipelines.estimate import CORE, DECODING, GPU, has_gpu, seconds, usual_speed, work
 from pipelines.events import Failed, Result
-from pipelines.jobs import Job
-from pipelines.manager import ModelManager
-from pipelines.networks.inflated_unet import EditingUNet, InflatedUNet
-from pipelines.networks.pseudo3d_unet import Pseudo3DUNet
-from pipelines.networks.unet3d import TextToVideoUNet, build_unet3d
+from pipelines.models.manager import ModelManager
+from pipelines.models.networks.inflated_unet import EditingUNet, InflatedUNet
+from pipelines.models.networks.pseudo3d_unet import Pseudo3DUNet
+from pipelines.models.networks.unet3d import TextToVideoUNet, build_unet3d
+from pipelines.serving.backend import LocalBackend
+from pipelines.serving.estimate import CORE, DECODING, GPU, has_gpu, seconds, usual_speed, work
+from pipelines.serving.jobs import Job
 from pipelines.settings import Settings
 from pipelines.tasks import Edit, TextToVideo, Tune
 

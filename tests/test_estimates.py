@@ -5,8 +5,8 @@ from dataclasses import asdict
 import gradio as gr
 import pytest
 
-from pipelines.backend import LocalBackend
 from pipelines.catalog import find
+from pipelines.serving.backend import LocalBackend
 from pipelines.settings import Settings
 from pipelines.tasks import TextToVideo
 from ui import estimates, forms, page

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import ffmpeg, uploads
+from pipelines.media import ffmpeg, uploads
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the programs below are shell scripts")
 

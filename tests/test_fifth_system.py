@@ -16,13 +16,14 @@ import torch
 from diffusers import AnimateDiffPipeline, DDIMScheduler, MotionAdapter, UNetMotionModel
 from fifth_system import animatediff
 
-from pipelines import loading, video
 from pipelines.__main__ import main
-from pipelines.backend import LocalBackend
 from pipelines.catalog import CATALOG, Defaults, Limits, ModelCard, Range, Source, find
-from pipelines.diffusion import draw_noise
 from pipelines.events import Preview, Progress, Result
+from pipelines.media import video
+from pipelines.models import loading
+from pipelines.serving.backend import LocalBackend
 from pipelines.settings import Settings
+from pipelines.systems.diffusion import draw_noise
 from pipelines.tasks import TextToVideo, from_json, to_json
 from ui import page
 

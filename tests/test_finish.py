@@ -8,11 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipelines import finish, uploads, video
-from pipelines.backend import LocalBackend
 from pipelines.catalog import find
 from pipelines.events import Failed, Progress, Result
+from pipelines.media import uploads, video
+from pipelines.serving.backend import LocalBackend
 from pipelines.settings import Settings
+from pipelines.systems import finish
 from pipelines.tasks import Edit, Finish, PoseToVideo, TextToVideo, Tune, from_json, recall, to_json
 from scripts.miniature import world
 from ui import forms

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipelines import finishing
+from pipelines.systems import finishing
 from scripts.miniature import world
 
 CLIPS = [

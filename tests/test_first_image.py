@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines import video
-from pipelines.backend import LocalBackend
 from pipelines.catalog import find, offered
+from pipelines.media import video
+from pipelines.serving.backend import LocalBackend
 from pipelines.settings import Settings
 from pipelines.tasks import Finish, TextToVideo, to_json
-from ui import first_image, forms, page, pieces
+from ui import first_image, forms, html, page
 
 ME, OTHER = "1" * 32, "2" * 32
 MODELS = offered("text-to-video")
@@ -149,7 +149,7 @@ def test_an_upload_is_checked_and_shown_and_another_visitor_has_none(backend, de
 
 
 def test_a_kept_mask_is_laid_on_its_image():
-    assert f'data-mask="{address(png())}"' in pieces.sheet(png("RGB"), png())
+    assert f'data-mask="{address(png())}"' in html.sheet(png("RGB"), png())
 
 
 def test_the_settings_of_a_video_bring_its_image_and_mask_back(demo, tmp_path):
@@ -176,7 +176,7 @@ def test_a_first_frame_of_the_library_chooses_a_model_that_takes_one(demo):
 
 
 def test_the_words_of_the_models_makers_are_on_the_page():
-    card = pieces.model_card(find("makeavid-sd"), None)
+    card = html.model_card(find("makeavid-sd"), None)
     for words in (
         "18,000 videos of 120 frames",
         "24 drawn from each",

@@ -11,9 +11,9 @@ import pytest
 import tiny
 import torch
 
-from pipelines import folders, loading, sources
-from pipelines.convert import flax
-from pipelines.networks.pseudo3d_unet import build_pseudo3d_unet
+from pipelines.models import folders, loading, sources
+from pipelines.models.convert import flax
+from pipelines.models.networks.pseudo3d_unet import build_pseudo3d_unet
 from pipelines.settings import Settings
 
 FILE = Path("unet") / "diffusion_flax_model.msgpack"

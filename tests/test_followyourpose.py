@@ -8,13 +8,15 @@ import pytest
 import tiny
 import torch
 
-from pipelines import choreography, followyourpose, keypoints, openpose_json, skeleton, tuneavideo, video
 from pipelines.catalog import find_motion
-from pipelines.diffusion import draw_noise
 from pipelines.events import Progress
-from pipelines.folders import card_of_folder
-from pipelines.manager import ModelManager
+from pipelines.media import video
+from pipelines.models.folders import card_of_folder
+from pipelines.models.manager import ModelManager
+from pipelines.poses import keypoints, openpose_json, pose_sequence, skeleton
 from pipelines.settings import Settings
+from pipelines.systems import followyourpose, tuneavideo
+from pipelines.systems.diffusion import draw_noise
 from pipelines.tasks import PoseToVideo
 from scripts.miniature.world import Words, draw_clip
 
@@ -112,7 +114,7 @@ def finish(generator):
 
 
 def followed(models, task, clip=None):
-    return finish(choreography.skeletons(task, models, clip))[0]
+    return finish(pose_sequence.skeletons(task, models, clip))[0]
 
 
 def colours(pictures):

@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from pipelines.backend import Tuning
 from pipelines.catalog import find
-from pipelines.jobs import Job
+from pipelines.serving.backend import Tuning
+from pipelines.serving.jobs import Job
 from pipelines.tasks import MAX_SEED, Tune
 from ui import forms
 

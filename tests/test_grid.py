@@ -7,13 +7,14 @@ import gradio as gr
 import numpy as np
 import pytest
 
-from pipelines import grid, video
-from pipelines.backend import LocalBackend
 from pipelines.catalog import find
 from pipelines.events import Failed, Progress, Result
+from pipelines.media import video
+from pipelines.serving.backend import LocalBackend
 from pipelines.settings import Settings
+from pipelines.systems import grid
 from pipelines.tasks import CELLS, Finish, Grid, TextToVideo, from_json, recall, to_json
-from ui import forms, page, pieces, stream
+from ui import forms, html, page, stream
 
 ME, OTHER = "1" * 32, "2" * 32
 CARD = find("miniature-modelscope")
@@ -164,12 +165,12 @@ def test_a_grid_is_made_of_videos_that_are_jobs_of_their_own(backend):
     jobs = backend.submit_grid(tasks(), ME)
     moments = [moment for moment in stream.follow_all(backend, jobs, ME) if moment]
     assert [moment.of for moment in moments if moment.end] == [(5, 5)] and isinstance(moments[-1].end, Result)
-    assert "2 of 5" in pieces.footlights(next(moment for moment in moments if moment.of == (2, 5)))
+    assert "2 of 5" in html.footlights(next(moment for moment in moments if moment.of == (2, 5)))
     made = backend.finished(ME)
     assert [job.id for job in reversed(made)] == jobs
     assert all(job.end.facts["task"]["seed"] == job.task.seed for job in made[1:])
     whole = backend.get(jobs[-1], ME)
-    assert backend.export(whole.id, ME, "mp4") == whole.end.video and "grid of 4 videos" in pieces.caption(whole.task)
+    assert backend.export(whole.id, ME, "mp4") == whole.end.video and "grid of 4 videos" in html.caption(whole.task)
     assert video.read(whole.end.video).shape[0] == 8
     assert whole in backend.finished(ME, "robot beach")  # by a prompt that is not its first
     assert [job.id for job in backend.finished(ME, kind="grid")] == [whole.id]

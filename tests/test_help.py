@@ -3,7 +3,7 @@
 import gradio as gr
 import pytest
 
-from pipelines.backend import LocalBackend
+from pipelines.serving.backend import LocalBackend
 from pipelines.settings import Settings
 from ui import page, why
 from ui.languages import say

@@ -15,12 +15,12 @@ import tiny
 import yaml
 from gradio import oauth
 
-from pipelines import video
-from pipelines.backend import LocalBackend
 from pipelines.catalog import find
-from pipelines.convert import hub as sending
 from pipelines.events import Progress, Result
-from pipelines.folders import card_of_folder
+from pipelines.media import video
+from pipelines.models.convert import hub as sending
+from pipelines.models.folders import card_of_folder
+from pipelines.serving.backend import LocalBackend
 from pipelines.settings import Settings
 from pipelines.tasks import Tune
 from ui import hub, page, visitor

@@ -11,11 +11,11 @@ import pytest
 import tiny
 from PIL import Image
 
-from pipelines import images
-from pipelines.backend import LocalBackend
 from pipelines.events import Result
-from pipelines.folders import card_of_folder
-from pipelines.images import Images
+from pipelines.media import images
+from pipelines.media.images import Images
+from pipelines.models.folders import card_of_folder
+from pipelines.serving.backend import LocalBackend
 from pipelines.settings import Settings
 from pipelines.tasks import TextToVideo
 

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 
-from pipelines.networks.inflated_unet import EditingUNet, InflatedUNet, temporal_start
-from pipelines.networks.pose_adapter import PoseAdapter
+from pipelines.models.networks.inflated_unet import EditingUNet, InflatedUNet, temporal_start
+from pipelines.models.networks.pose_adapter import PoseAdapter
 
 EXACT = 1e-5  # of the largest value: what rounding alone may change
 TRAINED = ("attn1.to_q.", "attn2.to_q.", "attn_temp.")

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from running_app import ROOT
 
-from pipelines import jobs
 from pipelines.catalog import find
 from pipelines.events import Failed, Losses, Preview, Progress, Result
-from pipelines.jobs import JobTable, Limits
+from pipelines.serving import jobs
+from pipelines.serving.jobs import JobTable, Limits
+from pipelines.serving.storage import Storage
 from pipelines.settings import Settings
-from pipelines.shelf import Shelf
 from pipelines.tasks import Edit, TextToVideo, Tune
 
 
@@ -231,16 +231,16 @@ WORKER = """
 import random, sys, time
 from pathlib import Path
 from pipelines.events import Progress, Result
-from pipelines.jobs import JobTable, Limits
+from pipelines.serving.jobs import JobTable, Limits
 from pipelines.settings import Settings
-from pipelines.shelf import Shelf
-from pipelines import video
+from pipelines.serving.storage import Storage
+from pipelines.media import video
 from test_jobs import task
 
 data, seed = Path(sys.argv[1]), int(sys.argv[2])
 dice = random.Random(seed)
 table = JobTable(data / "jobs.db", Limits(1000, 1000))
-shelf = Shelf(Settings(data=data), table)
+storage = Storage(Settings(data=data), table)
 known = open(data / "known.txt", "a", buffering=1)
 known.write("up\\n")
 while True:
@@ -248,7 +248,7 @@ while True:
         known.write(table.add(task(f"video {dice.random()}"), f"owner {dice.randrange(3)}").id + "\\n")
     job = table.take(0)
     if job is not None:
-        path = shelf.place(job)
+        path = storage.place(job)
         path.parent.mkdir(parents=True, exist_ok=True)
         table.tell(job.id, Progress("Denoising", 1, 2))
         with video.whole(path) as part:
@@ -258,7 +258,7 @@ while True:
                     file.flush()
                     time.sleep(dice.random() * 0.0005)
         result = Result(path, {"id": job.id})
-        shelf.describe(result)
+        storage.describe(result)
         table.tell(job.id, result)
 """
 
@@ -288,7 +288,7 @@ def test_a_kill_at_any_moment_loses_and_doubles_nothing(tmp_path):
 
     told = [line for line in known.read_text().splitlines() if line not in ("up", "")]
     table = JobTable(tmp_path / "jobs.db", Limits(1000, 1000))
-    Shelf(Settings(data=tmp_path), table)
+    Storage(Settings(data=tmp_path), table)
     every = {job.id: job for job in [*table.unfinished(), *table.finished()]}
     died = {identifier for identifier in states[-1] if identifier not in every}
     for identifier in died:

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pipelines import keypoints
-from pipelines.keypoints import Poses
+from pipelines.poses import keypoints
+from pipelines.poses.keypoints import Poses
 from scripts.miniature.figures import BUILDS
 from scripts.miniature.motion import perform, skeleton
 

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from pipelines.backend import LocalBackend
 from pipelines.catalog import CATALOG, DETECTORS
+from pipelines.serving.backend import LocalBackend
 from pipelines.settings import Settings
 from scripts.translations import UI, plain, readable, said
 from ui import page

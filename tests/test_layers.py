@@ -11,7 +11,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = {"torch", "diffusers", "transformers", "accelerate", "controlnet_aux", "torchvision"}
-PLAIN = {"settings", "catalog", "tasks", "events", "jobs"}  # plain data: the standard library and each other
+PLAIN = {"settings", "catalog", "tasks", "events"}  # plain data: the standard library and each other
+FLOORS = ("media", "models", "poses", "systems", "serving")  # of pipelines: each stands on those before it
+OFFERED = {"serving.backend", "serving.jobs"}  # what the page asks
 
 
 def imports(file: Path) -> set[str]:
@@ -34,8 +36,9 @@ def roots(file: Path) -> set[str]:
 
 
 def ours(file: Path) -> set[str]:
-    """The modules of `pipelines` that `file` imports, by their first name inside it."""
-    return {name.split(".")[1] for name in imports(file) if name.startswith("pipelines.")}
+    """The modules of `pipelines` that `file` imports, by their names inside it."""
+    found = {name.removeprefix("pipelines.") for name in imports(file) if name.startswith("pipelines.")}
+    return {name for name in found if (ROOT / "pipelines" / name.replace(".", "/")).with_suffix(".py").is_file()}
 
 
 def files(folder: str) -> list[Path]:
@@ -49,10 +52,17 @@ def test_pipelines_never_import_the_page(file):
     assert not roots(file) & {"gradio", "ui", "app", "scripts", "tests"}
 
 
+@pytest.mark.parametrize("floor", FLOORS)
+def test_each_package_stands_on_those_below_it(floor):
+    below = (*PLAIN, "errors", *(f"{name}." for name in FLOORS[: FLOORS.index(floor) + 1]))
+    for file in files(f"pipelines/{floor}"):
+        assert all(name.startswith(below) for name in ours(file)), file.name
+
+
 @pytest.mark.parametrize("file", files("ui"), ids=lambda file: file.name)
 def test_the_page_imports_gradio_and_plain_data_only(file):
     assert not roots(file) & (HEAVY | {"app", "scripts", "tests", "numpy", "cv2"})
-    assert ours(file) <= PLAIN | {"backend"}
+    assert ours(file) <= PLAIN | OFFERED
 
 
 @pytest.mark.parametrize("name", sorted(PLAIN))
@@ -63,12 +73,14 @@ def test_plain_data_needs_the_standard_library_only(name):
 
 
 @pytest.mark.parametrize(
-    "file", [*files("pipelines/networks"), ROOT / "pipelines" / "diffusion.py"], ids=lambda file: file.name
+    "file",
+    [*files("pipelines/models/networks"), ROOT / "pipelines" / "systems" / "diffusion.py"],
+    ids=lambda file: file.name,
 )
 def test_networks_and_sampling_do_mathematics_only(file):
     allowed = {"torch", "diffusers", "numpy", "pipelines"} | set(sys.stdlib_module_names)
     assert roots(file) <= allowed
-    assert ours(file) <= {"networks"}
+    assert all(name.startswith("models.networks.") for name in ours(file))
 
 
 @pytest.mark.parametrize("file", files("pipelines"), ids=lambda file: file.name)

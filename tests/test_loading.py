@@ -17,9 +17,9 @@ import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipelines import loading, sources
 from pipelines.catalog import CATALOG, Source
-from pipelines.folders import card_of_folder
+from pipelines.models import loading, sources
+from pipelines.models.folders import card_of_folder
 from pipelines.settings import Settings
 
 REPOSITORY = Path(__file__).parent.parent
@@ -461,7 +461,7 @@ def ask(expression, endpoint, home, **environment):
 import json, sys
 from dataclasses import replace
 from pathlib import Path
-from pipelines import sources
+from pipelines.models import sources
 from pipelines.catalog import CATALOG, Source
 from pipelines.settings import Settings
 CARD = replace(CATALOG["modelscope-1.7b"], source=Source("someone/tiny", {COMMIT!r}, "fp16"))

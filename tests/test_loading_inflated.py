@@ -9,9 +9,9 @@ import tiny
 import torch
 from safetensors.torch import save_file
 
-from pipelines import loading, sources
 from pipelines.catalog import Source
-from pipelines.networks.inflated_unet import InflatedUNet, temporal_start
+from pipelines.models import loading, sources
+from pipelines.models.networks.inflated_unet import InflatedUNet, temporal_start
 from pipelines.settings import Settings
 
 BIN = "diffusion_pytorch_model.bin"

@@ -11,10 +11,10 @@ import tiny
 import torch
 from torch import nn
 
-from pipelines import manager
 from pipelines.catalog import CATALOG
-from pipelines.loading import Component
-from pipelines.manager import ModelManager
+from pipelines.models import manager
+from pipelines.models.loading import Component
+from pipelines.models.manager import ModelManager
 from pipelines.settings import Settings
 
 CARD = CATALOG["miniature-modelscope"]

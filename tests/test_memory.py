@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipelines import modelscope
 from pipelines.catalog import CATALOG
-from pipelines.manager import ModelManager
-from pipelines.memory import largest, peak_bytes
-from pipelines.networks.unet3d import TextToVideoUNet
+from pipelines.models.manager import ModelManager
+from pipelines.models.memory import largest, peak_bytes
+from pipelines.models.networks.unet3d import TextToVideoUNet
 from pipelines.settings import Settings
+from pipelines.systems import modelscope
 from pipelines.tasks import TextToVideo
 
 MINIATURE = CATALOG["miniature-modelscope"]

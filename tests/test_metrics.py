@@ -18,9 +18,10 @@ from test_keypoints import dancer
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
 from pipelines.catalog import CATALOG, CLIP
-from pipelines.keypoints import Poses, stack, to_coco
-from pipelines.manager import ModelManager
-from pipelines.metrics import (
+from pipelines.models.manager import ModelManager
+from pipelines.poses.keypoints import Poses, stack, to_coco
+from pipelines.settings import Settings
+from pipelines.systems.metrics import (
     SIGMAS,
     clip_available,
     clip_score,
@@ -34,7 +35,6 @@ from pipelines.metrics import (
     similarity,
     temporal_flicker,
 )
-from pipelines.settings import Settings
 
 REPOSITORY = Path(__file__).parent.parent
 PROMPT = "A red bear dances in the snow."
@@ -311,7 +311,7 @@ def test_damaged_weights_of_clip_are_refused(settings, published):
 
 def test_importing_the_metrics_and_measuring_need_no_torch():
     code = (
-        "import sys, numpy, pipelines.metrics as m; m.measure(numpy.zeros((2, 8, 8, 3), 'uint8'));"
+        "import sys, numpy, pipelines.systems.metrics as m; m.measure(numpy.zeros((2, 8, 8, 3), 'uint8'));"
         "print(*{'torch', 'transformers'} & set(sys.modules))"
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)

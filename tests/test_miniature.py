@@ -10,11 +10,11 @@ import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 
-from pipelines import modelscope, tempofunk
 from pipelines.catalog import CATALOG, MINIATURES, find
-from pipelines.manager import ModelManager
-from pipelines.metrics import motion_magnitude
+from pipelines.models.manager import ModelManager
 from pipelines.settings import Settings
+from pipelines.systems import modelscope, tempofunk
+from pipelines.systems.metrics import motion_magnitude
 from pipelines.tasks import TextToVideo
 from scripts.miniature.referee import Referee
 from scripts.miniature.scoring import finish

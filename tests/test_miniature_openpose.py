@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipelines.catalog import CATALOG
-from pipelines.manager import ModelManager
+from pipelines.models.manager import ModelManager
 from pipelines.settings import Settings
 from scripts.miniature.openpose import FOLDER, examine
 

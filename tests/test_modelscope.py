@@ -13,14 +13,15 @@ import tiny
 import torch
 from PIL import Image
 
-from pipelines import modelscope, preview, stable_diffusion, tokens
 from pipelines.catalog import Range, find
-from pipelines.diffusion import draw_noise
 from pipelines.events import Preview, Progress
-from pipelines.folders import card_of_folder
-from pipelines.loading import component
-from pipelines.manager import ModelManager
+from pipelines.models import tokens
+from pipelines.models.folders import card_of_folder
+from pipelines.models.loading import component
+from pipelines.models.manager import ModelManager
 from pipelines.settings import Settings
+from pipelines.systems import modelscope, preview, stable_diffusion
+from pipelines.systems.diffusion import draw_noise
 from pipelines.tasks import TextToVideo
 
 

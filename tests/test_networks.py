@@ -7,7 +7,7 @@ import tiny
 import torch
 from diffusers import UNet3DConditionModel
 
-from pipelines.networks.unet3d import TextToVideoUNet, build_unet3d
+from pipelines.models.networks.unet3d import TextToVideoUNet, build_unet3d
 
 EXACT = 1e-5  # of the largest value: what rounding alone may change
 

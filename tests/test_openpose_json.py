@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from test_keypoints import dancer
 
-from pipelines import openpose_json
-from pipelines.keypoints import Poses
+from pipelines.poses import openpose_json
+from pipelines.poses.keypoints import Poses
 
 
 def person(joints: np.ndarray) -> dict:

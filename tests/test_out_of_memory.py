@@ -7,13 +7,15 @@ import pytest
 import tiny
 import torch
 
-from pipelines import loading, metrics, video
 from pipelines.catalog import Range
 from pipelines.events import Result
-from pipelines.folders import card_of_folder
-from pipelines.making import make
-from pipelines.manager import ModelManager
+from pipelines.media import video
+from pipelines.models import loading
+from pipelines.models.folders import card_of_folder
+from pipelines.models.manager import ModelManager
+from pipelines.serving.runner import make
 from pipelines.settings import Settings
+from pipelines.systems import metrics
 from pipelines.tasks import TextToVideo
 
 STAGES = {  # where memory runs out -> the part of the model, the module in it, and the call of that module

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from gradio import processing_utils
 
-from pipelines import video
-from pipelines.backend import LocalBackend
 from pipelines.catalog import find
+from pipelines.media import video
+from pipelines.serving.backend import LocalBackend
 from pipelines.settings import Settings
 from pipelines.tasks import Edit, TextToVideo, Tune, to_json
 from ui import page

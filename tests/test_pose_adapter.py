@@ -5,7 +5,7 @@ import tiny
 import torch
 import torch.nn.functional as F
 
-from pipelines.networks.pose_adapter import PoseAdapter
+from pipelines.models.networks.pose_adapter import PoseAdapter
 
 CHANNELS = (16, 16, 24, 32)
 

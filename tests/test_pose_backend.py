@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import tiny
 
-from pipelines import video
-from pipelines.backend import LocalBackend
 from pipelines.catalog import find_motion
 from pipelines.events import Result
-from pipelines.folders import card_of_folder
+from pipelines.media import video
+from pipelines.models.folders import card_of_folder
+from pipelines.serving.backend import LocalBackend
 from pipelines.settings import Settings
 from pipelines.tasks import PoseToVideo, Tune
 

@@ -8,14 +8,14 @@ import gradio as gr
 import numpy as np
 import pytest
 
-from pipelines import video
-from pipelines.backend import LocalBackend, Rehearsal
 from pipelines.catalog import find, find_motion
 from pipelines.events import Progress, Result
-from pipelines.jobs import Job
+from pipelines.media import video
+from pipelines.serving.backend import LocalBackend, PosePreview
+from pipelines.serving.jobs import Job
 from pipelines.settings import Settings
 from pipelines.tasks import PoseToVideo, Tune, to_json
-from ui import forms, page, pose_pieces
+from ui import forms, page, pose_html
 
 ME, OTHERS = "1" * 32, "2" * 32
 OTHER = {  # what a person may set -> the control, what it is set to, what the task then says
@@ -180,7 +180,7 @@ def test_what_was_found_is_told():
     facts = {"frames": 8, "fps": 8, "people": 2, "confidence": 0.5, "origin": "people <found>"}
     facts |= {"confidence_of_frames": [0.9, 0.0], "frames_without_anybody": [1], "note": "Nobody <here>."}
     picture = video.animation(np.zeros((2, 8, 8, 3), np.uint8), 8)
-    html = pose_pieces.rehearsal(Rehearsal(picture, True, facts, 8.0, '[{"people": []}]'))
+    html = pose_html.pose_preview(PosePreview(picture, True, facts, 8.0, '[{"people": []}]'))
     for part in (
         "8 frames, 1.0 s",
         "2 people",
@@ -191,14 +191,14 @@ def test_what_was_found_is_told():
     ):
         assert part in html
     assert 'download="keypoints.json"' in html and "<found>" not in html
-    assert "frame 3 of 8" in pose_pieces.searching(Progress("Finding people", 3, 8))
+    assert "frame 3 of 8" in pose_html.searching(Progress("Finding people", 3, 8))
 
 
 def test_the_figures_stand_beside_the_result(tmp_path):
     task = PoseToVideo.for_model(find("miniature-followyourpose"), "a bear", 9, motion="wave")
     facts = {"pose_accuracy": 83.4, "pose_accuracy_by": "miniature-openpose", "flicker": 0.021}
-    html = pose_pieces.measures(Job("1", ME, task, end=Result(tmp_path, facts)))
+    html = pose_html.measures(Job("1", ME, task, end=Result(tmp_path, facts)))
     assert "83" in html and "average precision" in html and "2.1%" in html and "seed 9" in html
-    html = pose_pieces.measures(Job("1", ME, task, end=Result(tmp_path, facts | {"frame_consistency": 97.31})))
+    html = pose_html.measures(Job("1", ME, task, end=Result(tmp_path, facts | {"frame_consistency": 97.31})))
     assert "97.3" in html and "2.1%" not in html
     json.dumps(facts)

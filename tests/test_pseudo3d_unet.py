@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import nn
 
-from pipelines.networks.pseudo3d_unet import Pseudo3DUNet, build_pseudo3d_unet
+from pipelines.models.networks.pseudo3d_unet import Pseudo3DUNet, build_pseudo3d_unet
 from scripts.parity import tempofunk as parity
 
 EXACT = 1e-5  # of the largest value: what rounding alone may change

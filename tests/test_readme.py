@@ -8,7 +8,7 @@ import gradio as gr
 import yaml
 
 from pipelines.catalog import CATALOG, CLIP, DETECTORS
-from pipelines.convert import openpose
+from pipelines.models.convert import openpose
 from pipelines.settings import Settings
 from ui import responsible_use
 

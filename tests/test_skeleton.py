@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from test_keypoints import dancer
 
-from pipelines import catalog, keypoints, openpose_json, skeleton, video
-from pipelines.keypoints import Poses
+from pipelines import catalog
+from pipelines.media import video
+from pipelines.poses import keypoints, openpose_json, skeleton
+from pipelines.poses.keypoints import Poses
 from scripts.miniature.world import Words, draw_clip
 
 

@@ -11,7 +11,7 @@ from gradio_client import Client
 from gradio_client.exceptions import AuthenticationError
 from running_app import ROOT, environment, running_app
 
-from pipelines.backend import LocalBackend
+from pipelines.serving.backend import LocalBackend
 from pipelines.settings import SHARED, Settings
 from ui import page, space
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import status
-from pipelines.backend import LocalBackend, Status
 from pipelines.catalog import find
 from pipelines.events import Result
+from pipelines.serving import status
+from pipelines.serving.backend import LocalBackend, Status
+from pipelines.serving.status import Loaded
 from pipelines.settings import Settings
-from pipelines.status import Loaded
 from pipelines.tasks import TextToVideo
 from ui import page
 from ui.status import drawn
@@ -72,7 +72,7 @@ def test_nobody_unloads_what_strangers_share(tmp_path, monkeypatch, original):
 
 def test_a_look_imports_no_torch(tmp_path):
     look = (
-        "import sys; from pathlib import Path; from pipelines.backend import LocalBackend; "
+        "import sys; from pathlib import Path; from pipelines.serving.backend import LocalBackend; "
         "from pipelines.settings import Settings; "
         "backend = LocalBackend(Settings(data=Path(sys.argv[1]), device='cpu')); print(backend.status()); "
         "backend.unload(); backend.close(); assert 'torch' not in sys.modules"

@@ -12,13 +12,13 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from PIL import Image
 from safetensors.torch import load_file
 
-from pipelines import tempofunk
 from pipelines.catalog import Range, find
-from pipelines.diffusion import draw_noise
 from pipelines.events import Preview, Progress
-from pipelines.folders import card_of_folder
-from pipelines.manager import ModelManager
+from pipelines.models.folders import card_of_folder
+from pipelines.models.manager import ModelManager
 from pipelines.settings import Settings
+from pipelines.systems import tempofunk
+from pipelines.systems.diffusion import draw_noise
 from pipelines.tasks import TextToVideo
 from scripts.parity import tempofunk as parity
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from transformers import CLIPTokenizer
 
-from pipelines import tokens
 from pipelines.catalog import MINIATURES
+from pipelines.models import tokens
 
 NEW = MINIATURES / "sd" / "tokenizer"  # tokenizer.json
 

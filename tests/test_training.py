@@ -8,10 +8,10 @@ from accelerate import Accelerator
 from diffusers import UNet2DConditionModel
 from transformers import CLIPTokenizerFast
 
-from pipelines import loading, sources
 from pipelines.catalog import Source
-from pipelines.networks.pose_adapter import PoseAdapter
-from pipelines.networks.pseudo3d_unet import Pseudo3DUNet, UNetPseudo3DConditionModel
+from pipelines.models import loading, sources
+from pipelines.models.networks.pose_adapter import PoseAdapter
+from pipelines.models.networks.pseudo3d_unet import Pseudo3DUNet, UNetPseudo3DConditionModel
 from pipelines.settings import Settings
 from scripts.miniature import data, networks, publishing
 from scripts.miniature.tokenizer import train_tokenizer

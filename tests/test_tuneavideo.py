@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from diffusers import DDIMScheduler, DDPMScheduler
 
-from pipelines import tuneavideo, tuning
-from pipelines.diffusion import draw_noise
-from pipelines.networks.inflated_unet import EditingUNet
+from pipelines.models.networks.inflated_unet import EditingUNet
+from pipelines.systems import tuneavideo, tuning
+from pipelines.systems.diffusion import draw_noise
 
 SCHEDULE = {**tiny.IMAGE_SCHEDULER, "num_train_timesteps": 1000}
 VELOCITY = {**SCHEDULE, "prediction_type": "v_prediction"}

@@ -13,14 +13,15 @@ import tiny
 import torch
 from PIL import Image
 
-from pipelines import tuneavideo, tuning, video
 from pipelines.catalog import CATALOG
-from pipelines.convert import tuned as files
 from pipelines.events import Losses, Preview, Progress
-from pipelines.folders import card_of_folder
-from pipelines.manager import ModelManager
+from pipelines.media import video
+from pipelines.models.convert import tuned as files
+from pipelines.models.folders import card_of_folder
+from pipelines.models.manager import ModelManager
 from pipelines.settings import Settings
-from pipelines.stable_diffusion import DECODING, encode
+from pipelines.systems import tuneavideo, tuning
+from pipelines.systems.stable_diffusion import DECODING, encode
 from pipelines.tasks import Edit, Tune
 
 SIDE, FRAMES = 64, 4

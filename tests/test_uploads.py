@@ -17,7 +17,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
-from pipelines import uploads, video
+from pipelines.media import uploads, video
 from pipelines.settings import Settings
 
 SETTINGS = Settings()

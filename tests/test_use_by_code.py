@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from running_app import environment, running_app
 
-from pipelines import video
+from pipelines.media import video
 from ui.use_by_code import ADDRESS, TEXTS
 
 

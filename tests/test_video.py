@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from pipelines import video
+from pipelines.media import video
 
 
 def moving_bars(frames=16, height=64, width=96):

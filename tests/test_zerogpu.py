@@ -16,17 +16,18 @@ from gradio.context import LocalContext
 from lent_gpu import Spaces
 from running_app import ROOT, environment
 
-from pipelines import video, zerogpu
-from pipelines.backend import LocalBackend
 from pipelines.catalog import CATALOG, DETECTORS
-from pipelines.convert import tuned
 from pipelines.events import Failed, Losses, Preview, Progress, Result
-from pipelines.folders import card_of_folder
-from pipelines.making import generated
-from pipelines.manager import ModelManager
+from pipelines.media import video
+from pipelines.models.convert import tuned
+from pipelines.models.folders import card_of_folder
+from pipelines.models.manager import ModelManager
+from pipelines.serving import zerogpu
+from pipelines.serving.backend import LocalBackend
+from pipelines.serving.runner import generated
 from pipelines.settings import Settings
+from pipelines.systems.tuning import TUNING
 from pipelines.tasks import Edit, PoseToVideo, TextToVideo, Tune
-from pipelines.tuning import TUNING
 from ui import estimates
 
 ME, OTHER = "1" * 32, "2" * 32
@@ -285,7 +286,7 @@ if torch.version.cuda is None:  # what a torch with CUDA has and spaces looks fo
     torch._C._cuda_init = lambda: None
     exec("def _is_in_bad_fork(): return False", torch.cuda.__dict__)
 import app
-from pipelines.manager import ModelManager
+from pipelines.models.manager import ModelManager
 import spaces.zero
 (models,) = [one for one in gc.get_objects() if type(one) is ModelManager]
 print([str(one.device) for one in models.stats() if one.bytes], sum(one.bytes for one in models.stats()))

@@ -12,8 +12,8 @@ from tokenizers.pre_tokenizers import ByteLevel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from pipelines.networks.inflated_unet import InflatedUNet
-from pipelines.networks.pseudo3d_unet import UNetPseudo3DConditionModel
+from pipelines.models.networks.inflated_unet import InflatedUNet
+from pipelines.models.networks.pseudo3d_unet import UNetPseudo3DConditionModel
 
 GOLDENS = Path(__file__).parent / "data" / "goldens"
 

@@ -10,9 +10,9 @@ import gradio as gr
 from gradio.data_classes import FileData, FileDataDict
 from gradio.utils import get_function_description, get_upload_folder
 
-from pipelines.backend import Backend
 from pipelines.catalog import DETECTORS, SCHEDULERS, find, offered
 from pipelines.events import Failed, Progress, Result
+from pipelines.serving.backend import Backend
 from pipelines.settings import Settings
 from pipelines.tasks import (
     PLACEMENTS,

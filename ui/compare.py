@@ -6,12 +6,12 @@ from html import escape
 
 import gradio as gr
 
-from pipelines.backend import Backend
 from pipelines.catalog import CATALOG, DETECTORS, SCHEDULERS
 from pipelines.events import Result
-from pipelines.jobs import Job
+from pipelines.serving.backend import Backend
+from pipelines.serving.jobs import Job
 from pipelines.tasks import PLACEMENTS, SHOWN, Finish, Grid, Task, kind_of
-from ui import pieces
+from ui import html
 from ui.languages import say
 from ui.media import in_step, player
 
@@ -63,7 +63,7 @@ def panel(backend: Backend, owner: gr.BrowserState, compared: gr.State) -> None:
             updates |= {
                 columns[number]: gr.Column(visible=job is not None),
                 videos[number]: str(job.end.video) if job else None,
-                captions[number]: f'<p class="caption">{number + 1}. {pieces.title(job)}</p>' if job else "",
+                captions[number]: f'<p class="caption">{number + 1}. {html.title(job)}</p>' if job else "",
             }
         return updates
 
@@ -119,7 +119,7 @@ def _heading(jobs: Sequence[Job]) -> str:
     if len(jobs) == 1:
         return (
             "<h2>Compare</h2>"
-            f'<p class="hint">“{escape(pieces.shorten(jobs[0].task.prompt, 90))}” is chosen. '
+            f'<p class="hint">“{escape(html.shorten(jobs[0].task.prompt, 90))}” is chosen. '
             "Press Compare at one or two more.</p>"
         )
     return "<h2>Side by side</h2>"

@@ -5,12 +5,12 @@ from dataclasses import asdict
 
 import gradio as gr
 
-from pipelines.backend import Backend, Tuning
 from pipelines.catalog import SCHEDULERS, ModelCard, find, offered
 from pipelines.events import Failed, Result
-from pipelines.jobs import Job
+from pipelines.serving.backend import Backend, Tuning
+from pipelines.serving.jobs import Job
 from pipelines.tasks import Edit
-from ui import edit_pieces, estimates, finish, forms, hub, pieces, stream, tune_clip, why
+from ui import edit_html, estimates, finish, forms, html, hub, stream, tune_clip, why
 from ui.languages import ENGLISH_ONLY, say
 from ui.media import CLICKS, in_step, player, slider
 from ui.refill import Form
@@ -35,7 +35,7 @@ def tab(backend: Backend, owner: gr.BrowserState, this: gr.Tab, arrived: gr.even
     hub.keeping(backend, owner, chosen)
 
     def list_tuned(visitor_id: str, identifier: str) -> str:
-        return edit_pieces.tunings(backend.tunings(visitor_id), PUBLISHED, identifier)
+        return edit_html.tunings(backend.tunings(visitor_id), PUBLISHED, identifier)
 
     quiet = {"api_visibility": "private", "show_progress": "hidden"}
     seen = {"fn": list_tuned, "inputs": [owner, chosen], "outputs": shelf, **quiet}
@@ -160,9 +160,7 @@ def _editing(
                 gr.Warning(f"{error} Tune on the clip once more.")
             return {panel: gr.Column(visible=False)}
         settings = {"strength": 0.0, "sound": False, "prompt": tuning.job.task.prompt} | again
-        return fill_panel(
-            visitor_id, identifier, edit_pieces.title_of(tuning), find(tuning.job.task.model), settings
-        ) | {
+        return fill_panel(visitor_id, identifier, edit_html.title_of(tuning), find(tuning.job.task.model), settings) | {
             **{of_clip: gr.Column(visible=True), before: str(tuning.video), about: ""},
             strength: gr.Slider(visible=True, value=settings["strength"]),
             sound: gr.Checkbox(settings["sound"], visible=tuning.sound),
@@ -178,7 +176,7 @@ def _editing(
         settings = {"prompt": f"{card.title}."} | again
         return fill_panel(visitor_id, card.name, card.title, card, settings) | {
             **{of_clip: gr.Column(visible=False), before: None},
-            about: pieces.model_card(card, backend.availability(card.name)),
+            about: html.model_card(card, backend.availability(card.name)),
             strength: gr.Slider(visible=False),
             sound: gr.Checkbox(False, visible=False),
             managing: gr.Accordion(visible=False),
@@ -190,12 +188,12 @@ def _editing(
         jobs = made(identifier, visitor_id)
         return {
             panel: gr.Column(visible=True),
-            heading: f"<h2>3. Tell “{pieces.escape(title)}” again</h2>",
+            heading: f"<h2>3. Tell “{html.escape(title)}” again</h2>",
             prompt: again["prompt"],
             shown: jobs[0].id if jobs else "",
             after: str(jobs[0].end.video) if jobs else None,
             after_caption: _told(jobs[0].task if jobs else None),
-            table: edit_pieces.edits(jobs, jobs[0].id if jobs else ""),
+            table: edit_html.edits(jobs, jobs[0].id if jobs else ""),
             guidance: gr.Slider(maximum=card.limits.guidance.high, value=again["guidance"]),
             steps: gr.Slider(maximum=card.limits.steps.high, value=again["steps"]),
             scheduler: gr.Dropdown([(SCHEDULERS[key], key) for key in card.schedulers], value=again["scheduler"]),
@@ -206,12 +204,12 @@ def _editing(
         try:
             job_ = backend.get(event.job, visitor_id)
         except ValueError as error:
-            return {message: gr.HTML(pieces.failure(str(error)), visible=True)}
+            return {message: gr.HTML(html.failure(str(error)), visible=True)}
         return {
             shown: job_.id,
             after: str(job_.end.video),
             after_caption: _told(job_.task),
-            table: edit_pieces.edits(made(identifier, visitor_id), job_.id),
+            table: edit_html.edits(made(identifier, visitor_id), job_.id),
         }
 
     def hint(visitor_id: str, identifier: str, prompts: str) -> str:
@@ -222,7 +220,7 @@ def _editing(
             return ""
         name = found.name if isinstance(found, ModelCard) else found.job.task.model
         longest = max(prompts.splitlines() or [""], key=len)
-        return pieces.prompt_hints(longest, find(name), backend.tokens(name, longest))
+        return html.prompt_hints(longest, find(name), backend.tokens(name, longest))
 
     def foresee(visitor_id: str, identifier: str, prompts: str, *values: object) -> str:
         *values, _ = values
@@ -237,7 +235,7 @@ def _editing(
             for task in forms.edits(prompts, tuned(identifier, visitor_id), *values):
                 waiting.append(backend.submit(task, visitor_id))
         except ValueError as error:
-            yield {message: gr.HTML(pieces.failure(str(error)), visible=True)}
+            yield {message: gr.HTML(html.failure(str(error)), visible=True)}
             if not waiting:
                 return
         else:
@@ -256,13 +254,13 @@ def _editing(
                         yield {
                             **{after: str(path), shown: started, line: ""},
                             after_caption: _told(backend.get(started, visitor_id).task),
-                            table: edit_pieces.edits(jobs, started),
+                            table: edit_html.edits(jobs, started),
                         }
                     case stream.Moment(end=Failed(message=text, stopped=stopped)):
-                        card = pieces.stopped(text) if stopped else pieces.failure(text)
+                        card = html.stopped(text) if stopped else html.failure(text)
                         yield {message: gr.HTML(card, visible=True), line: ""}
                     case _:
-                        yield {line: pieces.footlights(moment)}
+                        yield {line: html.footlights(moment)}
         yield idle()
 
     def go_on(visitor_id: str) -> Iterator[dict]:
@@ -290,9 +288,9 @@ def _editing(
                 case "export":
                     return {archive: gr.File(str(backend.export_tuned(identifier, visitor_id)), visible=True)}
         except (ValueError, OSError) as error:
-            return {message: gr.HTML(pieces.failure(str(error), "That did not work."), visible=True)}
+            return {message: gr.HTML(html.failure(str(error), "That did not work."), visible=True)}
         if act == "rename":
-            return {changed: count + 1, heading: f"<h2>3. Tell “{pieces.escape(title)}” again</h2>"}
+            return {changed: count + 1, heading: f"<h2>3. Tell “{html.escape(title)}” again</h2>"}
         return {changed: count + 1, chosen: "" if act == "delete" else identifier, really: gr.Button(visible=False)}
 
     quiet = {"api_visibility": "private", "show_progress": "hidden"}
@@ -332,4 +330,4 @@ def _picked(event: gr.EventData) -> str:
 
 
 def _told(task: Edit | None) -> str:
-    return f'<p class="caption">{pieces.escape(task.prompt) if task else "Told again"}</p>'
+    return f'<p class="caption">{html.escape(task.prompt) if task else "Told again"}</p>'

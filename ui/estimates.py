@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from pipelines.backend import Backend
+from pipelines.serving.backend import Backend
 from pipelines.tasks import Task, Tune
 from ui.stream import about
 

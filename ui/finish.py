@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import gradio as gr
 from gradio.i18n import I18nData
 
-from pipelines.backend import Backend
 from pipelines.events import Failed, Result
+from pipelines.serving.backend import Backend
 from pipelines.tasks import TIMES, Finish
-from ui import forms, pieces, stream
+from ui import forms, html, stream
 from ui.languages import say
 from ui.media import player
 
@@ -40,9 +40,9 @@ def piece(backend: Backend, owner: gr.BrowserState, job: gr.State, name: str) ->
             return ""
         try:
             task = forms.finish(backend.get(identifier, visitor_id), *choice)
-            return f'<p class="caption">{pieces.finished(task)}</p>'
+            return f'<p class="caption">{html.finished(task)}</p>'
         except ValueError as error:
-            return f'<p class="hint warning">{pieces.escape(str(error))}</p>'
+            return f'<p class="hint warning">{html.escape(str(error))}</p>'
 
     def idle() -> dict:
         return {line: "", start: gr.Button(visible=True), stop: gr.Button(say("Stop"), visible=False, interactive=True)}
@@ -51,7 +51,7 @@ def piece(backend: Backend, owner: gr.BrowserState, job: gr.State, name: str) ->
         yield {
             **{going: identifier, message: gr.HTML(visible=False), result: gr.Column(visible=False)},
             **{
-                line: pieces.footlights(stream.Moment()),
+                line: html.footlights(stream.Moment()),
                 start: gr.Button(visible=False),
                 stop: gr.Button(visible=True),
             },
@@ -64,20 +64,20 @@ def piece(backend: Backend, owner: gr.BrowserState, job: gr.State, name: str) ->
                     made = backend.get(identifier, visitor_id)
                     yield {
                         **{result: gr.Column(visible=True), video: str(path), mp4: gr.DownloadButton(value=str(path))},
-                        **{caption: pieces.caption(made.task), **idle()},
+                        **{caption: html.caption(made.task), **idle()},
                     }
                 case stream.Moment(end=Failed(message=text, stopped=stopped)):
-                    card = pieces.stopped(text) if stopped else pieces.failure(text)
+                    card = html.stopped(text) if stopped else html.failure(text)
                     yield {message: gr.HTML(card, visible=True), **idle()}
                 case _:
-                    yield {line: pieces.footlights(moment)}
+                    yield {line: html.footlights(moment)}
 
     def run(visitor_id: str, identifier: str | None, *choice: object) -> Iterator[dict]:
         try:
             task = forms.finish(backend.get(identifier or "", visitor_id), *choice)
             started = backend.submit(task, visitor_id)
         except ValueError as error:
-            yield {message: gr.HTML(pieces.failure(str(error)), visible=True)}
+            yield {message: gr.HTML(html.failure(str(error)), visible=True)}
             return
         yield from watch(started, visitor_id)
 

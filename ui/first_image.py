@@ -8,9 +8,9 @@ from pathlib import Path
 
 import gradio as gr
 
-from pipelines.backend import Backend
 from pipelines.catalog import ModelCard
-from ui import pieces, visitor
+from pipelines.serving.backend import Backend
+from ui import html, visitor
 from ui.languages import say
 from ui.media import slider
 
@@ -191,7 +191,7 @@ def build(backend: Backend, owner: gr.BrowserState, card: ModelCard) -> FirstIma
             return refused(error, "This mask can't be used.")
 
     def refused(error: Exception, head: str) -> dict:
-        return {message: gr.HTML(pieces.failure(str(error), head), visible=True)}
+        return {message: gr.HTML(html.failure(str(error), head), visible=True)}
 
     def show(visitor_id: str, name: str, mask_name: str) -> dict:
         """Whoever uses settings again may have lost the image since, and of somebody else's video never had it."""
@@ -203,7 +203,7 @@ def build(backend: Backend, owner: gr.BrowserState, card: ModelCard) -> FirstIma
         there = bool(name)
         return {
             **{image: name, mask: mask_name if there else "", strokes: None},
-            sheet: pieces.sheet(*pictures) if there else "",
+            sheet: html.sheet(*pictures) if there else "",
             **{button: gr.Button(visible=there) for button in (upload_mask, remove)},
         }
 

@@ -5,9 +5,9 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import asdict
 
-from pipelines.backend import Tuning
 from pipelines.catalog import CATALOG, ModelCard, find
-from pipelines.jobs import Job
+from pipelines.serving.backend import Tuning
+from pipelines.serving.jobs import Job
 from pipelines.tasks import MAX_SEED, Edit, Finish, PoseToVideo, TextToVideo, Tune, check_cells
 
 TUNING = (

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator, Mapping
 
 import gradio as gr
 
-from pipelines.backend import Backend
 from pipelines.events import Progress
+from pipelines.serving.backend import Backend
 from pipelines.settings import Settings
-from ui import pieces, stream, visitor
+from ui import html, stream, visitor
 from ui.languages import say
 
 
@@ -48,10 +48,10 @@ def keeping(backend: Backend, owner: gr.BrowserState, chosen: gr.State) -> None:
 
     def publish(identifier: str, visitor_id: str, title: str, token: gr.OAuthToken | None) -> Iterator[str]:
         if token is None:
-            yield pieces.failure("Sign in at the top of the page first.", "Nothing was uploaded.")
+            yield html.failure("Sign in at the top of the page first.", "Nothing was uploaded.")
             return
         if not identifier:
-            yield pieces.failure("Choose a tuned model first.", "Nothing was uploaded.")
+            yield html.failure("Choose a tuned model first.", "Nothing was uploaded.")
             return
         try:
             going = backend.publish(identifier, visitor_id, title.strip(), token.token)
@@ -59,12 +59,12 @@ def keeping(backend: Backend, owner: gr.BrowserState, chosen: gr.State) -> None:
                 try:
                     step: Progress = next(going)
                 except StopIteration as end:
-                    address = pieces.escape(end.value)
+                    address = html.escape(end.value)
                     yield f'<p class="caption">Kept, for you alone, at <a href="{address}">{address}</a></p>'
                     return
-                yield pieces.footlights(stream.Moment(progress=step))
+                yield html.footlights(stream.Moment(progress=step))
         except (ValueError, OSError) as error:
-            yield pieces.failure(str(error), "Nothing was uploaded.")
+            yield html.failure(str(error), "Nothing was uploaded.")
 
     keep.click(
         publish, [chosen, owner, name], line, api_visibility="private", show_progress="hidden", concurrency_limit=2

@@ -4,10 +4,10 @@ import time
 
 import gradio as gr
 
-from pipelines.backend import Backend
 from pipelines.events import Result
-from pipelines.jobs import Job
-from ui import compare, finish, pieces
+from pipelines.serving.backend import Backend
+from pipelines.serving.jobs import Job
+from ui import compare, finish, html
 from ui.languages import say
 from ui.media import CLICKS, export, player
 from ui.refill import Forms
@@ -79,17 +79,17 @@ def tab(
         found = backend.finished(visitor_id, words, limit=number * PAGE + 1)
         cards = [_card(job) for job in found[: number * PAGE]]
         return {
-            making: pieces.making(backend.unfinished(visitor_id)),
-            shelf: pieces.shelf(cards, searched=bool(words.strip()), compared=together),
+            making: html.making(backend.unfinished(visitor_id)),
+            shelf: html.shelf(cards, searched=bool(words.strip()), compared=together),
             more: gr.Button(visible=len(found) > number * PAGE),
         }
 
-    def _card(job: Job) -> pieces.Card:
+    def _card(job: Job) -> html.Card:
         try:
             poster = backend.poster(job.id, job.owner)
         except (ValueError, OSError):  # deleted by hand, or damaged: it can still be deleted here
             poster = None
-        return pieces.Card(job.id, job.task, pieces.title(job), job.ended, poster)
+        return html.Card(job.id, job.task, html.title(job), job.ended, poster)
 
     def act(visitor_id: str, together: list[str], event: gr.EventData) -> dict:
         if event.act == "begin":
@@ -108,8 +108,8 @@ def tab(
             **{chosen: job.id, opened: time.time()},
             panel: gr.Column(visible=True),
             video: str(job.end.video) if job.end.video.exists() else None,
-            about: pieces.about_video(_card(job)),
-            facts: pieces.rounded(job.end.facts),
+            about: html.about_video(_card(job)),
+            facts: html.rounded(job.end.facts),
             really: gr.Button(visible=False),
         }
 

@@ -3,8 +3,8 @@
 import gradio as gr
 from gradio.i18n import I18nData
 
-from pipelines.backend import Backend
 from pipelines.catalog import Range
+from pipelines.serving.backend import Backend
 
 # A button in a gr.HTML tells what is written on it as data. It keeps the keyboard's place where the HTML is drawn anew.
 CLICKS = """

@@ -5,19 +5,19 @@ from typing import Any
 
 import gradio as gr
 
-from pipelines.backend import Backend
 from pipelines.catalog import CATALOG
+from pipelines.serving.backend import Backend
 from pipelines.settings import Settings
 from pipelines.tasks import Edit, PoseToVideo, TextToVideo
 from ui import (
+    access,
     agents,
     api,
-    door,
     edit_clip,
-    faults,
+    errors,
+    html,
     hub,
     library,
-    pieces,
     pose_to_video,
     responsible_use,
     restore,
@@ -41,7 +41,7 @@ def build(backend: Backend, settings: Settings) -> gr.Blocks:
     old = (3600, 24 * 3600)  # every hour, uploads older than a day are deleted
     with gr.Blocks(title="Marionette", analytics_enabled=False, fill_width=True, delete_cache=old) as demo:
         with gr.Row(elem_id="head"):
-            gr.HTML(pieces.HEADLINES, html_template=pieces.HEADER)
+            gr.HTML(html.HEADLINES, html_template=html.HEADER)
             status.corner(backend, settings)
         space.notice(backend, settings)
         hub.sign_in()
@@ -68,10 +68,10 @@ def build(backend: Backend, settings: Settings) -> gr.Blocks:
         api.endpoints(backend, settings)
     for card in CATALOG.values():  # so that a browser learns the words of every card, as it is now and once it is here
         for missing in (None, backend.availability(card.name)):
-            pieces.model_card(card, missing)
+            html.model_card(card, missing)
     for event in demo.fns.values():
         if event.fn is not None:
-            event.fn = faults.telling(event.fn)
+            event.fn = errors.telling(event.fn)
     return demo.queue(max_size=4 * (settings.queue + 2))  # every job has one listener or a few
 
 
@@ -89,7 +89,7 @@ def launch_options(settings: Settings) -> dict[str, Any]:
         "run_history": False,
         "ssr_mode": False,
         **agents.tools(settings),
-        **door.gate(settings),
+        **access.gate(settings),
     }
 
 

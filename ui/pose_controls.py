@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import gradio as gr
 from gradio.i18n import I18nData
 
-from pipelines.backend import Clip, Tuning
 from pipelines.catalog import DETECTORS
+from pipelines.serving.backend import Clip, Tuning
 from pipelines.tasks import PLACEMENTS, SHOWN
-from ui import forms, pose_pieces
-from ui.edit_pieces import title_of
+from ui import forms, pose_html
+from ui.edit_html import title_of
 from ui.languages import say
 
 SMOOTHED = {"none": "Not at all", "light": "A little", "strong": "Strongly"}
@@ -54,9 +54,9 @@ def build() -> dict[str, gr.components.Component]:
                 people(0), value=forms.EVERYBODY, label=say("Who is followed"), filterable=False, elem_id="pose-person",
                 info=say("Person 1 is most to be seen"),
             )  # fmt: skip
-        about = gr.HTML(pose_pieces.detector(next(iter(DETECTORS))), elem_id="detector-about")
+        about = gr.HTML(pose_html.detector(next(iter(DETECTORS))), elem_id="detector-about")
         made["detector"].change(
-            pose_pieces.detector, made["detector"], about, queue=False, api_visibility="private", show_progress="hidden"
+            pose_html.detector, made["detector"], about, queue=False, api_visibility="private", show_progress="hidden"
         )
         made["shown"] = gr.Radio(
             [(say(text), name) for name, text in SHOWN.items()], value="auto", label=say("What an upload shows"),

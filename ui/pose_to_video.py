@@ -7,12 +7,12 @@ from dataclasses import asdict
 
 import gradio as gr
 
-from pipelines.backend import Backend, Kept, Tuning
 from pipelines.catalog import DETECTORS, find, find_motion, offered
 from pipelines.events import Failed, Result
-from pipelines.jobs import Job
+from pipelines.serving.backend import Backend, Kept, Tuning
+from pipelines.serving.jobs import Job
 from pipelines.tasks import PoseToVideo
-from ui import edit_pieces, estimates, finish, forms, pieces, pose_controls, pose_pieces, stream, visitor, why
+from ui import edit_html, estimates, finish, forms, html, pose_controls, pose_html, stream, visitor, why
 from ui.languages import ENGLISH_ONLY, say
 from ui.media import CLICKS, export, in_step, player
 from ui.refill import Form
@@ -43,7 +43,7 @@ def tab(backend: Backend, owner: gr.BrowserState, this: gr.Tab, arrived: gr.even
 
     with gr.Row(elem_classes="bench", elem_id="pose-bench"):
         with gr.Column(elem_id="pose-ask"):
-            chosen = gr.HTML(motion, html_template=pose_pieces.gallery(), elem_id="motions", js_on_load=CLICKS)
+            chosen = gr.HTML(motion, html_template=pose_html.gallery(), elem_id="motions", js_on_load=CLICKS)
             file = gr.File(
                 label=say("Or your own clip, skeleton video or keypoints"),
                 file_types=[*CLIPS, ".json", ".zip"],
@@ -97,7 +97,8 @@ def tab(backend: Backend, owner: gr.BrowserState, this: gr.Tab, arrived: gr.even
                 with gr.Accordion(say("How it was made"), open=False, elem_id="pose-facts"):
                     facts = gr.JSON(show_label=False, container=False)
             with gr.Row(elem_id="pose-stage"):
-                figure = gr.HTML('<figure class="rehearsal"><div class="dark-stage"></div></figure>', elem_id="found")
+                nobody = '<figure class="pose-preview"><div class="dark-stage"></div></figure>'
+                figure = gr.HTML(nobody, elem_id="found")
                 mist = gr.HTML(visible=False, elem_id="pose-forming")
             search = gr.HTML(elem_id="pose-search")
             quit_search = gr.Button(say("Stop looking"), size="md", visible=False, elem_id="pose-stop-search")
@@ -113,11 +114,11 @@ def tab(backend: Backend, owner: gr.BrowserState, this: gr.Tab, arrived: gr.even
                 filterable=False,
                 elem_id="pose-model",
             )
-            about = gr.HTML(pieces.model_card(first, backend.availability(first.name)), elem_id="pose-about")
+            about = gr.HTML(html.model_card(first, backend.availability(first.name)), elem_id="pose-about")
     gr.HTML(say("<h2>Or begin with one of these</h2>"), elem_classes="step")
     examples = gr.HTML(
         say("|".join(f"Follows: {name}" for name, *_ in EXAMPLES)),
-        html_template=pieces.examples(_thumbnails()),
+        html_template=html.examples(_thumbnails()),
         elem_id="pose-examples",
         js_on_load=CLICKS,
     )
@@ -144,7 +145,7 @@ def tab(backend: Backend, owner: gr.BrowserState, this: gr.Tab, arrived: gr.even
         try:
             kept = backend.keep_clip(path, visitor_id, poses=True)
         except (ValueError, OSError) as error:
-            return {message: gr.HTML(pieces.failure(str(error), "This can't be followed."), visible=True)}
+            return {message: gr.HTML(html.failure(str(error), "This can't be followed."), visible=True)}
         return {
             **{owner: visitor_id, clip: kept.name, chosen: "", message: gr.HTML(visible=False)},
             controls["fps"]: pose_controls.pace(kept.clip),
@@ -158,7 +159,7 @@ def tab(backend: Backend, owner: gr.BrowserState, this: gr.Tab, arrived: gr.even
         return {
             there: gr.Column(visible=True),
             source: str(kept.preview),
-            about_clip: edit_pieces.about_clip(*size),
+            about_clip: edit_html.about_clip(*size),
         }
 
     def look(visitor_id: str, name: str, *values: object) -> Iterator[dict]:
@@ -167,7 +168,7 @@ def tab(backend: Backend, owner: gr.BrowserState, this: gr.Tab, arrived: gr.even
         found = None
         try:
             (task,) = forms.poses_to_videos("a dance", name, *values, seed=0)
-            with closing(backend.rehearse(task, visitor_id)) as events:
+            with closing(backend.preview_poses(task, visitor_id)) as events:
                 while True:
                     try:
                         event = next(events)
@@ -177,16 +178,16 @@ def tab(backend: Backend, owner: gr.BrowserState, this: gr.Tab, arrived: gr.even
                     if event is None or task.motion:
                         yield {search: gr.skip()}
                     else:
-                        yield {search: pose_pieces.searching(event), quit_search: gr.Button(visible=True)}
+                        yield {search: pose_html.searching(event), quit_search: gr.Button(visible=True)}
         except (ValueError, OSError) as error:
-            problem = pieces.failure(str(error), "There is nothing to follow yet.")
+            problem = html.failure(str(error), "There is nothing to follow yet.")
             yield {search: problem, quit_search: gr.Button(visible=False)}
             return
         if found is None:  # another search has begun, or somebody stopped this one
             yield {search: gr.skip()}
             return
         yield {
-            **{figure: pose_pieces.rehearsal(found), search: "", seen: True, quit_search: gr.Button(visible=False)},
+            **{figure: pose_html.pose_preview(found), search: "", seen: True, quit_search: gr.Button(visible=False)},
             poses["person"]: gr.Dropdown(pose_controls.people(found.facts.get("people", 0), task.person)),
         }
 
@@ -199,9 +200,9 @@ def tab(backend: Backend, owner: gr.BrowserState, this: gr.Tab, arrived: gr.even
         yield from first_look(asked is None, *values)
 
     def quit_looking(visitor_id: str) -> dict:
-        backend.stop_rehearsal(visitor_id)
+        backend.stop_pose_preview(visitor_id)
         return {
-            search: pieces.stopped("Stopped.", "What was found before is shown."),
+            search: html.stopped("Stopped.", "What was found before is shown."),
             quit_search: gr.Button(visible=False),
         }
 
@@ -218,7 +219,7 @@ def tab(backend: Backend, owner: gr.BrowserState, this: gr.Tab, arrived: gr.even
             try:
                 kept = backend.clip(values["clip"], visitor_id)
             except ValueError as error:
-                return {message: gr.HTML(pieces.failure(str(error), "What this video followed is gone."), visible=True)}
+                return {message: gr.HTML(html.failure(str(error), "What this video followed is gone."), visible=True)}
             measured, what = kept.clip, {clip: kept.name, chosen: "", **_upload(kept)}
         else:
             measured = backend.motion(values["motion"])
@@ -226,7 +227,7 @@ def tab(backend: Backend, owner: gr.BrowserState, this: gr.Tab, arrived: gr.even
         tuned, gone = tuned_for(visitor_id, card.name), gr.HTML(visible=False)
         if values["tuned"] not in ("", *(one.job.id for one in tuned)):
             trouble = "The tuned model of this video is not here. Its dancer will look as the model draws it."
-            gone = gr.HTML(pieces.failure(trouble, "Whose looks it had is gone."), visible=True)
+            gone = gr.HTML(html.failure(trouble, "Whose looks it had is gone."), visible=True)
         return {
             **what,
             **{prompt: values["prompt"], model: card.name, seed: values["seed"], randomise: False},
@@ -262,12 +263,12 @@ def tab(backend: Backend, owner: gr.BrowserState, this: gr.Tab, arrived: gr.even
         return filled_in(controls, card, asdict(card.defaults)) | {about: _about(name), controls["fps"]: gr.skip()}
 
     def _about(name: str) -> str:
-        return pieces.model_card(find(name), backend.availability(name))
+        return html.model_card(find(name), backend.availability(name))
 
     def hint(prompts: str, name: str) -> str:
         """On the longest of the prompts."""
         longest = max(prompts.splitlines() or [""], key=len)
-        return pieces.prompt_hints(longest, find(name), backend.tokens(name, longest))
+        return html.prompt_hints(longest, find(name), backend.tokens(name, longest))
 
     def foresee(*values: object) -> str:
         *values, _ = values
@@ -328,16 +329,16 @@ def tab(backend: Backend, owner: gr.BrowserState, this: gr.Tab, arrived: gr.even
         return {
             **{shown: made.id, players: gr.Row(visible=True), details: gr.Column(visible=True)},
             video: str(made.end.video),
-            told: f'<p class="caption">{pieces.escape(made.task.prompt)}</p>',
+            told: f'<p class="caption">{html.escape(made.task.prompt)}</p>',
             of_skeletons: gr.Column(visible="skeletons" in kept),
             skeletons: kept.get("skeletons"),
             of_source: gr.Column(visible="source" in kept),
             original: kept.get("source"),
-            figures: pose_pieces.measures(made),
+            figures: pose_html.measures(made),
             mp4: gr.DownloadButton(value=str(made.end.video)),
             save_skeletons: gr.DownloadButton(value=kept.get("skeletons"), visible="skeletons" in kept),
             save_joints: gr.DownloadButton(value=kept.get("keypoints"), visible="keypoints" in kept),
-            facts: pieces.rounded(made.end.facts),
+            facts: html.rounded(made.end.facts),
         }
 
     def run(visitor_id: str, shown_job: str | None, *values: object) -> Iterator[dict]:
@@ -350,10 +351,10 @@ def tab(backend: Backend, owner: gr.BrowserState, this: gr.Tab, arrived: gr.even
                 waiting.append(backend.submit(task, visitor_id))
                 seed_value = task.seed
         except ValueError as error:
-            problem = gr.HTML(pieces.failure(str(error)), visible=True)
+            problem = gr.HTML(html.failure(str(error)), visible=True)
         yield {owner: visitor_id, message: problem, seed: seed_value}
         if waiting:
-            backend.stop_rehearsal(visitor_id)
+            backend.stop_pose_preview(visitor_id)
             yield {search: "", quit_search: gr.Button(visible=False)}
             yield from watch(waiting, visitor_id, shown_job)
 
@@ -364,7 +365,7 @@ def tab(backend: Backend, owner: gr.BrowserState, this: gr.Tab, arrived: gr.even
             **{players: gr.Row(visible=False), details: gr.Column(visible=False)},
         }
         for started in waiting:
-            yield {line: pieces.footlights(stream.Moment())}
+            yield {line: html.footlights(stream.Moment())}
             for moment in stream.follow(backend, started, visitor_id):
                 match moment:
                     case None:
@@ -373,13 +374,13 @@ def tab(backend: Backend, owner: gr.BrowserState, this: gr.Tab, arrived: gr.even
                         shown_job = started
                         yield {**finished(backend.get(started, visitor_id)), mist: gr.HTML(visible=False)}
                     case stream.Moment(end=Failed(message=text, stopped=stopped)):
-                        card = pieces.stopped(text) if stopped else pieces.failure(text)
+                        card = html.stopped(text) if stopped else html.failure(text)
                         yield {message: gr.HTML(card, visible=True), mist: gr.HTML(visible=False)}
                     case stream.Moment(preview=None):
-                        yield {line: pieces.footlights(moment)}
+                        yield {line: html.footlights(moment)}
                     case _:
-                        image = pose_pieces.forming(moment.preview.image)
-                        yield {line: pieces.footlights(moment), mist: gr.HTML(image, visible=True)}
+                        image = pose_html.forming(moment.preview.image)
+                        yield {line: html.footlights(moment), mist: gr.HTML(image, visible=True)}
         yield given_up(shown_job)
 
     def go_on(visitor_id: str) -> Iterator[dict]:
@@ -438,8 +439,8 @@ def tab(backend: Backend, owner: gr.BrowserState, this: gr.Tab, arrived: gr.even
     return Form("pose-to-video", [wanted], lambda task: {wanted: (asdict(task), time.time())})
 
 
-def _thumbnails() -> list[pieces.Thumbnail]:
+def _thumbnails() -> list[html.Thumbnail]:
     return [
-        pieces.Thumbnail(prompt, pieces.part(index), still=None, moving=find_motion(name).with_suffix(".gif"))
+        html.Thumbnail(prompt, html.part(index), still=None, moving=find_motion(name).with_suffix(".gif"))
         for index, (name, prompt, _) in enumerate(EXAMPLES)
     ]

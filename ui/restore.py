@@ -4,7 +4,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from pipelines.backend import Backend
+from pipelines.serving.backend import Backend
 from ui.refill import Forms
 from ui.text_to_video import TO_PROMPT
 

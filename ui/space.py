@@ -7,8 +7,8 @@ from html import escape
 import gradio as gr
 from gradio.i18n import I18nData
 
-from pipelines.backend import Backend
 from pipelines.catalog import find
+from pipelines.serving.backend import Backend
 from pipelines.settings import Settings
 from pipelines.tasks import TextToVideo
 from ui.languages import say

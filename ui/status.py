@@ -6,8 +6,8 @@ from html import escape
 
 import gradio as gr
 
-from pipelines.backend import Backend, Status
 from pipelines.catalog import CATALOG, DETECTORS
+from pipelines.serving.backend import Backend, Status
 from pipelines.settings import Settings
 from ui.languages import say
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from pipelines.backend import Backend
 from pipelines.events import Failed, Losses, Preview, Progress, Result
+from pipelines.serving.backend import Backend
 
 UNITS = {
     **dict.fromkeys(("Denoising", "Tuning", "Inverting the clip"), "step "),

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import gradio as gr
 
-from pipelines.backend import Backend
 from pipelines.catalog import CATALOG, SCHEDULERS, ModelCard, Range, find, offered
 from pipelines.events import Failed, Result
-from pipelines.jobs import Job
+from pipelines.serving.backend import Backend
+from pipelines.serving.jobs import Job
 from pipelines.settings import Settings
 from pipelines.tasks import Grid, Task, TextToVideo
-from ui import estimates, finish, first_image, forms, matrix, pieces, stream, visitor, why
+from ui import estimates, finish, first_image, forms, html, matrix, stream, visitor, why
 from ui.languages import ENGLISH_ONLY, say
 from ui.media import CLICKS, export, player, slider
 from ui.refill import Form
@@ -73,7 +73,7 @@ def tab(
                 elem_id="prompt",
                 placeholder=say("Somebody, somewhere, doing something"),
             )
-            hints = gr.HTML(pieces.prompt_hints("", first, None), elem_id="hints")
+            hints = gr.HTML(html.prompt_hints("", first, None), elem_id="hints")
             begin = first_image.build(backend, owner, first)
             generate = gr.Button(say("Generate"), variant="primary", size="lg", elem_id="generate")
             stop = gr.Button(say("Stop"), variant="stop", size="lg", elem_id="stop", visible=False)
@@ -82,7 +82,7 @@ def tab(
         with gr.Column(elem_id="show"):
             message = gr.HTML(visible=False, elem_id="message")
             with gr.Column(elem_id="stage"):
-                scene = gr.HTML(pieces.scene("closed"), elem_id="scene")
+                scene = gr.HTML(html.scene("closed"), elem_id="scene")
                 video = player(say("Your video"), elem_id="video", visible=False)
             line = gr.HTML(elem_id="line")
             with gr.Column(visible=False, elem_id="result") as result:
@@ -112,7 +112,7 @@ def tab(
     gr.HTML(say("<h2>Or begin with one of these</h2>"), elem_id="examples-title")
     examples = gr.HTML(
         say("|".join(one.expect for one in EXAMPLES)),
-        html_template=pieces.examples(_thumbnails()),
+        html_template=html.examples(_thumbnails()),
         elem_id="examples",
         js_on_load=CLICKS,
     )
@@ -147,7 +147,7 @@ def tab(
     def hint(text: str, name: str, rows: bool) -> str:
         """On the longest of the prompts."""
         text = max(text.splitlines() or [""], key=len) if rows else text
-        return pieces.prompt_hints(text, find(name), backend.tokens(name, text))
+        return html.prompt_hints(text, find(name), backend.tokens(name, text))
 
     def foresee(rows: bool, seeds: str, prompts: str, *values: object) -> str:
         *values, _ = values
@@ -176,18 +176,18 @@ def tab(
         return {generate: gr.Button(visible=True), stop: gr.Button(say("Stop"), visible=False, interactive=True)}
 
     def given_up(shown_job: str | None) -> dict:
-        return {scene: pieces.scene("open" if shown_job else "closed"), line: "", **idle()}
+        return {scene: html.scene("open" if shown_job else "closed"), line: "", **idle()}
 
     def finished(made: Job) -> dict:
         return {
             shown: made.id,
-            scene: pieces.scene("open"),
+            scene: html.scene("open"),
             video: gr.Video(str(made.end.video), visible=True),
             line: "",
             result: gr.Column(visible=True),
-            caption: pieces.caption(made.task),
+            caption: html.caption(made.task),
             mp4: gr.DownloadButton(value=str(made.end.video)),
-            facts: pieces.rounded(made.end.facts),
+            facts: html.rounded(made.end.facts),
             **idle(),
         }
 
@@ -197,8 +197,8 @@ def tab(
             job: waiting,
             message: gr.HTML(visible=False),
             result: gr.Column(visible=False),
-            scene: pieces.scene("working"),
-            line: pieces.footlights(stream.Moment()),
+            scene: html.scene("working"),
+            line: html.footlights(stream.Moment()),
             generate: gr.Button(visible=False),
             stop: gr.Button(visible=True),
         }
@@ -209,14 +209,14 @@ def tab(
                 case stream.Moment(end=Result()):
                     yield finished(backend.get(waiting[-1], visitor_id))
                 case stream.Moment(end=Failed(message=text, stopped=stopped)):
-                    card = pieces.stopped(text) if stopped else pieces.failure(text)
+                    card = html.stopped(text) if stopped else html.failure(text)
                     yield {
                         message: gr.HTML(card, visible=True),
                         result: gr.Column(visible=bool(shown_job)),  # with the video that was there before
                         **given_up(shown_job),
                     }
                 case _:
-                    yield {scene: pieces.scene("working", moment), line: pieces.footlights(moment)}
+                    yield {scene: html.scene("working", moment), line: html.footlights(moment)}
 
     def run(visitor_id: str, shown_job: str | None, *values: object) -> Iterator[dict]:
         image, mask, strokes, guidance, rows, seeds, *values, seed_value, randomise_value = values
@@ -233,7 +233,7 @@ def tab(
             else:
                 waiting = [backend.submit(tasks[0], visitor_id)]
         except ValueError as error:
-            yield {message: gr.HTML(pieces.failure(str(error)), visible=True)}
+            yield {message: gr.HTML(html.failure(str(error)), visible=True)}
             return
         yield {owner: visitor_id, seed: tasks[0].seed}
         yield from watch(waiting, visitor_id, shown_job)
@@ -390,17 +390,17 @@ def filled_in(controls: dict[str, gr.components.Component], card: ModelCard, val
 
 
 def _about(backend: Backend, card: ModelCard) -> str:
-    return pieces.model_card(card, backend.availability(card.name))
+    return html.model_card(card, backend.availability(card.name))
 
 
-def _thumbnails() -> list[pieces.Thumbnail]:
+def _thumbnails() -> list[html.Thumbnail]:
     def picture(name: str) -> Path | None:
         return PICTURES / name if (PICTURES / name).exists() else None
 
     return [
-        pieces.Thumbnail(
+        html.Thumbnail(
             example.task.prompt,
-            pieces.part(index),
+            html.part(index),
             still=picture(f"{example.pictures}.png"),
             moving=picture(f"{example.pictures}.webp"),
         )

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import gradio as gr
 
-from pipelines.backend import Backend
 from pipelines.catalog import ModelCard, Range, find, offered
 from pipelines.events import Failed, Preview, Result
+from pipelines.serving.backend import Backend
 from pipelines.tasks import TRAINED, Tune
-from ui import edit_pieces, estimates, forms, pieces, stream, visitor
+from ui import edit_html, estimates, forms, html, stream, visitor
 from ui.languages import ENGLISH_ONLY, say
 from ui.media import player, slider
 
@@ -99,7 +99,7 @@ def bench(
                 filterable=False,
                 elem_id="base",
             )
-            card_html = gr.HTML(pieces.model_card(first, backend.availability(first.name)), elem_id="base-about")
+            card_html = gr.HTML(html.model_card(first, backend.availability(first.name)), elem_id="base-about")
             with gr.Accordion(say("Fine settings of the tuning"), open=False, elem_id="fine-tuning"):
                 with gr.Row():
                     width = gr.Number(
@@ -147,7 +147,7 @@ def bench(
         except (ValueError, OSError) as error:
             return {
                 **{clip: "", there: gr.Column(visible=False), strip: ""},
-                message: gr.HTML(pieces.failure(str(error), "This clip can't be used."), visible=True),
+                message: gr.HTML(html.failure(str(error), "This clip can't be used."), visible=True),
             }
         measured = kept.clip
         return {
@@ -155,9 +155,7 @@ def bench(
             clip: kept.name,
             there: gr.Column(visible=True),
             source: str(kept.preview),
-            about: edit_pieces.about_clip(
-                measured.seconds, measured.width, measured.height, measured.fps, measured.cut
-            ),
+            about: edit_html.about_clip(measured.seconds, measured.width, measured.height, measured.fps, measured.cut),
             start: gr.Slider(maximum=measured.seconds, value=0),
             end: gr.Slider(maximum=measured.seconds, value=measured.seconds),
             stride: min(30, max(1, round(measured.fps / 8))),  # the models have seen 8 frames a second
@@ -171,8 +169,8 @@ def bench(
             task = forms.tune("a clip", model_name, name, *values, 1, 1e-5, "all", 0)
             picture, choice = backend.look(task, visitor_id)
         except (ValueError, OSError) as error:
-            return {strip: pieces.failure(str(error), "This part can't be used.")}
-        return {strip: edit_pieces.look(picture, choice, task.width, task.height)}
+            return {strip: html.failure(str(error), "This part can't be used.")}
+        return {strip: edit_html.look(picture, choice, task.width, task.height)}
 
     def foresee(name: str, *values: object) -> str:
         *values, _ = values
@@ -186,7 +184,7 @@ def bench(
             height: card.defaults.height,
             steps: card.tuning.steps,
             rate: card.tuning.learning_rate,
-            card_html: pieces.model_card(card, backend.availability(name)),
+            card_html: html.model_card(card, backend.availability(name)),
         }
 
     def idle() -> dict:
@@ -199,15 +197,15 @@ def bench(
         yield {
             job: identifier,
             message: gr.HTML(visible=False),
-            line: pieces.footlights(stream.Moment()),
-            plot: edit_pieces.losses((), total),
+            line: html.footlights(stream.Moment()),
+            plot: edit_html.losses((), total),
             sample: "",
             tune: gr.Button(visible=False),
             running: gr.Row(visible=True),
         }
         shown = None
         for moment in stream.follow(backend, identifier, visitor_id):
-            drawn = edit_pieces.losses(moment.losses.values, total) if moment and moment.losses else gr.skip()
+            drawn = edit_html.losses(moment.losses.values, total) if moment and moment.losses else gr.skip()
             match moment:
                 case None:
                     yield {line: gr.skip()}
@@ -216,7 +214,7 @@ def bench(
                 case stream.Moment(end=Failed(message=text, stopped=stopped)):
                     kept = any(tuning.job.id == identifier for tuning in backend.tunings(visitor_id))
                     what = "What was tuned so far is kept: use it, or resume it." if kept else "Nothing was tuned yet."
-                    card = pieces.stopped(text, what) if stopped else pieces.failure(text, "The tuning ended early.")
+                    card = html.stopped(text, what) if stopped else html.failure(text, "The tuning ended early.")
                     yield {
                         message: gr.HTML(card, visible=True),
                         **{line: "", plot: drawn, tuned: identifier if kept else gr.skip()},
@@ -224,9 +222,9 @@ def bench(
                     }
                 case stream.Moment(preview=Preview(image=picture) as preview) if preview is not shown:
                     shown = preview
-                    yield {sample: edit_pieces.sample(picture), draw: gr.Button(SAMPLE, interactive=True)}
+                    yield {sample: edit_html.sample(picture), draw: gr.Button(SAMPLE, interactive=True)}
                 case _:
-                    yield {line: pieces.footlights(moment), plot: drawn}
+                    yield {line: html.footlights(moment), plot: drawn}
 
     def run(visitor_id: str, *values: object) -> Iterator[dict]:
         visitor_id = visitor.known(visitor_id)
@@ -234,7 +232,7 @@ def bench(
             task = forms.tune(*values)
             started = backend.submit(task, visitor_id)
         except ValueError as error:
-            yield {message: gr.HTML(pieces.failure(str(error), "Nothing was tuned."), visible=True)}
+            yield {message: gr.HTML(html.failure(str(error), "Nothing was tuned."), visible=True)}
             return
         yield {owner: visitor_id}
         yield from watch(started, visitor_id, task.steps)
@@ -268,7 +266,7 @@ def bench(
     gr.on([width.change, height.change], **looked, trigger_mode="always_last")
     gr.on(
         [prompt.change, model.change],
-        lambda text, name: pieces.prompt_hints(text, find(name), backend.tokens(name, text)),
+        lambda text, name: html.prompt_hints(text, find(name), backend.tokens(name, text)),
         [prompt, model],
         hints,
         trigger_mode="always_last",

@@ -12,15 +12,17 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from pipelines import followyourpose, loading, pose
 from pipelines.catalog import CATALOG, DETECTORS, Source
-from pipelines.convert import openpose
 from pipelines.events import Progress
-from pipelines.manager import ModelManager
-from pipelines.memory import peak_bytes
-from pipelines.networks.inflated_unet import EditingUNet
+from pipelines.models import loading
+from pipelines.models.convert import openpose
+from pipelines.models.manager import ModelManager
+from pipelines.models.memory import peak_bytes
+from pipelines.models.networks.inflated_unet import EditingUNet
+from pipelines.poses import detection
 from pipelines.settings import Settings
-from pipelines.stable_diffusion import DENOISING
+from pipelines.systems import followyourpose
+from pipelines.systems.stable_diffusion import DENOISING
 from pipelines.tasks import PoseToVideo
 from scripts.benchmark.measure import best_product, device_name, flops, median_gap, now, random_component
 from scripts.benchmark.tuneavideo import REPEATS, SAVINGS, describe, inputs
@@ -116,8 +118,8 @@ def finding(device: str) -> list[tuple[str, str]]:
         models = ModelManager(CATALOG, settings, detectors=detectors)
         for name, detector in detectors.items():
             moments = []
-            for event in pose.find(frames, 8, name, models):
-                if event.stage == pose.FINDING:
+            for event in detection.find(frames, 8, name, models):
+                if event.stage == detection.FINDING:
                     moments.append(now(models.device))
             speed = (len(moments) - 1) / (moments[-1] - moments[0])
             rows.append(

@@ -69,10 +69,10 @@ def random_component(card, part, settings, on_progress):
     from diffusers import AutoencoderKL, UNet2DConditionModel, UNet3DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    from pipelines import loading
     from pipelines.catalog import CATALOG
-    from pipelines.networks.inflated_unet import InflatedUNet
-    from pipelines.networks.pseudo3d_unet import build_pseudo3d_unet
+    from pipelines.models import loading
+    from pipelines.models.networks.inflated_unet import InflatedUNet
+    from pipelines.models.networks.pseudo3d_unet import build_pseudo3d_unet
     from scripts.miniature import networks
 
     miniature, pose = CATALOG["miniature-modelscope"], card.system == "followyourpose"

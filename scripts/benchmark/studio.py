@@ -14,10 +14,10 @@ SMALL_JOBS = 200  # of one step each
 
 def studio(settings) -> list[tuple[str, str]]:
     """What the queue, the job table, progress and previews cost, measured on the miniature in the app's own backend."""
-    from pipelines.backend import LocalBackend
     from pipelines.catalog import find
     from pipelines.events import Progress, Result
-    from pipelines.preview import Previewer
+    from pipelines.serving.backend import LocalBackend
+    from pipelines.systems.preview import Previewer
     from pipelines.tasks import TextToVideo
 
     with TemporaryDirectory(prefix="marionette-") as folder, ExitStack() as at_the_end:

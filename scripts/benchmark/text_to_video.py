@@ -26,9 +26,9 @@ CARDS = {
 
 def benchmark(options: argparse.Namespace) -> list[tuple[str, str]]:
     """Runs everything and returns the table: what, and how much."""
-    from pipelines import loading
     from pipelines.catalog import CATALOG
-    from pipelines.manager import ModelManager
+    from pipelines.models import loading
+    from pipelines.models.manager import ModelManager
     from pipelines.settings import Settings
     from pipelines.tasks import TextToVideo
 
@@ -78,7 +78,7 @@ def benchmark(options: argparse.Namespace) -> list[tuple[str, str]]:
 
 def make(task, models) -> tuple[float, float]:
     """Seconds for a video without its file, and for one denoising step (the median)."""
-    system = import_module(f"pipelines.{models.card(task.model).system}")
+    system = import_module(f"pipelines.systems.{models.card(task.model).system}")
     began, moments = time.perf_counter(), []
     for event in models.attempt(lambda: system.generate(task, models)):
         if getattr(event, "stage", None) == system.DENOISING:
@@ -114,8 +114,8 @@ def count_flops(task, models) -> tuple[int, int, int]:
     frame."""
     import torch
 
-    from pipelines.networks.pseudo3d_unet import Pseudo3DUNet
-    from pipelines.networks.unet3d import TextToVideoUNet
+    from pipelines.models.networks.pseudo3d_unet import Pseudo3DUNet
+    from pipelines.models.networks.unet3d import TextToVideoUNet
 
     with torch.no_grad(), torch.device("meta"):
         with models.lease(f"{task.model}/unet") as module:

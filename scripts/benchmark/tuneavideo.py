@@ -11,17 +11,19 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from pipelines import loading, tuneavideo, tuning, video
 from pipelines.catalog import CATALOG
 from pipelines.events import Progress
-from pipelines.manager import ModelManager
-from pipelines.memory import backward, peak_bytes
-from pipelines.networks.attention import attend, keys_and_values
-from pipelines.networks.inflated_unet import EditingUNet
+from pipelines.media import video
+from pipelines.models import loading
+from pipelines.models.manager import ModelManager
+from pipelines.models.memory import backward, peak_bytes
+from pipelines.models.networks.attention import attend, keys_and_values
+from pipelines.models.networks.inflated_unet import EditingUNet
+from pipelines.models.tokens import MAX_TOKENS
 from pipelines.settings import Settings
-from pipelines.stable_diffusion import pixels_a_latent
+from pipelines.systems import tuneavideo, tuning
+from pipelines.systems.stable_diffusion import vae_scale_factor
 from pipelines.tasks import Edit, Tune
-from pipelines.tokens import MAX_TOKENS
 from scripts.benchmark.measure import FLOOR, best_product, device_name, flops, median_gap, now, random_component
 
 CARDS = {"miniature": "miniature-sd", "full": "stable-diffusion-1.4"}
@@ -193,7 +195,7 @@ VARIANTS = {
 
 def inputs(unet, task: Tune, models: ModelManager, branches: int):
     """Latents (1, c, f, h, w) and texts (branches, tokens, c) of the task's size, where and as `unet` is."""
-    factor = pixels_a_latent(models.empty(f"{task.model}/vae"))
+    factor = vae_scale_factor(models.empty(f"{task.model}/vae"))
     kind = {"device": unet.device, "dtype": unet.dtype}
     latents = torch.randn(1, unet.config.in_channels, task.frames, task.height // factor, task.width // factor, **kind)
     return latents, torch.randn(branches, MAX_TOKENS, unet.config.cross_attention_dim, **kind)
@@ -205,7 +207,7 @@ def floor(task: Tune, models: ModelManager, sampling: int, tuning_flop: int) -> 
     `sampling` and `tuning_flop` are the FLOP of a step of each.
     """
     card, vae = models.card(task.model), models.empty(f"{task.model}/vae")
-    factor = pixels_a_latent(vae)
+    factor = vae_scale_factor(vae)
     picture = torch.empty(1, 3, task.height, task.width, device="meta", dtype=vae.dtype)
     latents = torch.empty(1, 4, task.height // factor, task.width // factor, device="meta", dtype=vae.dtype)
     with torch.no_grad():

@@ -9,8 +9,8 @@ from diffusers import AutoencoderKL, UNet2DConditionModel, UNet3DConditionModel
 from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from pipelines.networks.inflated_unet import InflatedUNet, temporal_start
-from pipelines.networks.pseudo3d_unet import UNetPseudo3DConditionModel, build_pseudo3d_unet
+from pipelines.models.networks.inflated_unet import InflatedUNet, temporal_start
+from pipelines.models.networks.pseudo3d_unet import UNetPseudo3DConditionModel, build_pseudo3d_unet
 
 CHANNELS = (48, 96, 96, 96)
 HEAD = 16  # channels of one attention head

@@ -13,9 +13,9 @@ import numpy as np
 from safetensors.torch import save_file
 from torch import nn
 
-from pipelines import keypoints
 from pipelines.catalog import CATALOG
-from pipelines.manager import ModelManager
+from pipelines.models.manager import ModelManager
+from pipelines.poses import keypoints
 from pipelines.settings import Settings
 
 from .figures import BUILDS, RGB, Look, draw_figure, shade

@@ -9,8 +9,8 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel, UNet3DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizerFast
 
-from pipelines.networks.pseudo3d_unet import UNetPseudo3DConditionModel
-from pipelines.preview import fit_latent_rgb
+from pipelines.models.networks.pseudo3d_unet import UNetPseudo3DConditionModel
+from pipelines.systems.preview import fit_latent_rgb
 
 from . import networks
 

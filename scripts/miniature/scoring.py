@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from pipelines import keypoints, pose
-from pipelines.manager import ModelManager
+from pipelines.models.manager import ModelManager
+from pipelines.poses import detection, keypoints
 
 
 def add_options(parser: argparse.ArgumentParser, count: int, out: str) -> None:
@@ -54,7 +54,7 @@ def finish(events: Generator) -> Any:
 def joints(frames: np.ndarray, models: ModelManager) -> np.ndarray:
     """What the built-in detector finds of the dancer, [F,18,3]: zeros where that is nobody."""
     try:
-        return keypoints.track(finish(pose.extract(frames, 8, "miniature-openpose", models))).joints[:, 0]
+        return keypoints.track(finish(detection.extract(frames, 8, "miniature-openpose", models))).joints[:, 0]
     except ValueError:
         return np.zeros((len(frames), 18, 3))
 

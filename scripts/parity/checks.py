@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipelines.catalog import Source
-from pipelines.loading import part_of
+from pipelines.models.loading import part_of
 from pipelines.settings import Settings
 
 FORWARD = 2e-5  # of the reference's largest value: one pass through a network in fp32

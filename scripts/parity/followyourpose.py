@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipelines import followyourpose, stable_diffusion
 from pipelines.catalog import Source
-from pipelines.diffusion import image_solver
-from pipelines.networks.inflated_unet import EditingUNet, InflatedUNet
+from pipelines.models.networks.inflated_unet import EditingUNet, InflatedUNet
+from pipelines.models.sources import source_of_folder
 from pipelines.settings import Settings
-from pipelines.sources import source_of_folder
+from pipelines.systems import followyourpose, stable_diffusion
+from pipelines.systems.diffusion import image_solver
 from scripts.parity import inflated
 from scripts.parity.checks import Check, compare_lists, compare_within, load, read, recorded
 

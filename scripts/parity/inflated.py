@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from pipelines import modelscope, stable_diffusion
-from pipelines.networks.inflated_unet import EditingUNet
+from pipelines.models.networks.inflated_unet import EditingUNet
+from pipelines.systems import modelscope, stable_diffusion
 from scripts.parity.checks import Check, compare_levels, compare_lists, compare_within
 
 FORWARD = 1e-4

@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pipelines import modelscope
-from pipelines.convert.modelscope import unet_key_map
-from pipelines.diffusion import alphas_cumprod, betas, solver
-from pipelines.folders import card_of_folder
-from pipelines.networks.unet3d import TextToVideoUNet
+from pipelines.models.convert.modelscope import unet_key_map
+from pipelines.models.folders import card_of_folder
+from pipelines.models.networks.unet3d import TextToVideoUNet
 from pipelines.settings import Settings
+from pipelines.systems import modelscope
+from pipelines.systems.diffusion import alphas_cumprod, betas, solver
 from scripts.parity.checks import FORWARD, LOOP, Check, compare, compare_levels, compare_lists, load, read
 
 

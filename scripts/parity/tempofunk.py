@@ -9,12 +9,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from pipelines import tempofunk
 from pipelines.catalog import Source
-from pipelines.convert.flax import torch_name, turned
-from pipelines.folders import card_of_folder
-from pipelines.loading import component
-from pipelines.networks.pseudo3d_unet import (
+from pipelines.models.convert.flax import torch_name, turned
+from pipelines.models.folders import card_of_folder
+from pipelines.models.loading import component
+from pipelines.models.networks.pseudo3d_unet import (
     ConvPseudo3D,
     Pseudo3DUNet,
     Resampler,
@@ -25,7 +24,8 @@ from pipelines.networks.pseudo3d_unet import (
     normalise,
 )
 from pipelines.settings import Settings
-from pipelines.stable_diffusion import encode
+from pipelines.systems import tempofunk
+from pipelines.systems.stable_diffusion import encode
 from scripts.parity.checks import FORWARD, LOOP, Check, compare, compare_levels, read
 
 GROUPS = 32  # of FLAX's norms

@@ -7,14 +7,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pipelines import tuneavideo
 from pipelines.catalog import Source
-from pipelines.diffusion import image_solver
-from pipelines.networks.inflated_unet import EditingUNet, InflatedUNet
+from pipelines.models.networks.inflated_unet import EditingUNet, InflatedUNet
+from pipelines.models.sources import source_of_folder
 from pipelines.settings import Settings
-from pipelines.sources import source_of_folder
-from pipelines.stable_diffusion import encode
-from pipelines.tuning import loss_of, trained_parameters
+from pipelines.systems import tuneavideo
+from pipelines.systems.diffusion import image_solver
+from pipelines.systems.stable_diffusion import encode
+from pipelines.systems.tuning import loss_of, trained_parameters
 from scripts.parity import inflated
 from scripts.parity.checks import Check, compare_lists, compare_within, load, read, recorded
 

@@ -14,16 +14,16 @@ import torch
 from diffusers import UNetMotionModel
 from torch import Tensor
 
-from pipelines.diffusion import Step, alphas_cumprod, denoise, draw_noise, guided, image_solver
 from pipelines.events import Preview, Progress
-from pipelines.memory import peak_bytes
-from pipelines.modelscope import decode
-from pipelines.stable_diffusion import DENOISING, circumstances, pictured, prepare, told, working_memory
+from pipelines.models.memory import peak_bytes
+from pipelines.models.tokens import MAX_TOKENS
+from pipelines.systems.diffusion import Step, alphas_cumprod, denoise, draw_noise, guided, image_solver
+from pipelines.systems.modelscope import decode
+from pipelines.systems.stable_diffusion import DENOISING, decode_frames, prepare, run_facts, told, working_memory
 from pipelines.tasks import TextToVideo
-from pipelines.tokens import MAX_TOKENS
 
 if TYPE_CHECKING:
-    from pipelines.manager import ModelManager
+    from pipelines.models.manager import ModelManager
 
 
 @torch.no_grad()
@@ -44,10 +44,10 @@ def generate(
         noise = draw_noise(shape, task.seed).to(unet.device)
         steps = sample(unet, text_states, noise, schedule, task.scheduler, task.steps, task.guidance)
         step = yield from told(steps, DENOISING, previewer)
-        facts = circumstances(step, unet, slices, models)
+        facts = run_facts(step, unet, slices, models)
     facts |= {"seconds_per_step": (time.perf_counter() - began) / step.total}
 
-    frames = yield from pictured(task, step.latents, decode, models)
+    frames = yield from decode_frames(task, step.latents, decode, models)
     return frames, facts
 
 

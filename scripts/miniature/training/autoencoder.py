@@ -7,7 +7,7 @@ import torch
 from accelerate import Accelerator
 from diffusers import AutoencoderKL
 
-from pipelines.preview import to_uint8
+from pipelines.systems.preview import to_uint8
 from scripts.miniature import data, networks
 
 from .loop import as_grid, go_on_from, train

@@ -8,8 +8,8 @@ import torch
 from diffusers import DDPMScheduler
 from transformers import CLIPTokenizerFast
 
-from pipelines import keypoints, skeleton
-from pipelines.networks.unet3d import TextToVideoUNet
+from pipelines.models.networks.unet3d import TextToVideoUNet
+from pipelines.poses import keypoints, skeleton
 from scripts.miniature import data, networks
 from scripts.miniature.captions import caption
 

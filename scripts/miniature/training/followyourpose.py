@@ -7,8 +7,8 @@ from accelerate import Accelerator
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizerFast
 
-from pipelines.networks.inflated_unet import EditingUNet, InflatedUNet
-from pipelines.networks.pose_adapter import PoseAdapter
+from pipelines.models.networks.inflated_unet import EditingUNet, InflatedUNet
+from pipelines.models.networks.pose_adapter import PoseAdapter
 from scripts.miniature import data, networks
 
 from .denoising import Diffusion, Latents

@@ -5,7 +5,7 @@ import argparse
 import torch
 from accelerate import Accelerator
 
-from pipelines.networks.openpose import BodyPoseNetwork
+from pipelines.models.networks.openpose import BodyPoseNetwork
 from scripts.miniature import openpose
 
 from .loop import train

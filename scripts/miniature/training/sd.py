@@ -8,8 +8,8 @@ from accelerate import Accelerator
 from diffusers import AutoencoderKL
 from transformers import CLIPTextModel, CLIPTokenizerFast
 
-from pipelines import diffusion, modelscope
-from pipelines.stable_diffusion import encode
+from pipelines.systems import diffusion, modelscope
+from pipelines.systems.stable_diffusion import encode
 from scripts.miniature import data, networks
 
 from .denoising import EXAMPLES, Diffusion, DiffusionTrainer, Latents

@@ -8,9 +8,9 @@ from accelerate import Accelerator
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizerFast
 
-from pipelines import diffusion, tempofunk
-from pipelines.networks.pseudo3d_unet import Pseudo3DUNet, UNetPseudo3DConditionModel
-from pipelines.stable_diffusion import encode
+from pipelines.models.networks.pseudo3d_unet import Pseudo3DUNet, UNetPseudo3DConditionModel
+from pipelines.systems import diffusion, tempofunk
+from pipelines.systems.stable_diffusion import encode
 from scripts.miniature import data, networks
 
 from .denoising import EXAMPLES, Diffusion, Latents

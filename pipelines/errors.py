@@ -1,0 +1,34 @@
+"""Errors that nobody expected: logged without what visitors wrote, and told in words with a number to find them by."""
+
+import logging
+import re
+import secrets
+import traceback
+from collections.abc import Iterable
+
+log = logging.getLogger(__name__)
+
+
+class VideoError(OSError):
+    """A file could not be written or read; the message says why."""
+
+
+def log_error(error: BaseException, where: str, words: Iterable[str], undone: str) -> str:
+    """Logs `error` without `words`, what the visitor wrote. Returns what to tell them, with a number that finds it.
+
+    Files, too, are named by what visitors wrote. `undone` tells what has not happened.
+    """
+    number = secrets.token_hex(4)
+    trace = "".join(traceback.format_exception(error))
+    for word in sorted(set(words) - {""}, key=len, reverse=True):
+        trace = trace.replace(word, "[what the visitor wrote]")
+    trace = re.sub(r"(?<=[0-9a-f]{32}[/\\])[^/\\'\"\n]+", "[file]", trace)
+    log.error("%s, log number %s\n%s", where, number, trace)
+    if isinstance(error, OSError) and error.strerror:  # the system's words, and the name of a file
+        return f"A file could not be read or written: {error.strerror}. Try again in a while. (Log number {number}.)"
+    if type(error) in (ValueError, MemoryError, VideoError) and str(error):  # in words for the person who asked
+        return f"{error} (Log number {number}.)"
+    return (
+        f"Something went wrong inside the app, and {undone}. Try again; if it happens again, "
+        f"report it with the log number {number}."
+    )

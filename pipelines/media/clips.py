@@ -1,0 +1,53 @@
+"""The part of a clip that a task uses: which frames they are, and those frames in the shape that a model takes."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.media import uploads
+from pipelines.media.uploads import Choice, Clip
+from pipelines.settings import Settings
+from pipelines.tasks import PoseToVideo, Tune
+
+SOUND = "sound.m4a"  # in a tuned model's folder: that of the part that it was tuned on
+SILENT = "There is no sound to keep. Choose a clip with sound, or do without."
+
+
+def used(task: Tune | PoseToVideo, clip: Clip) -> Choice:
+    """Which frames of `clip` the task uses. Raises ValueError as uploads.choose does."""
+    return uploads.choose(clip, task.start, task.end, task.frames, task.stride)
+
+
+def read(task: Tune, path: Path, settings: Settings) -> tuple[np.ndarray, float]:
+    """The frames that `task` uses of the upload `path`, [F, H, W, 3] uint8, and how many there are a second.
+
+    Their shape is the task's: scaled evenly, and cut where they are too wide or too high, never squashed. Raises
+    ValueError as uploads.frames does.
+    """
+    clip = uploads.inspect(path, settings)
+    scale = max(task.width / clip.width, task.height / clip.height)
+    choice = used(task, clip)
+    frames = uploads.frames(
+        path,
+        settings,
+        task.start,
+        task.end,
+        task.frames,
+        task.stride,
+        side=min(settings.upload_side, math.ceil(max(clip.width, clip.height) * scale)),
+    )
+    return np.stack([cut(frame, task.width, task.height, task.across, task.down) for frame in frames]), choice.fps
+
+
+def cut(frame: np.ndarray, width: int, height: int, across: float, down: float) -> np.ndarray:
+    """The part [height, width, 3] of `frame` that lies at `across` and `down`, each from 0 to 1, as large as can be."""
+    import cv2  # which takes a while: it waits for the first clip
+
+    scale = max(width / frame.shape[1], height / frame.shape[0])
+    scaled_width, scaled_height = max(width, round(frame.shape[1] * scale)), max(height, round(frame.shape[0] * scale))
+    frame = cv2.resize(
+        frame, (scaled_width, scaled_height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    )
+    left, top = round(across * (scaled_width - width)), round(down * (scaled_height - height))
+    return frame[top : top + height, left : left + width]

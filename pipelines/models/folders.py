@@ -1,0 +1,136 @@
+"""A card for a model that somebody has in a folder: what it is, its defaults and its limits, read from its configs."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from pipelines.catalog import CATALOG, ModelCard, Range, Source
+from pipelines.models.sources import (
+    POSE,
+    PSEUDO3D,
+    is_original,
+    part_folder,
+    pose_checkpoint,
+    read_json,
+    source_of_folder,
+)
+
+TEXT_TO_VIDEO = ("TextToVideoSDPipeline", "TextToVideoMSPipeline")
+UNKNOWN = {  # what no config says
+    "licence": "As its maker says",
+    "shortcomings": "Not known to this app.",
+    "needs": "What its size asks for.",
+    "flops": 0.0,
+}
+
+
+def card_of_folder(folder: Path | str, base: ModelCard | None = None) -> ModelCard:
+    """A card for the model in `folder`: one for text to video, a Stable Diffusion 1.x or 2.x, a tuned one, or
+    FollowYourPose.
+
+    `base` has the parts that a tuned model or FollowYourPose lacks. Raises ValueError where there is no such model.
+    """
+    folder = Path(folder).resolve()
+    if not folder.is_dir():
+        raise ValueError(f"There is no folder {folder}.")
+    if is_original(folder):
+        arguments = read_json(folder / "configuration.json").get("model", {}).get("model_args", {})
+        return _modelscope(folder, arguments.get("max_frames", 16), 256)
+    whole = pose_checkpoint(folder) is None
+    if whole and not (folder / "model_index.json").is_file():
+        raise ValueError(f"{folder} holds no model: it has neither a model_index.json nor a configuration.json.")
+    kind = read_json(folder / "model_index.json").get("_class_name") if whole else POSE
+    try:
+        if kind == PSEUDO3D:
+            return _pseudo3d(folder)
+        if kind in TEXT_TO_VIDEO:
+            return _modelscope(folder, 16, _side(folder, folder, 32))
+        if kind == POSE:
+            return _pose(folder, base)
+        return _inflated(folder, tuned=kind == "TuneAVideoPipeline", base=base)
+    except TypeError as error:
+        raise ValueError(f"In {folder}, the config.json of the UNet or of the VAE describes no network.") from error
+
+
+def _modelscope(folder: Path, frames: int, side: int) -> ModelCard:
+    published = CATALOG["modelscope-1.7b"]
+    return replace(
+        published,
+        name=folder.name,
+        title=folder.name,
+        source=Source(str(folder)),
+        defaults=replace(published.defaults, frames=frames, width=side, height=side),
+        limits=replace(published.limits, side=Range(min(64, side), 1024, 8)),
+        summary=f"The text-to-video model in {folder}.",
+        **UNKNOWN,
+    )
+
+
+def _inflated(folder: Path, tuned: bool, base: ModelCard | None) -> ModelCard:
+    """Raises ValueError, as source_of_folder does, where it is neither Stable Diffusion nor tuned from it."""
+    source = source_of_folder(folder, base and base.source)
+    published = CATALOG["stable-diffusion-1.4"]
+    side = _side(folder, Path(base.source.location) if base and base.source.is_folder else folder, 64)
+    return replace(
+        published,
+        name=folder.name,
+        title=folder.name,
+        source=source,
+        defaults=replace(published.defaults, width=side, height=side),
+        limits=replace(published.limits, side=Range(min(64, side), 1024, 8)),
+        summary=f"The {'tuned model' if tuned else 'Stable Diffusion'} in {folder}.",
+        tuning=None if tuned else published.tuning,
+        **UNKNOWN,
+    )
+
+
+def _pose(folder: Path, base: ModelCard | None) -> ModelCard:
+    """Raises ValueError, as source_of_folder does, where it comes without a Stable Diffusion."""
+    source = source_of_folder(folder, base and base.source)
+    published = CATALOG["followyourpose-v1"]
+    whole = Path(source.base.location) if source.base and source.base.is_folder else folder
+    side = published.defaults.width
+    if (part_folder(whole, "unet") / "config.json").is_file():
+        side = max(64, _side(whole, whole, 64) // 64 * 64)
+    return replace(
+        published,
+        name=folder.name,
+        title=folder.name,
+        source=source,
+        defaults=replace(published.defaults, width=side, height=side),
+        limits=replace(published.limits, side=Range(64, 1024, 64)),
+        summary=f"The FollowYourPose model in {folder}.",
+        tuned_from=base.name if base else "",
+        **UNKNOWN,
+    )
+
+
+def _side(folder: Path, vae: Path, usual: int) -> int:
+    """The pixels of a side that the UNet in `folder` was made for; `vae` is the folder of a model with its VAE."""
+    size = read_json(part_folder(folder, "unet") / "config.json").get("sample_size") or usual
+    return _factor(vae) * (size if isinstance(size, int) else min(size))
+
+
+def _factor(folder: Path) -> int:
+    file = part_folder(folder, "vae") / "config.json"
+    return 2 ** (len(read_json(file).get("block_out_channels", [0] * 4)) - 1) if file.is_file() else 8
+
+
+def _pseudo3d(folder: Path) -> ModelCard:
+    """The Stable Diffusion whose UNet draws the first image lies in `sd_image`, or else is the published model's."""
+    unet = read_json(part_folder(folder, "unet") / "config.json")
+    factor = _factor(folder)
+    step = factor * 2 ** (len(unet.get("block_out_channels", [0] * 4)) - 1)
+    size = unet.get("sample_size") or 64
+    side = max(step, factor * (size if isinstance(size, int) else min(size)) // step * step)
+    published = CATALOG["makeavid-sd"]
+    return replace(
+        published,
+        name=folder.name,
+        title=folder.name,
+        source=Source(str(folder)),
+        image_model=Source(str(folder / "sd_image")) if (folder / "sd_image").is_dir() else published.image_model,
+        defaults=replace(published.defaults, width=side, height=side),
+        limits=replace(published.limits, frames=Range(1, 64), side=Range(step, 1024 // step * step, step)),
+        summary=f"The text-to-video model in {folder}.",
+        **UNKNOWN,
+    )

@@ -1,0 +1,118 @@
+"""How much memory a computation takes, counted before it runs."""
+
+import weakref
+from bisect import bisect_right
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+if TYPE_CHECKING:
+    from pipelines.models.manager import ModelManager
+    from pipelines.tasks import Edit, PoseToVideo, TextToVideo
+
+
+def peak_bytes(call: Callable[[], Any]) -> int:
+    """The most bytes that the tensors made by `call()` take together at any moment, its result included.
+
+    Meant for modules and tensors on the meta device, where nothing is computed and nothing allocated: exact but for
+    what kernels use inside (on a CPU copies in other layouts, on a GPU the workspaces of convolutions).
+    """
+    with torch.no_grad(), _FusedAttention(), _Counter() as counter:
+        call()
+    return counter.peak
+
+
+def backward(loss: Tensor) -> None:
+    """`loss.backward()` within what `peak_bytes` counts: the method itself leaves the attention that stands in there,
+    and gradient checkpointing would meet another one."""
+    engine = torch.autograd.Variable._execution_engine
+    engine.run_backward(
+        (loss,), (torch.ones_like(loss),), False, False, (), allow_unreachable=True, accumulate_grad=True
+    )
+
+
+def largest(needs: Callable[[int], int], room: int, low: int, high: int) -> int | None:
+    """The largest whole number from `low` to `high` whose `needs`, which must grow, are at most `room`, or None."""
+    fits = bisect_right(range(low, high + 1), room, key=needs)
+    return low + fits - 1 if fits else None
+
+
+def allotted(
+    task: "TextToVideo | PoseToVideo | Edit",
+    models: "ModelManager",
+    needs: Callable[[int, int, int, int], int],
+    part: str = "unet",
+) -> tuple[int, int]:
+    """Bytes beside the weights for the `part` of the model of `task` that denoises, and the number of slices: one, or
+    8 where only that fits.
+
+    `needs` maps frames, width, height and slices to the bytes that a step takes. Raises MemoryError, naming
+    the largest setting that fits, where the device hasn't so much.
+    """
+    room = models.room(f"{task.model}/{part}")
+    for slices in (8,) if models.frugal else (1, 8):
+        if (needed := needs(task.frames, task.width, task.height, slices)) <= room:
+            return needed, slices
+    frames, side = models.card(task.model).limits.frames, models.card(task.model).limits.side
+    most = largest(lambda number: needs(number, task.width, task.height, 8), room, int(frames.low), task.frames)
+    if most is not None:
+        advice = f"At {task.width}x{task.height}, {most} frames fit."
+    else:
+        steps = range(int(side.low), min(task.width, task.height) + 1, int(side.step))
+        fits = largest(lambda step: needs(task.frames, steps[step], steps[step], 8), room, 0, len(steps) - 1)
+        advice = "Choose a smaller model."
+        if fits is not None:
+            advice = f"{task.frames} frames fit at {steps[fits]}x{steps[fits]}."
+    raise MemoryError(
+        f"{task.frames} frames of {task.width}x{task.height} need {needed / 1e9:.2f} GB of memory on {models.device} "
+        f"beside the weights, and {max(room, 0) / 1e9:.2f} GB can be had. {advice}"
+    )
+
+
+class _FusedAttention(TorchFunctionMode):
+    """The meta device has no fused attention; where it runs, one keeps its result and nothing of the matrix."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is F.scaled_dot_product_attention:
+            return _Attention.apply(*args[:3])
+        return function(*args, **(kwargs or {}))
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(context, query, key, value):
+        result = query.new_empty(*query.shape[:-1], value.shape[-1])
+        context.save_for_backward(query, key, value, result)
+        return result
+
+    @staticmethod
+    def backward(context, gradient):
+        return tuple(map(torch.empty_like, context.saved_tensors[:3]))
+
+
+class _Counter(TorchDispatchMode):
+    """Watches storages come and go."""
+
+    def __init__(self):
+        super().__init__()
+        self.now = self.peak = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        known = {id(tensor.untyped_storage()) for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)}
+        result = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor) and id(storage := tensor.untyped_storage()) not in known:
+                known.add(id(storage))
+                self.now += storage.nbytes()
+                self.peak = max(self.peak, self.now)
+                weakref.finalize(storage, self._free, storage.nbytes())
+        return result
+
+    def _free(self, size: int) -> None:
+        self.now -= size

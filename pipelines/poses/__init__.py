@@ -1,0 +1,1 @@
+"""Poses: detection, keypoints, skeletons, and the sequence that a dancer follows."""

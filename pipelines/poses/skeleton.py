@@ -1,0 +1,195 @@
+"""Skeletons as FollowYourPose saw them in training, and videos of skeletons told from others.
+
+It was trained on mmpose's drawing of COCO's 17 joints on black: orange trunk and head, the person's right limbs blue,
+the left ones green, no dots, lines of about 1.5% of the picture's height. In OpenPose's rainbow of colours it sees
+nothing that it knows.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from pipelines.poses.keypoints import Poses, place, placement, stack, to_coco
+
+RGB = tuple[int, int, int]
+ORANGE, BLUE, GREEN = (255, 153, 51), (0, 128, 255), (0, 255, 0)
+LIMBS: tuple[tuple[int, int, RGB], ...] = (  # of COCO's joints, in the order in which they are drawn
+    *((15, 13, GREEN), (13, 11, GREEN), (16, 14, BLUE), (14, 12, BLUE), (11, 12, ORANGE)),
+    *((5, 11, ORANGE), (6, 12, ORANGE), (5, 6, ORANGE), (5, 7, GREEN), (6, 8, BLUE), (7, 9, GREEN), (8, 10, BLUE)),
+    *((1, 2, ORANGE), (0, 1, ORANGE), (0, 2, ORANGE), (1, 3, ORANGE), (2, 4, ORANGE), (3, 5, ORANGE), (4, 6, ORANGE)),
+)
+LINE = 0.015  # of the picture's height
+_FINE = 4  # bits after the point in the coordinates that are drawn
+
+# OpenPose's: joint k in its colour, and limb k in a darker shade of the same.
+RAINBOW = np.array(
+    [
+        *((255, 0, 0), (255, 85, 0), (255, 170, 0), (255, 255, 0), (170, 255, 0), (85, 255, 0)),
+        *((0, 255, 0), (0, 255, 85), (0, 255, 170), (0, 255, 255), (0, 170, 255), (0, 85, 255)),
+        *((0, 0, 255), (85, 0, 255), (170, 0, 255), (255, 0, 255), (255, 0, 170), (255, 0, 85)),
+    ]
+)
+RAINBOW_LIMBS = (
+    *((1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10)),
+    *((1, 11), (11, 12), (12, 13), (1, 0), (0, 14), (14, 16), (0, 15), (15, 17)),
+)
+KINDS = ("coco", "openpose")  # drawings that are known
+_DARK = 48  # a pixel whose brightest channel is below this is black, also after a codec has been at it
+_BRIGHT = 110
+
+
+def draw(poses: Poses) -> np.ndarray:
+    """The skeletons of all people on black: frames uint8 [F, H, W, 3]. Joints outside are drawn as far as they show."""
+    frames = np.zeros((len(poses.joints), poses.height, poses.width, 3), np.uint8)
+    thickness = max(2, round(LINE * poses.height))
+    for image, people in zip(frames, to_coco(poses.joints), strict=True):
+        for person in people:
+            points = np.clip(np.round(person[:, :2] * 2**_FINE), -(2**20), 2**20).astype(int).tolist()
+            for first, second, colour in LIMBS:
+                if person[first, 2] > 0 and person[second, 2] > 0:
+                    cv2.line(image, points[first], points[second], colour, thickness, cv2.LINE_AA, _FINE)
+    return frames
+
+
+# Videos of skeletons
+
+
+def recognise(frames: np.ndarray) -> str | None:
+    """Whether frames uint8 [F, H, W, 3] show skeletons on black: "coco" in FollowYourPose's colours, "openpose" in
+    those of OpenPose, None for anything else, all black included.
+
+    Codecs smear thin lines: what counts is that most is black, and that nearly all that is bright is pure in colour,
+    of the right few hues.
+    """
+    sample = frames[np.linspace(0, len(frames) - 1, min(len(frames), 12)).round().astype(int)]
+    strongest = sample.max(axis=-1)
+    if (strongest < _DARK).mean() < 0.7:
+        return None
+    bright = sample[strongest > _BRIGHT]  # (N, 3)
+    if len(bright) < 20 * len(sample) ** 0.5:
+        return None
+    hue, saturation, _ = cv2.cvtColor(bright[None], cv2.COLOR_RGB2HSV)[0].T.astype(int)  # hue from 0 to 179
+    pure = saturation > 110
+    if pure.mean() < 0.75:
+        return None
+    hues = np.bincount(hue[pure], minlength=180) / pure.sum()
+    near = [sum(hues[(_hue(colour) + step) % 180] for step in range(-7, 8)) for colour in (ORANGE, BLUE, GREEN)]
+    if sum(near) > 0.85 and sum(share > 0.03 for share in near) >= 2:
+        return "coco"
+    shades = [sum(hues[(_hue(colour) + step) % 180] for step in range(-2, 3)) for colour in RAINBOW]
+    return "openpose" if sum(shades) > 0.5 and sum(share > 0.004 for share in shades) >= 10 else None
+
+
+def _hue(colour: np.ndarray | RGB) -> int:
+    return int(cv2.cvtColor(np.uint8([[colour]]), cv2.COLOR_RGB2HSV)[0, 0, 0])
+
+
+def place_frames(frames: np.ndarray, width: int, height: int, how: str = "fit") -> np.ndarray:
+    """Frames of a skeleton video on a canvas of `width` x `height`, laid there as `keypoints.placement` says.
+
+    Raises ValueError for another way, and for "fill" where all is black.
+    """
+    _, high, wide, _ = frames.shape
+    seen = (frames.max(axis=-1) > _BRIGHT).any(axis=0)
+    if how == "fill" and not seen.any():
+        raise ValueError("The skeleton video is black. Choose another part of it, or another clip.")
+    rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
+    around = (columns[0], rows[0], columns[-1], rows[-1]) if seen.any() else (0, 0, wide, high)
+    laid = placement(around, (wide, high), (width, height), how)
+    x = y = 1.0
+    if laid.scale < 1:  # averaged first: warping alone would skip pixels of thin lines
+        size = max(1, round(wide * laid.scale)), max(1, round(high * laid.scale))
+        frames = np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in frames])
+        x, y = size[0] / wide, size[1] / high
+    rest = [laid.scale / x, laid.scale / y]  # 1 but for the rounding of that size
+    move = np.array(
+        [
+            [rest[0], 0, 0.5 * (rest[0] - laid.scale) + laid.right],  # pixels are resized by their edges
+            [0, rest[1], 0.5 * (rest[1] - laid.scale) + laid.down],
+        ]
+    )
+    return np.stack([cv2.warpAffine(frame, move, (width, height), flags=cv2.INTER_LINEAR) for frame in frames])
+
+
+# OpenPose's drawing, read back
+
+
+@dataclass
+class _Dot:
+    joint: int
+    x: float
+    y: float
+
+
+def read_rainbow(frames: np.ndarray, fps: float) -> Poses:
+    """The joints of skeletons drawn in OpenPose's colours: frames uint8 [F, H, W, 3].
+
+    A joint is a dot in its own colour, and two joints belong to the same person where the limb's colour leads from one
+    to the other. Raises ValueError where no skeleton is found.
+    """
+    _, height, width, _ = frames.shape
+    poses = stack([_people(frame) for frame in frames], width, height, fps)
+    if not poses.seen.any():
+        raise ValueError(
+            "No skeletons in OpenPose's colours were found in this video. Upload the clip that they were made of, or "
+            "the keypoints (JSON)."
+        )
+    return poses
+
+
+def _people(image: np.ndarray) -> np.ndarray:
+    """The joints [P, 18, 3] in one frame."""
+    dots = [dot for joint in range(18) for dot in _dots(image, joint)]
+    owner = list(range(len(dots)))  # dots with the same owner are one person's
+    pairs = sorted(
+        (
+            (_share(image, one, other, limb), one_index, other_index)
+            for limb, (first, second) in enumerate(RAINBOW_LIMBS)
+            for one_index, one in enumerate(dots)
+            if one.joint == first
+            for other_index, other in enumerate(dots)
+            if other.joint == second
+        ),
+        reverse=True,
+    )
+    for share, one, other in pairs:
+        if share < 0.5:
+            break
+        first, second = owner[one], owner[other]
+        joints = [dots[index].joint for index, which in enumerate(owner) if which in (first, second)]
+        if first != second and len(set(joints)) == len(joints):  # nobody has two left knees
+            owner = [first if which == second else which for which in owner]
+    people = []
+    for which in sorted(set(owner)):
+        mine = [dot for dot, who in zip(dots, owner, strict=True) if who == which]
+        if len(mine) >= 4:  # as OpenPose itself asks for
+            person = np.zeros((18, 3), np.float32)
+            for dot in mine:
+                person[dot.joint] = dot.x, dot.y, 1
+            people.append(person)
+    return np.stack(people) if people else np.zeros((0, 18, 3), np.float32)
+
+
+def _dots(image: np.ndarray, joint: int) -> list[_Dot]:
+    """The middles of all dots in this joint's colour. The limbs, darker, are not among them."""
+    near = (np.abs(image.astype(np.int16) - RAINBOW[joint]).max(axis=-1) < 45).astype(np.uint8)
+    count, _, stats, middles = cv2.connectedComponentsWithStats(near, connectivity=8)
+    largest = max((stats[index, cv2.CC_STAT_AREA] for index in range(1, count)), default=0)
+    return [
+        _Dot(joint, *middles[index])
+        for index in range(1, count)
+        if stats[index, cv2.CC_STAT_AREA] >= max(4, 0.3 * largest)
+    ][:64]
+
+
+def _share(image: np.ndarray, one: _Dot, other: _Dot, limb: int) -> float:
+    """The share of the way between two dots that is in the limb's colour; the dots themselves cover its ends."""
+    along = np.linspace(0.1, 0.9, 15)
+    x, y = (np.round(a + along * (b - a)).astype(int) for a, b in ((one.x, other.x), (one.y, other.y)))
+    return float((np.abs(image[y, x].astype(np.int16) - 0.6 * RAINBOW[limb]).max(axis=-1) < 60).mean())
+
+
+def redraw(frames: np.ndarray, fps: float, width: int, height: int, how: str = "fit") -> np.ndarray:
+    """A skeleton video in OpenPose's colours, drawn again in FollowYourPose's on a canvas of `width` x `height`."""
+    return draw(place(read_rainbow(frames, fps), width, height, how))

@@ -1,0 +1,1 @@
+"""What stands between the page and the systems: jobs, storage, and the backends that run them."""

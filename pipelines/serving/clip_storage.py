@@ -1,0 +1,120 @@
+"""The clips that visitors have uploaded: kept under names that nobody can guess, beside a preview and measures."""
+
+import json
+import logging
+import math
+import secrets
+import shutil
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pipelines.catalog import find_motion
+from pipelines.media import clips, uploads, video
+from pipelines.media.uploads import Clip
+from pipelines.poses import keypoints, openpose_json
+from pipelines.poses.keypoints import Poses, as_clip
+from pipelines.settings import Settings
+from pipelines.tasks import PoseToVideo
+
+LOST = "There is no such clip here. Upload it again."
+SIDE, FRAMES = 256, 400  # pixels and frames at most of the preview of keypoints
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A clip among the data."""
+
+    name: str
+    file: Path  # as it was uploaded: only `uploads` may read it
+    preview: Path  # an MP4 file of it that every browser plays
+    clip: Clip
+
+
+class Clips:
+    """The folder `clips` among the data: a folder a clip, with the upload, a preview, and whose it is."""
+
+    def __init__(self, settings: Settings):
+        self._settings = settings
+        self._folder = settings.data.absolute() / "clips"
+
+    def keep(self, path: str | Path, owner: str, poses: bool = False) -> Kept:
+        """Takes a copy of the upload `path`, a clip or, where `poses` are wanted, OpenPose's JSON or a zip of that.
+
+        Raises ValueError, as uploads.inspect and openpose_json.read do, where it can't be used.
+        """
+        found = openpose_json.read(path) if poses and openpose_json.is_keypoints(path) else None
+        clip = uploads.inspect(path, self._settings) if found is None else as_clip(found)
+        name = secrets.token_hex(16)
+        folder = self._folder / name
+        folder.mkdir(parents=True)
+        try:
+            shutil.copyfile(path, folder / "upload", follow_symlinks=False)
+            if found is None:
+                uploads.normalise(folder / "upload", folder / "preview.mp4", self._settings)
+            else:
+                _preview(found, folder / "preview.mp4")
+            with video.whole(folder / "clip.json") as file:  # the last: a folder without it is not finished
+                file.write_text(json.dumps({"owner": owner, **asdict(clip)}), "utf-8")
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return self.get(name, owner)
+
+    def get(self, name: str, owner: str) -> Kept:
+        """The clip called `name`. Raises ValueError for an unknown one, or one of somebody else than `owner`."""
+        folder = self._folder / name
+        try:
+            facts = json.loads((folder / "clip.json").read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise ValueError(LOST) from error
+        if owner != facts.pop("owner"):
+            raise ValueError(LOST)
+        return Kept(name, folder / "upload", folder / "preview.mp4", Clip(**facts))
+
+    def tidy(self, needed: set[str]) -> None:
+        """Deletes the clips that are older than videos may be, and those that were never whole; none of `needed`."""
+        oldest = time.time() - self._settings.keep_days * 86_400
+        for folder in self._folder.glob("*"):
+            whole = (folder / "clip.json").exists()
+            if folder.name not in needed and folder.stat().st_mtime < (oldest if whole else time.time() - 3600):
+                log.info("Clip %s is deleted, as the settings for old videos say", folder.name)
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def pace(task: PoseToVideo, path: Path | None, settings: Settings) -> float:
+    """Frames a second at which the video of `task` moves as fast as the upload `path`, or as its built-in motion.
+
+    Raises ValueError where that can't be used.
+    """
+    if path is None or openpose_json.is_keypoints(path):
+        return clips.used(task, as_clip(openpose_json.read(path or find_motion(task.motion)))).fps
+    return clips.used(task, uploads.inspect(path, settings)).fps
+
+
+def sound(task: PoseToVideo, path: Path, out: Path, settings: Settings) -> None:
+    """Writes the sound of the part of the upload `path` that `task` uses as the M4A file `out`, at the clip's own pace.
+
+    Raises ValueError where there is none.
+    """
+    if openpose_json.is_keypoints(path):
+        raise ValueError(clips.SILENT)
+    clip = uploads.inspect(path, settings)
+    choice = clips.used(task, clip)
+    uploads.sound(path, out, settings, choice.first / clip.fps, choice.frames / choice.fps)
+
+
+def _preview(poses: Poses, path: Path) -> None:
+    """Raises ValueError where there is nothing to be drawn."""
+    from pipelines.poses import skeleton  # and with it OpenCV, which takes a while: it waits for the first clip
+
+    shrink = SIDE / max(poses.width, poses.height)
+    width, height = (max(2, 2 * round(length * shrink / 2)) for length in (poses.width, poses.height))
+    stride = max(math.ceil(len(poses.joints) / FRAMES), math.ceil(poses.fps / uploads.PREVIEW_FPS))
+    small = keypoints.place(poses, width, height).frames(range(0, len(poses.joints), stride))
+    pictures = skeleton.draw(small)
+    if pictures.max() == 0:
+        raise ValueError("There is no limb in the keypoints, only single joints. Upload those of a clip with people.")
+    video.write(pictures, path, poses.fps / stride)

@@ -1,0 +1,173 @@
+"""One task carried out, from its inputs to its file: what the backend's worker and the command line share."""
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.catalog import CLIP
+from pipelines.errors import log_error
+from pipelines.events import Losses, Preview, Progress, Result
+from pipelines.media import clips, video
+from pipelines.serving import clip_storage
+from pipelines.settings import Settings
+from pipelines.tasks import Edit, PoseToVideo, Task, Tune, to_json
+
+if TYPE_CHECKING:  # torch comes with the manager, and waits for the first job
+    import numpy as np
+
+    from pipelines.models.manager import ModelManager
+    from pipelines.poses.keypoints import Poses
+    from pipelines.poses.pose_sequence import PoseSequence
+
+LOADING = "Loading the model"
+WRITING = "Writing the file"
+MEASURING = "Looking at the poses"
+MEASURING_SECONDS = 30.0  # that a figure is worth waiting for
+
+Making = Generator[Progress | Preview | Losses, None, tuple["np.ndarray", dict[str, Any], "PoseSequence | None"]]
+
+
+def make(
+    task: Task,
+    models: "ModelManager",
+    path: Path,
+    run: Callable[..., Making] | None = None,
+    companions: bool = False,
+    **inputs: Any,
+) -> Generator[Progress | Preview | Losses | Result, None, None]:
+    """Runs `task` and writes the video to `path`; the Result comes last. Closing it early releases the models.
+
+    `inputs` are the files that its system works on, and what else its `generate` takes; `run` is `generated`, or runs
+    that elsewhere. With `companions`, what a video of poses followed is written beside it. Raises ValueError where the
+    task or the weights are at fault and MemoryError where the device is too small.
+    """
+    started = time.perf_counter()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(task, Tune):
+        inputs["source"] = path  # the frames that it tunes on, written before
+    description = to_json(task)
+    with _sound(task, path.parent, models.settings, inputs) as sound:
+        frames, facts, sequence = yield from (run or generated)(task, models, **inputs)
+        yield Progress(WRITING, 0, 1)
+        if not isinstance(task, Tune):
+            video.write(frames, path, task.fps, description, sound)
+    if companions and sequence is not None:
+        import_module("pipelines.poses.pose_sequence").keep(sequence, path, task.fps)
+    yield Result(path, facts | {"task": json.loads(description), "seconds": time.perf_counter() - started})
+
+
+def generated(task: Task, models: "ModelManager", **inputs: Any) -> Making:
+    """The part of `make` that wants the device: returns the frames, uint8 [F, H, W, 3], the facts so far and, where a
+    dancer followed poses, those."""
+    started = time.perf_counter()
+    followed: list[PoseSequence] = []
+    if isinstance(task, PoseToVideo):
+        inputs["follow"] = followed.append
+    name = "tuning" if isinstance(task, Tune) else models.card(task.model).system
+    system = import_module(f"pipelines.systems.{name}")
+    frames, facts = yield from models.attempt(lambda: system.generate(task, models, **inputs))
+    sequence = followed[-1] if followed else None
+    if sequence is not None and sequence.poses is not None:
+        facts |= yield from _pose_accuracy(frames, task, sequence.poses, models)
+    facts |= {"device_seconds": time.perf_counter() - started}  # the measure of the next job like it
+    facts |= {"peak_memory_mb": models.peak_bytes() // 2**20, "approximations": "none"}
+    return frames, facts | _measures(frames, task, models), sequence
+
+
+@contextmanager
+def _sound(task: Task, folder: Path, settings: Settings, inputs: Mapping[str, Path]) -> Iterator[Path | None]:
+    """The sound that the video of `task` is to have, an M4A file as long as the context lasts; None for none.
+
+    Raises ValueError where it is to have one and there is none, before anything is made.
+    """
+    match task:
+        case Edit(sound=True):
+            yield inputs["tuned"] / clips.SOUND
+        case PoseToVideo(sound=True):
+            if "clip" not in inputs:
+                raise ValueError(clips.SILENT)
+            with tempfile.TemporaryDirectory(dir=folder, suffix=".part") as draft:
+                clip_storage.sound(task, inputs["clip"], Path(draft) / clips.SOUND, settings)
+                yield Path(draft) / clips.SOUND
+        case _:
+            yield None
+
+
+def _pose_accuracy(
+    frames: "np.ndarray", task: PoseToVideo, wanted: "Poses", models: "ModelManager"
+) -> Generator[Progress, None, dict[str, Any]]:
+    """How well the people in the video stand where they should, as the task's own detector sees them.
+
+    Nothing where that would take too long: a detector that sees people everywhere, in what it does not know, is slow.
+    """
+    from pipelines.poses import detection
+    from pipelines.systems import metrics
+
+    try:
+        with closing(detection.find(frames, task.fps, task.detector, models, stage=MEASURING)) as events:
+            while True:
+                try:
+                    event = next(events)
+                except StopIteration as finished:
+                    found = finished.value
+                    break
+                if (event.seconds_left or 0) > MEASURING_SECONDS:
+                    return {}
+                yield event
+    except Exception as error:  # the video is made: no figure is worth losing it
+        log_error(error, "The pose accuracy", [task.prompt], undone="the video has none")
+        return {}
+    return {"pose_accuracy": round(metrics.pose_accuracy(found, wanted), 1), "pose_accuracy_by": task.detector}
+
+
+def _measures(frames: "np.ndarray", task: Task, models: "ModelManager") -> dict[str, float]:
+    """Flicker and motion of the video, and CLIP's figures where CLIP is on this machine and has room there."""
+    from pipelines.systems import metrics  # and with it OpenCV, which waits for the first job too
+
+    figures = metrics.measure(frames)
+    if not metrics.clip_available(models.settings):
+        return figures
+    try:
+        with (
+            models.lease(f"{CLIP.location}/model", working_bytes=2**28) as model,
+            models.lease(f"{CLIP.location}/tokenizer") as tokenizer,
+            models.lease(f"{CLIP.location}/image_processor") as processor,
+        ):
+            figures |= metrics.measure_with_clip(frames, task.prompt, model, tokenizer, processor)
+    except Exception as error:  # the video is made: no figure is worth losing it
+        log_error(error, "The figures of CLIP", [task.prompt], undone="the video has none")
+    return figures
+
+
+class Pace:
+    """How long a job will still take: by this stage's own pace, and what the stages to come took in the job before."""
+
+    def __init__(self, past: Mapping[str, float]):
+        self.taken: dict[str, float] = {}  # seconds, by stage
+        self._past = past  # `taken` of the last job of the same kind
+        self._last = Progress("", 0, 0)
+        self._began = (0.0, 0)  # the time and the step at which this stage began
+
+    def estimate(self, event: Progress) -> Progress:
+        """`event` with the seconds left of the whole job, as far as they can be told."""
+        now = time.perf_counter()
+        if event.stage != self._last.stage or event.step < self._last.step:
+            self._began = now, event.step
+        self._last = event
+        began, first = self._began
+        if event.stage not in (LOADING, WRITING):
+            self.taken[event.stage] = now - began
+        if event.step > first:
+            here = (now - began) / (event.step - first) * (event.total - event.step)
+        elif event.stage in self._past:
+            here = self._past[event.stage]
+        else:
+            return event
+        later = sum(self._past[stage] for stage in self._past.keys() - self.taken.keys())
+        return replace(event, seconds_left=here + later or None)  # 0 would only say that what comes is not known

@@ -1,0 +1,58 @@
+"""What the machine is at: its device, its queue, and which models hold memory. Standard library only."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines.serving import estimate
+from pipelines.settings import Settings
+
+if TYPE_CHECKING:
+    from pipelines.models.manager import Resident
+
+DRIVER = Path("/proc/driver/nvidia/gpus")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What models hold of the memory of a device: one alone, or several that share it."""
+
+    models: tuple[str, ...]  # their names
+    device: str  # "cpu", "cuda:0", …
+    bytes: int
+    in_use: bool
+
+
+@dataclass(frozen=True)
+class Status:
+    """The machine at one moment. Tells nothing of who wants what."""
+
+    device: str  # for a person
+    running: int  # jobs
+    waiting: int  # jobs
+    loaded: tuple[Loaded, ...]  # the largest first
+
+
+def loaded(residents: "Iterable[Resident]") -> tuple[Loaded, ...]:
+    """The `residents` of a manager, those of the same models on the same device taken together."""
+    together: dict[tuple, Loaded] = {}
+    for one in residents:
+        models = tuple(dict.fromkeys(name.rpartition("/")[0] for name in one.names))
+        key = (models, str(one.device))
+        before = together.get(key, Loaded(*key, 0, False))
+        together[key] = Loaded(*key, before.bytes + one.bytes, before.in_use or one.leases > 0)
+    return tuple(sorted(together.values(), key=lambda one: -one.bytes))
+
+
+def device(settings: Settings, driver: Path = DRIVER) -> str:
+    """What jobs run on, as far as can be told without importing torch."""
+    if not estimate.has_gpu(settings):
+        return f"CPU, {os.cpu_count() or 1} cores"
+    for file in sorted(driver.glob("*/information")):
+        for line in file.read_text(errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name == "Model":
+                return value.strip()
+    return "GPU"

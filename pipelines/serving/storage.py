@@ -1,0 +1,114 @@
+"""Where finished videos lie: a folder for each job, with all that is made of its video. Standard library and ffmpeg."""
+
+import json
+import logging
+import re
+import shutil
+import time
+import unicodedata
+from pathlib import Path
+
+from pipelines.events import Result
+from pipelines.media import video
+from pipelines.serving.jobs import Job, JobTable
+from pipelines.settings import Settings
+from pipelines.tasks import Tune
+
+SHOWN_SECONDS = 3600.0  # a video that somebody has just looked at is not deleted for this long
+
+log = logging.getLogger(__name__)
+
+
+class Storage:
+    """The folder `videos` among the data.
+
+    A job's own folder is named by its id, which nobody can guess. Its files are named by the prompt: under that name
+    a browser saves them.
+    """
+
+    def __init__(self, settings: Settings, jobs: JobTable):
+        """Removes what a killed process left unfinished."""
+        self._settings = settings
+        self._jobs = jobs
+        self._folder = settings.data.absolute() / "videos"
+        self._shown: dict[str, float] = {}  # job -> when somebody last looked at it
+        self._folder.mkdir(parents=True, exist_ok=True)
+        going_on = [job for job in jobs.unfinished() if isinstance(job.task, Tune)]
+        kept = {job.id for job in (*jobs.finished(), *jobs.tunings(), *going_on)}
+        for folder in self._folder.iterdir():
+            if folder.name not in kept:
+                self.clear(folder.name)
+            else:
+                for part in list(folder.rglob("*.part")):
+                    shutil.rmtree(part) if part.is_dir() else part.unlink()
+
+    def place(self, job: Job) -> Path:
+        """Where to write the video of `job`: the same place at every attempt."""
+        plain = unicodedata.normalize("NFKD", job.task.prompt).encode("ascii", "ignore").decode().lower()
+        words = "-".join(re.findall(r"[a-z0-9]+", plain))[:60].strip("-")
+        return self._folder / job.id / f"{words or 'video'}-{job.task.seed}.mp4"
+
+    def tuned(self, job: str) -> Path:
+        """The folder for the tuned model of the tuning `job`."""
+        return self._folder / job / "tuned"
+
+    def describe(self, result: Result) -> None:
+        """Writes the facts of a result beside its video, as JSON."""
+        with video.whole(result.video.with_suffix(".json")) as file:
+            file.write_text(json.dumps(result.facts, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+    def export(self, job: Job, kind: str) -> Path:
+        """The video of `job` as "mp4", "gif" or "webm"; made when it is first asked for."""
+        if not isinstance(job.end, Result) or not job.end.video.exists():
+            raise ValueError(
+                "This job has no video: it did not end well, or its file was deleted. Use its settings to try again."
+            )
+        if kind not in ("mp4", *video.EXPORTS):
+            raise ValueError(f"A video can be had as mp4, {' or '.join(video.EXPORTS)}, not as {kind!r}.")
+        self.show(job.id)
+        path = job.end.video.with_suffix(f".{kind}")
+        if not path.exists():
+            video.export(job.end.video, path)
+        return path
+
+    def poster(self, job: Job) -> Path:
+        """A small picture of the video of `job`; made when it is first asked for."""
+        path = self.export(job, "mp4").with_suffix(".jpg")
+        if not path.exists():
+            video.poster(path.with_suffix(".mp4"), path)
+        return path
+
+    def show(self, job: str) -> None:
+        """Notes that somebody looks at the video of `job`."""
+        self._shown[job] = time.monotonic()
+
+    def delete(self, job: Job) -> None:
+        """Forgets `job` and deletes its files. Raises ValueError where it has not ended."""
+        self._jobs.delete(job.id)
+        self.clear(job.id)
+
+    def clear(self, job: str) -> None:
+        """Deletes the files of a job."""
+        shutil.rmtree(self._folder / job, ignore_errors=True)
+        self._shown.pop(job, None)
+
+    def check_space(self) -> None:
+        """Raises ValueError where the disk is nearly full."""
+        free, needed = shutil.disk_usage(self._folder).free // 2**20, self._settings.disk_margin_mb
+        if free < needed:
+            raise ValueError(
+                f"The disk is nearly full: {free} MB are free, and {needed} MB must be. Delete some videos first."
+            )
+
+    def tidy(self) -> None:
+        """Deletes the videos that are too old, and the oldest where all together are too large; none that is shown."""
+        now = time.monotonic()
+        self._shown = {job: when for job, when in self._shown.items() if now - when < SHOWN_SECONDS}
+        oldest = time.time() - self._settings.keep_days * 86_400
+        room = self._settings.keep_gb * 1e9
+        jobs = [*self._jobs.finished(), *self._jobs.tunings()]
+        for job in sorted(jobs, key=lambda job: -job.ended):
+            room -= sum(file.stat().st_size for file in (self._folder / job.id).rglob("*") if file.is_file())
+            if (job.ended < oldest or room < 0) and job.id not in self._shown:
+                log.info("Job %s is deleted, as the settings for old videos say", job.id)
+                self.delete(job)

@@ -1,0 +1,281 @@
+"""ZeroGPU: a Space whose GPU is lent to a visitor for a number of seconds, in a fork of this process.
+
+What differs from a machine of one's own is all here. The models are put on the device before the page opens, as
+`spaces` wants it: it keeps them for its forks, and what a fork loads or learns is lost with it. A job asks for its GPU
+by name of the visitor who wanted it, for as long as it will take; a tuning is done in pieces that anybody's quota
+covers, its state being kept on disk between them. Facts: hub-docs, spaces-zerogpu.md, and the source of spaces 0.51.
+"""
+
+import html
+import logging
+import math
+import os
+import re
+import threading
+import time
+import traceback
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from contextvars import Context, copy_context
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from pipelines.catalog import CATALOG, DETECTORS, ModelCard, find
+from pipelines.errors import VideoError
+from pipelines.events import Event, Losses, Preview, Progress, Result
+from pipelines.serving.backend import LocalBackend
+from pipelines.serving.jobs import Job
+from pipelines.serving.runner import Making, generated, make
+from pipelines.settings import Settings
+from pipelines.tasks import Finish, Grid, Task, TextToVideo, Tune
+
+SPEED = 30e12  # FLOPs a second that really come out of half an RTX Pro 6000; only until a first job was timed
+LEAST = 10  # seconds: what is asked for at least
+# Seconds of GPU for one piece of a tuning. 1.5 times as many are set against the visitor's quota, and a day of somebody
+# who is not signed in has 120. It ends itself after the second number, for what is left to be written.
+PIECE, WORKED = 60, 42
+PARTS = ("tokenizer", "scheduler", "text_encoder", "vae")  # of every model; and beside them, by system:
+NETWORKS = {
+    "modelscope": ("unet",),
+    "tempofunk": ("unet", "image_unet"),
+    "followyourpose": ("inflated_unet",),
+    "tuneavideo": ("inflated_unet",),
+}
+WORDS = {one.__name__: one for one in (ValueError, MemoryError, VideoError)}  # what is told to a person as it is
+
+log = logging.getLogger(__name__)
+
+
+def here(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process is a Space on ZeroGPU."""
+    return environment.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What `generated` returns, as it comes out of the fork."""
+
+    made: tuple[Any, dict[str, Any], Any]
+
+
+@dataclass(frozen=True)
+class _Fault:
+    """What went wrong in the fork: exceptions themselves do not come out of it."""
+
+    kind: str  # the exception's class
+    words: str
+    trace: str
+
+
+class OnLentGPU(Exception):
+    """Something that went wrong in the fork, with its traceback there for the log."""
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """A wish for a sample that a fork can see: a file that is there."""
+
+    file: Path
+
+    def __call__(self) -> bool:
+        wanted = self.file.exists()
+        self.file.unlink(missing_ok=True)
+        return wanted
+
+
+class ZeroBackend(LocalBackend):
+    """The backend of a Space on ZeroGPU. One job runs at a time, each in a GPU call of its own."""
+
+    def __init__(self, settings: Settings, catalog: Mapping[str, ModelCard] = CATALOG, spaces: Any = None):
+        """Loads the built-in models and those of `settings.zerogpu`; `spaces` is the package, or what stands in for it.
+
+        To be made in the main thread, before anything else imports torch.
+        """
+        spaces = spaces or import_module("spaces")
+        from pipelines.models.manager import ModelManager
+
+        models = ModelManager(catalog, settings)
+        self._loaded = {name for name in _wanted(settings, catalog) if _load(models, catalog[name])}
+        for detector in DETECTORS:
+            _try(models, [f"{detector}/body"])
+        self._lendable = models  # used in the forks, never here
+        self._lend = spaces.GPU(duration=_duration)(_lendable(models))
+        self._visitors: dict[str, Context] = {}  # job -> the request of whoever wanted it
+        self._handing = threading.Lock()
+        super().__init__(settings, catalog)
+
+    def submit(self, task: Task, owner: str) -> str:
+        with self._handing:  # the job must not be begun before its visitor is known
+            job = super().submit(task, owner)
+            self._visitors[job] = copy_context()
+        return job
+
+    def submit_grid(self, tasks: Sequence[TextToVideo], owner: str) -> list[str]:
+        with self._handing:
+            jobs = super().submit_grid(tasks, owner)
+            self._visitors |= {job: copy_context() for job in jobs}
+        return jobs
+
+    def _admitted(self, task: Task, owner: str) -> Task:
+        missing = None if isinstance(task, Finish | Grid) else self.availability(task.model)
+        if missing is not None:
+            raise ValueError(missing)
+        return super()._admitted(task, owner)
+
+    def resume(self, job: str, owner: str) -> None:
+        with self._handing:
+            super().resume(job, owner)
+            self._visitors[job] = copy_context()
+
+    def sample(self, job: str, owner: str) -> None:
+        found = self.get(job, owner)
+        if isinstance(found.task, Tune) and found.end is None and self._storage.tuned(job).is_dir():
+            _wish(self._storage.tuned(job)).file.touch()
+
+    def availability(self, model: str) -> str | None:
+        if model in self._loaded or model not in self._catalog:
+            return super().availability(model)
+        return (
+            "This Space borrows its GPU, and can use only what it loaded when it started. Its owner can add this model "
+            f"to MARIONETTE_ZEROGPU: {model}."
+        )
+
+    def lent(self, task: Task) -> int:
+        """As of any backend; a tuning asks several times."""
+        if isinstance(task, Tune):
+            return PIECE
+        estimated = self.estimate(task)
+        return PIECE if estimated is None else max(LEAST, math.ceil(1.25 * estimated))
+
+    def has_gpu(self) -> bool:
+        return True
+
+    def _speed(self) -> float:
+        return SPEED
+
+    def _run(self, job: Job) -> None:
+        with self._handing:
+            # None where the app was restarted since: then it is the Space's own quota that counts.
+            visitor = self._visitors.pop(job.id, None) or Context()
+        visitor.run(super()._run, job)
+
+    def _generating(
+        self, task: Task, path: Path, inputs: dict[str, Any], tell: Callable[[Progress], None]
+    ) -> Generator[Progress | Preview | Losses | Result, None, None]:
+        return make(task, self._lendable, path, run=self._pieces, companions=True, **inputs)
+
+    def _device_settings(self) -> Settings:
+        """Poses that are looked for before a job are found here, where there is no GPU."""
+        return replace(self._settings, device="cpu")
+
+    def _pieces(self, task: Task, models: Any, **inputs: Any) -> Making:
+        """As `generated`, on a GPU that is lent for it; for a tuning piece after piece, each a step or more."""
+        if isinstance(task, Tune):
+            inputs["asked"] = _wish(inputs["folder"])
+            inputs["asked"]()  # forgets a wish of before
+        while True:
+            with closing(self._told(task, inputs)) as told:
+                for item in told:
+                    if isinstance(item, _Done):
+                        return item.made
+                    yield item
+
+    def _told(self, task: Task, inputs: dict[str, Any]) -> Iterator[Event | _Done]:
+        """What comes out of one GPU call. Raises what went wrong there, or why there was none, in words."""
+        fault = None
+        try:
+            with closing(self._lend(task, inputs, self.lent(task))) as items:
+                for item in items:
+                    if isinstance(item, _Fault):
+                        fault = item
+                    else:
+                        yield item
+        except Exception as error:
+            if fault is None:
+                reason = _reason(error)
+                if reason is None:
+                    raise
+                raise ValueError(reason) from error
+        if fault is not None:
+            raise WORDS[fault.kind](fault.words) if fault.kind in WORDS else OnLentGPU(fault.trace)
+
+
+def _lendable(models: Any) -> Callable[[Task, dict[str, Any], int], Generator[Any, None, None]]:
+    """What runs in the fork, on `models`: one GPU call of so many seconds."""
+
+    def on_gpu(task: Task, inputs: dict[str, Any], seconds: int) -> Generator[Any, None, None]:
+        end = time.monotonic() + seconds * WORKED / PIECE
+        half = time.monotonic() + seconds / 2
+        try:
+            with closing(_whole(generated(task, models, **inputs))) as events:
+                for event in events:
+                    yield event
+                    # Closing keeps what is tuned. What comes after the last step can't be cut, and needs its time.
+                    if isinstance(event, Losses) and time.monotonic() > (
+                        end if len(event.values) < task.steps else min(half, end)
+                    ):
+                        return
+            return
+        except Exception as error:
+            fault = _Fault(type(error).__name__, str(error), "".join(traceback.format_exception(error)))
+        yield fault
+        if fault.kind not in WORDS:  # then spaces ends this process, and with it whatever is wrong with the device
+            raise RuntimeError("A job failed on the GPU.")
+
+    return on_gpu
+
+
+def _whole(events: Making) -> Generator[Any, None, None]:
+    yield _Done((yield from events))
+
+
+def _duration(task: Task, inputs: dict[str, Any], seconds: int) -> int:
+    """What spaces asks, with the arguments of the call, before it lends a GPU."""
+    return seconds
+
+
+def _wish(folder: Path) -> _Wish:
+    return _Wish(folder / "sample-wanted")
+
+
+def _wanted(settings: Settings, catalog: Mapping[str, ModelCard]) -> list[str]:
+    """The models to load. Raises ValueError where the settings name one that there is not."""
+    named = [name.strip() for name in settings.zerogpu.split(",") if name.strip()]
+    built_in = [name for name, card in catalog.items() if card.source.is_folder]
+    return list(dict.fromkeys([*built_in, *(find(name, catalog).name for name in named)]))
+
+
+def _load(models: Any, card: ModelCard) -> bool:
+    """Whether all of the model could be brought to the device. What runs it is imported, too, for the forks to have."""
+    import_module(f"pipelines.systems.{card.system}")
+    if card.tuning:
+        import_module("pipelines.systems.tuning")
+    import_module("pipelines.systems.metrics")
+    parts = (*PARTS, *NETWORKS.get(card.system, ("unet",)))
+    return _try(models, [f"{card.name}/{part}" for part in parts])
+
+
+def _try(models: Any, names: list[str]) -> bool:
+    try:
+        models.load(names)
+    except (ValueError, OSError) as error:
+        log.warning("Not loaded, and not offered here: %s (%s)", names[0].partition("/")[0], error)
+        return False
+    return True
+
+
+def _reason(error: Exception) -> str | None:
+    """The words of spaces on why it lends no GPU, or took it back; None where `error` is something else."""
+    if str(error).startswith("Connection closed by visitor"):
+        return "The page was closed while this waited for a GPU, and so it lost its turn. Try again."
+    title, message = (getattr(error, name, None) for name in ("title", "message"))
+    if not isinstance(title, str) or not title.startswith("ZeroGPU"):
+        return None
+    words = html.unescape(re.sub("<[^>]*>", "", str(message))).strip()
+    if title == "ZeroGPU worker error":
+        return f"The GPU was taken back before this was done ({words}). Choose fewer frames or steps, or try again."
+    if "Space app" in words:  # whoever asked is not known any more
+        return "The app was restarted after you asked for this, and can't borrow a GPU in your name. Ask once more."
+    return f"No GPU can be borrowed for this now. {words}"

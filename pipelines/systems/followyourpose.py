@@ -1,0 +1,159 @@
+"""FollowYourPose (Ma et al., 2023, "Follow Your Pose"): a prompt and a skeleton clip become a video.
+
+Read top to bottom: get the skeletons (sequence.py), read the prompt, compute the skeletons' features once a job,
+denoise, decode. `prepare_skeletons`, `pose_features` and `sample` need neither a task nor a manager; scripts/parity
+holds them against the original. Latents are decoded as ModelScope's are.
+"""
+
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipelines.events import Preview, Progress
+from pipelines.models.memory import peak_bytes
+from pipelines.models.networks.inflated_unet import EditingUNet, InflatedUNet
+from pipelines.models.networks.pose_adapter import VAE_SCALE_FACTOR
+from pipelines.models.tokens import MAX_TOKENS
+from pipelines.poses.pose_sequence import PoseSequence, skeletons
+from pipelines.systems import tuneavideo
+from pipelines.systems.diffusion import Step, draw_noise
+from pipelines.systems.modelscope import decode
+from pipelines.systems.stable_diffusion import (
+    DECODING,
+    DENOISING,
+    READING,
+    decode_frames,
+    prepare,
+    run_facts,
+    told,
+    working_memory,
+)
+from pipelines.tasks import PoseToVideo
+
+if TYPE_CHECKING:
+    from pipelines.models.manager import ModelManager
+
+FINDING = "Finding the poses"
+
+
+@torch.no_grad()
+def generate(
+    task: PoseToVideo,
+    models: "ModelManager",
+    clip: Path | None = None,
+    known: Path | None = None,
+    tuned: Path | None = None,
+    follow: Callable[[PoseSequence], None] = lambda sequence: None,
+) -> Generator[Progress | Preview, None, tuple[np.ndarray, dict[str, Any]]]:
+    """Makes the video of `task`; returns its frames, uint8 [F, H, W, 3], and the facts of its making.
+
+    `clip` is the upload that the poses are in, and only None where the task names a motion. Where it has fewer frames
+    than are asked for, so has the video. `known` is a folder in which it is remembered where people were found;
+    `follow` is told what the dancer follows, once that is known. `tuned` is the folder of what was tuned on a clip
+    (tuning.py): who is in that then dances, the network having its queries and its attention over time. Raises
+    ValueError, in words for the person who asked, as `skeletons` does, where the tuned model is damaged or was made
+    from another base, and where the result holds no numbers or no picture.
+    """
+    started = time.perf_counter()
+    seconds: dict[str, float] = {}
+
+    sequence = yield from skeletons(task, models, clip, known)
+    follow(sequence)
+    task = replace(task, frames=len(sequence.pictures))
+    seconds[FINDING] = time.perf_counter() - started
+
+    began = time.perf_counter()
+    yield Progress(READING, 0, 1)
+    base = models.card(task.model).tuned_from
+    delta = tuneavideo.load(tuned, models.key(f"{base}/inflated_unet")).delta if tuned else None
+    denoising_bytes, slices = working_memory(task, models, denoising_memory, "inflated_unet")
+    texts = [task.negative_prompt, task.prompt] if task.guidance > 1 else [task.prompt]
+    text_states, previewer, factor, channels, schedule = prepare(task, texts, models)
+    seconds[READING] = time.perf_counter() - began
+    yield Progress(READING, 1, 1)
+
+    height, width = task.height // factor, task.width // factor
+    with (
+        models.lease(f"{task.model}/inflated_unet", working_bytes=denoising_bytes) as unet,
+        tuneavideo.applied(unet, delta) if delta else nullcontext(),
+    ):
+        began = time.perf_counter()
+        ready = prepare_skeletons(sequence.pictures, task.width, task.height)
+        features = pose_features(unet, ready, task.strength)
+        noise = draw_noise((1, channels, task.frames, height, width), task.seed).to(unet.device)
+        settings = (schedule, task.scheduler, task.steps, task.guidance, slices)
+        step = yield from told(sample(unet, text_states, noise, features, *settings), DENOISING, previewer)
+        seconds[DENOISING] = time.perf_counter() - began
+        facts = run_facts(step, unet, slices, models)
+
+    began = time.perf_counter()
+    frames = yield from decode_frames(task, step.latents, decode, models)
+    seconds[DECODING] = time.perf_counter() - began
+    facts |= {"seconds_by_stage": seconds, "seconds_per_step": seconds[DENOISING] / step.total}
+    return frames, facts | sequence.facts
+
+
+def prepare_skeletons(frames: np.ndarray, width: int = 512, height: int = 512, antialias: bool = True) -> Tensor:
+    """Skeleton pictures, uint8 RGB (f, H, W, 3), as the adapter wants them: (1, f, 3, height, width), fp32 in [0, 1].
+
+    Enlarged or reduced until they cover the size, keeping their shape, and cut to its centre. The published code
+    reduces them with or without `antialias`, depending on the version of torchvision that it finds.
+    """
+    pictures = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float()  # (f, 3, H, W)
+    rows, columns = pictures.shape[2:]
+    if width * rows >= height * columns:
+        size = (width * rows // columns, width)
+    else:
+        size = (height, height * columns // rows)
+    pictures = F.interpolate(pictures, size=size, mode="bilinear", antialias=antialias)
+    top, left = round((size[0] - height) / 2), round((size[1] - width) / 2)
+    return pictures[None, :, :, top : top + height, left : left + width] / 255
+
+
+def pose_features(unet: InflatedUNet, skeletons: Tensor, strength: float = 1.0) -> list[Tensor]:
+    """What `sample` is to follow: the adapter's features of `skeletons` (1, f, 3, H, W), times `strength`.
+
+    Each is (1, c_i, f, H / 8 / 2^i, W / 8 / 2^i). Raises ValueError where H or W is no multiple of 64.
+    """
+    features = unet.skeleton_adapter(skeletons.to(unet.device, unet.dtype))
+    return [strength * feature for feature in features]
+
+
+def sample(
+    unet: InflatedUNet,
+    text_states: Tensor,
+    latents: Tensor,
+    features: list[Tensor],
+    schedule: Mapping[str, Any],
+    scheduler: str,
+    steps: int,
+    guidance: float,
+    slices: int = 1,
+) -> Iterator[Step]:
+    """As `tuneavideo.sample`, following `features` (of `pose_features`): the same for all steps and both branches."""
+    return tuneavideo.sample(unet, text_states, latents, schedule, scheduler, steps, guidance, slices, features)
+
+
+@lru_cache(maxsize=256)
+def denoising_memory(unet: InflatedUNet, branches: int, frames: int, height: int, width: int, slices: int) -> int:
+    """Bytes that the poses' features and one step take beside the weights; `unet` without weights, height and width of
+    the latents."""
+    latents = torch.empty(1, unet.config.in_channels, frames, height, width, device="meta")
+    texts = torch.empty(branches, MAX_TOKENS, unet.config.cross_attention_dim, device="meta", dtype=unet.dtype)
+    pictures = torch.empty(1, frames, 3, height * VAE_SCALE_FACTOR, width * VAE_SCALE_FACTOR, device="meta")
+    timestep = torch.empty(1, device="meta")
+
+    def work() -> Tensor:
+        network = EditingUNet(unet, texts, slices, pose_features(unet, pictures))
+        return network(latents.to(unet.dtype), timestep).float()
+
+    return peak_bytes(work)

@@ -1,0 +1,146 @@
+"""What every system here shares: all that is done before and after its own network denoises."""
+
+import copy
+import math
+from collections.abc import Callable, Generator, Iterator, Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from pipelines.events import Preview, Progress
+from pipelines.models.memory import allotted, peak_bytes
+from pipelines.models.tokens import MAX_TOKENS
+from pipelines.systems.diffusion import Step, spread
+from pipelines.systems.preview import Previewer
+
+if TYPE_CHECKING:
+    from pipelines.models.manager import ModelManager
+    from pipelines.tasks import Edit, PoseToVideo, TextToVideo
+
+READING, DENOISING, DECODING = "Reading the prompt", "Denoising", "Decoding"
+
+
+class Prepared(NamedTuple):
+    """What a job needs beside its network."""
+
+    text_states: Tensor  # (texts, 77, c)
+    previewer: Previewer
+    factor: int  # pixels a latent pixel, across and down
+    channels: int  # of a latent pixel
+    schedule: Mapping[str, Any]  # the checkpoint's scheduler config
+
+
+def prepare(task: "TextToVideo | PoseToVideo | Edit", texts: list[str], models: "ModelManager") -> Prepared:
+    """Reads `texts` as the model of `task` does, and looks up what its latents and its schedule are."""
+    with models.lease(f"{task.model}/tokenizer") as tokenizer, models.lease(f"{task.model}/text_encoder") as encoder:
+        text_states = encode(texts, tokenizer, encoder)
+    with models.lease(f"{task.model}/vae", working_bytes=2**28) as vae:
+        previewer = Previewer.of(vae, task.fps)
+    with models.lease(f"{task.model}/scheduler") as schedule:
+        return Prepared(text_states, previewer, vae_scale_factor(vae), vae.config.latent_channels, schedule)
+
+
+def encode(texts: list[str], tokenizer: CLIPTokenizer, encoder: CLIPTextModel) -> Tensor:
+    """CLIP's last hidden states, after its final norm, of each text cut and padded to 77 tokens: (texts, 77, c).
+
+    What follows the end of a text is not masked: the networks were trained so.
+    """
+    length = min(MAX_TOKENS, encoder.config.max_position_embeddings)
+    tokens = tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt").input_ids
+    return encoder(tokens.to(encoder.device)).last_hidden_state
+
+
+def decoded(vae: AutoencoderKL, latents: Tensor) -> Iterator[Tensor]:
+    """The pictures of scaled latents (1, c, f, h, w), one by one: (3, H, W), in [-1, 1] or a little beyond.
+
+    Half precision is too narrow for some frames of some VAEs: from the first such frame on, it goes on in fp32. Raises
+    ValueError for a frame that holds no numbers or no picture even then.
+    """
+    for frame in latents[0].transpose(0, 1) / vae.config.scaling_factor:  # (c, h, w)
+        picture = vae.decode(frame[None].to(vae.dtype)).sample[0]
+        if vae.dtype != torch.float32 and not 0 < spread(picture) < math.inf:
+            vae = copy.deepcopy(vae).float()  # the VAE is shared: it stays as it is
+            picture = vae.decode(frame[None].float()).sample[0]
+        if not 0 < spread(picture) < math.inf:
+            raise ValueError(
+                "A frame could not be decoded: it holds values that are no numbers, or a single one everywhere. Try "
+                "another seed; if that does not help, the weights are at fault."
+            )
+        yield picture
+
+
+def told(steps: Iterator[Step], stage: str, previewer: Previewer) -> Generator[Progress | Preview, None, Step]:
+    """Takes all `steps`, telling of each, and returns the last. Raises ValueError where one fell apart."""
+    for step in steps:
+        if not 0 < spread(step.latents) < math.inf:  # it also waits for the device, so that Stop comes in time
+            raise ValueError(
+                f"The video fell apart in step {step.number} of {step.total}: it holds values that are no numbers, or "
+                "a single one everywhere. Try another seed or a lower guidance; if that does not help, the weights are "
+                "at fault."
+            )
+        yield Progress(stage, step.number, step.total)
+        if previewer.is_due():
+            yield previewer.preview(step.denoised if step.denoised.ndim == 5 else step.denoised.unsqueeze(2))
+    return step
+
+
+def run_facts(step: Step, unet: nn.Module, slices: int, models: "ModelManager") -> dict[str, Any]:
+    """The facts of a denoising that ended with `step`: where, how often, and what it took to fit into memory."""
+    saving = "attention in 8 parts: the same result, more slowly" if slices > 1 else "none needed"
+    return {
+        **{"device": str(unet.device), "dtype": str(unet.dtype), "network_calls": step.total},
+        "memory_saving": f"memory ran out once; then {saving}" if models.frugal else saving,
+    }
+
+
+def decode_frames(
+    task: "TextToVideo | PoseToVideo | Edit",
+    latents: Tensor,
+    decode: Callable[[AutoencoderKL, Tensor], Iterator[np.ndarray]],
+    models: "ModelManager",
+) -> Generator[Progress, None, np.ndarray]:
+    """The frames, uint8 [F, H, W, 3], that the system's own `decode` finds in scaled `latents` (1, c, f, h, w)."""
+    frames = []
+    working_bytes = decoding_memory(models.empty(f"{task.model}/vae"), *latents.shape[-2:])
+    with models.lease(f"{task.model}/vae", working_bytes=working_bytes) as vae:
+        for frame in decode(vae, latents):
+            frames.append(frame)
+            yield Progress(DECODING, len(frames), latents.shape[2])
+    return np.stack(frames)
+
+
+def working_memory(
+    task: "TextToVideo | PoseToVideo | Edit",
+    models: "ModelManager",
+    denoising_memory: Callable[[nn.Module, int, int, int, int, int], int],
+    part: str = "unet",
+) -> tuple[int, int]:
+    """What denoising takes beside the weights, in bytes, and in how many slices; counted, not guessed.
+
+    `denoising_memory` counts it for the network `part` without weights, and branches, frames, height and width of the
+    latents, and slices. Raises MemoryError, naming the largest setting that fits, where the device hasn't so much.
+    """
+    unet, factor = models.empty(f"{task.model}/{part}"), vae_scale_factor(models.empty(f"{task.model}/vae"))
+    branches = 2 if task.guidance > 1 else 1
+
+    def needs(frames: int, width: int, height: int, slices: int) -> int:
+        return denoising_memory(unet, branches, frames, height // factor, width // factor, slices)
+
+    return allotted(task, models, needs, part)
+
+
+@lru_cache(maxsize=256)
+def decoding_memory(vae: AutoencoderKL, height: int, width: int) -> int:
+    """Bytes that decoding one frame takes beside the weights, in fp32 at worst; `vae` without weights."""
+    latents = torch.empty(1, vae.config.latent_channels, height, width, device="meta", dtype=vae.dtype)
+    return peak_bytes(lambda: vae.decode(latents).sample) * (4 // vae.dtype.itemsize)
+
+
+def vae_scale_factor(vae: AutoencoderKL) -> int:
+    """How many pixels a side of a latent pixel stands for."""
+    return 2 ** (len(vae.config.block_out_channels) - 1)

@@ -1,0 +1,219 @@
+"""TempoFunk's Make-A-Video on Stable Diffusion (makeavid-sd, 2023): a prompt, and if wanted an image, become a video.
+
+Read top to bottom: read the prompt, find the hint (the given image, or one that Stable Diffusion draws), draw noise,
+denoise beside hint and mask, decode. `prepare_hint`, `hint_latents`, `latent_mask`, `sample` and `decode` need neither
+a task nor a manager; scripts/parity holds them against the original. What FLAX does otherwise than PyTorch is done as
+FLAX does it, in the image model too.
+"""
+
+import copy
+import time
+from collections.abc import Generator, Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, DDIMScheduler, DPMSolverMultistepScheduler, UNet2DConditionModel
+from PIL import Image
+from torch import Tensor
+
+from pipelines.events import Preview, Progress
+from pipelines.media import images
+from pipelines.models.memory import peak_bytes
+from pipelines.models.networks.pseudo3d_unet import Pseudo3DUNet, UNetPseudo3DConditionModel
+from pipelines.models.tokens import MAX_TOKENS
+from pipelines.systems.diffusion import DiffusersSolver, Step, alphas_cumprod, denoise, draw_noise, guided
+from pipelines.systems.stable_diffusion import (
+    DECODING,
+    DENOISING,
+    READING,
+    decode_frames,
+    decoded,
+    decoding_memory,
+    prepare,
+    run_facts,
+    told,
+    working_memory,
+)
+from pipelines.tasks import TextToVideo
+
+if TYPE_CHECKING:
+    from pipelines.models.manager import ModelManager
+
+DRAWING = "Drawing the first image"
+
+
+@torch.no_grad()
+def generate(
+    task: TextToVideo, models: "ModelManager", image: Path | None = None, mask: Path | None = None
+) -> Generator[Progress | Preview, None, tuple[np.ndarray, dict[str, Any]]]:
+    """Makes the video of `task`; returns its frames, uint8 [F, H, W, 3], and the facts of its making.
+
+    `image` and `mask` are the files that the task names, if it does. Raises ValueError, in words for the person who
+    asked, where the result holds no numbers or no picture, and where a file is no picture.
+    """
+    started = time.perf_counter()
+    seconds: dict[str, float] = {}
+
+    yield Progress(READING, 0, 1)
+    denoising_bytes, slices = working_memory(task, models, denoising_memory)
+    texts = [task.negative_prompt, task.prompt]
+    text_states, previewer, factor, channels, schedule = prepare(task, texts, models)
+    height, width = task.height // factor, task.width // factor
+    unfollowed = torch.zeros(1, 1, height, width)  # follow the hint everywhere
+    if image is not None:
+        given = images.read(image, models.settings)
+        unwanted = images.read(mask, models.settings, "L") if mask is not None else None
+        pixels, pixel_mask = prepare_hint(given, unwanted, task.width, task.height)
+        unfollowed = latent_mask(pixel_mask, (height, width))
+        decoding_bytes = decoding_memory(models.empty(f"{task.model}/vae"), height, width)  # encoding takes less
+        with models.lease(f"{task.model}/vae", working_bytes=decoding_bytes) as vae:
+            hint = hint_latents(vae, pixels)
+    seconds[READING] = time.perf_counter() - started
+    yield Progress(READING, 1, 1)
+
+    if image is None:
+        began = time.perf_counter()
+        drawing_bytes = image_memory(models.empty(f"{task.model}/image_unet"), height, width)
+        with models.lease(f"{task.model}/image_unet", working_bytes=drawing_bytes) as unet:
+            noise = draw_noise((1, channels, height, width), task.seed).to(unet.device)
+            states = text_states if task.image_guidance > 1 else text_states[1:]
+            steps = sample(unet, states, noise, None, schedule, task.scheduler, task.steps, task.image_guidance)
+            hint = (yield from told(steps, DRAWING, previewer)).latents  # as they are: never decoded and encoded again
+        seconds[DRAWING] = time.perf_counter() - began
+
+    with models.lease(f"{task.model}/unet", working_bytes=denoising_bytes) as unet:
+        noise = draw_noise((1, channels, task.frames, height, width), task.seed).to(unet.device)
+        condition = torch.cat([unfollowed.to(unet.device), hint.to(unet.device)], dim=1)  # (1, 1 + c, h, w)
+        states = text_states if task.guidance > 1 else text_states[1:]
+        began = time.perf_counter()
+        steps = sample(unet, states, noise, condition, schedule, task.scheduler, task.steps, task.guidance, slices)
+        step = yield from told(steps, DENOISING, previewer)
+        seconds[DENOISING] = time.perf_counter() - began
+        facts = run_facts(step, unet, slices, models)
+        facts["first_image"] = "drawn" if image is None else "given"
+
+    began = time.perf_counter()
+    frames = yield from decode_frames(task, step.latents, decode, models)
+    seconds[DECODING] = time.perf_counter() - began
+    facts |= {"seconds_by_stage": seconds, "seconds_per_step": seconds[DENOISING] / step.total}
+    return frames, facts
+
+
+def prepare_hint(image: Image.Image, mask: Image.Image | None, width: int, height: int) -> tuple[Tensor, Tensor]:
+    """The pixels of the hint (1, 3, H, W) in [-1, 1], and of its mask (1, 1, H, W): 0 follow the hint, 1 don't.
+
+    Grey values of 192 and more of `mask` don't follow; without a mask everything does. Both are resized to `width` and
+    `height` before their colours are converted. Pixels that are not followed become 0, the middle grey.
+    """
+
+    def values(picture: Image.Image, mode: str) -> Tensor:
+        if picture.size != (width, height):
+            picture = picture.resize((width, height), Image.Resampling.LANCZOS)
+        levels = torch.from_numpy(np.array(picture.convert(mode), dtype=np.float32))  # (H, W) or (H, W, 3)
+        return (levels.view(height, width, -1).permute(2, 0, 1)[None] / 255) * 2 - 1
+
+    pixels = values(image, "RGB")
+    masked = torch.zeros(1, 1, height, width) if mask is None else (values(mask, "L") >= 0.5).float()
+    return pixels * (masked < 0.5), masked
+
+
+def hint_latents(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
+    """The scaled latents (1, c, h, w), fp32, of `pixels` (1, 3, H, W): the mean of what the VAE finds, not a sample."""
+    mean = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist.mean
+    if vae.dtype != torch.float32 and not torch.isfinite(mean).all():  # half precision is too narrow for some pictures
+        mean = copy.deepcopy(vae).float().encode(pixels.to(vae.device)).latent_dist.mean
+    return mean.float() * vae.config.scaling_factor
+
+
+def latent_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """`mask` (1, 1, H, W) in the `size` of latents: of each latent pixel, the pixel in its middle."""
+    return F.interpolate(mask, size=size, mode="nearest-exact")
+
+
+def sample(
+    unet: UNetPseudo3DConditionModel | UNet2DConditionModel,
+    text_states: Tensor,
+    noise: Tensor,
+    condition: Tensor | None,
+    schedule: Mapping[str, Any],
+    scheduler: str,
+    steps: int,
+    guidance: float,
+    slices: int = 1,
+) -> Iterator[Step]:
+    """Denoises `noise`, fp32: a clip (1, c, f, h, w) beside its `condition`, or an image (1, c, h, w) with None.
+
+    `condition` is the mask and the hint (1, 1 + c, h, w), the same for all frames and in both branches. `text_states`
+    are those of the negative and the positive prompt (2, tokens, c), or with guidance of 1 or less those of the prompt
+    alone. `schedule` is the checkpoint's scheduler config. Raises ValueError where the texts don't fit the network.
+    """
+    if unet.config.cross_attention_dim != text_states.shape[-1]:
+        raise ValueError(
+            f"{type(unet).__name__} reads texts of {unet.config.cross_attention_dim} channels, and this model's have "
+            f"{text_states.shape[-1]}: they don't belong together. Give a first image, or choose another model."
+        )
+    network = Pseudo3DUNet(unet, text_states.to(unet.dtype), slices)
+
+    def predict(latents: Tensor, timestep: int) -> Tensor:
+        if condition is not None:
+            repeated = condition.unsqueeze(2).expand(-1, -1, latents.shape[2], -1, -1)  # (1, 1 + c, f, h, w)
+            latents = torch.cat([latents, repeated], dim=1)
+        return network(latents.to(unet.dtype), timestep).float()
+
+    if guidance > 1:
+        predict = guided(predict, guidance)
+    return denoise(predict, noise, solver(scheduler, schedule, steps), alphas_cumprod(schedule))
+
+
+def solver(name: str, schedule: Mapping[str, Any], steps: int) -> DiffusersSolver:
+    """FLAX's "ddim" or "dpm++" (there "dpm") for a checkpoint's scheduler config, whatever scheduler that names.
+
+    DDIM never clips, and walks on evenly spaced steps plus `steps_offset`. DPM-Solver++ 2M walks on evenly spaced
+    steps from 999, without an offset, and its last step ends at the schedule's own smallest noise and not at none.
+    Raises ValueError for a checkpoint that predicts something other than the noise, and for another name.
+    """
+    if schedule.get("prediction_type", "epsilon") != "epsilon":
+        raise ValueError(
+            f"This checkpoint predicts {schedule['prediction_type']!r}; only 'epsilon' can be sampled here."
+        )
+    keys = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")
+    shared = {key: schedule[key] for key in keys}
+    if name == "ddim":
+        ends = {key: schedule[key] for key in ("set_alpha_to_one", "steps_offset") if key in schedule}
+        return DiffusersSolver(DDIMScheduler(**shared, **ends, clip_sample=False), steps)
+    if name == "dpm++":
+        return DiffusersSolver(DPMSolverMultistepScheduler(**shared, final_sigmas_type="sigma_min"), steps)
+    raise ValueError(f"There is no solver called {name!r} for this model.")
+
+
+def decode(vae: AutoencoderKL, latents: Tensor) -> Iterator[np.ndarray]:
+    """The frames of scaled latents (1, c, f, h, w), one by one: uint8 (H, W, 3), rounded."""
+    for picture in decoded(vae, latents):
+        levels = ((picture.float() / 2 + 0.5) * 255).round().clamp(0, 255)
+        yield levels.to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+
+
+@lru_cache(maxsize=256)
+def denoising_memory(
+    unet: UNetPseudo3DConditionModel, branches: int, frames: int, height: int, width: int, slices: int
+) -> int:
+    """Bytes that one step takes beside the weights; `unet` without weights, height and width of the latents."""
+    latents = torch.empty(1, unet.config.in_channels, frames, height, width, device="meta")
+    return _peak(unet, branches, latents, slices)
+
+
+@lru_cache(maxsize=256)
+def image_memory(unet: UNet2DConditionModel, height: int, width: int) -> int:
+    """The same of the image model, for both branches."""
+    return _peak(unet, 2, torch.empty(1, unet.config.in_channels, height, width, device="meta"), slices=1)
+
+
+def _peak(unet: UNetPseudo3DConditionModel | UNet2DConditionModel, branches: int, latents: Tensor, slices: int) -> int:
+    texts = torch.empty(branches, MAX_TOKENS, unet.config.cross_attention_dim, device="meta", dtype=unet.dtype)
+    network = Pseudo3DUNet(unet, texts, slices)
+    timestep = torch.empty(1, device="meta")
+    return peak_bytes(lambda: network(latents.to(unet.dtype), timestep).float())

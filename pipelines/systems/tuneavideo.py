@@ -1,0 +1,220 @@
+"""Tune-A-Video (Wu et al., 2023): a clip is told again in other words, by a network that was tuned on it (tuning.py).
+
+Read top to bottom: read the prompt, find the noise that leads back to the clip, denoise from there under the new
+prompt, decode. `encode_clip`, `invert` and `sample` need neither a task nor a manager; scripts/parity holds them
+against the original. `decode` is ModelScope's: both programs truncate.
+"""
+
+import time
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+
+from pipelines.events import Preview, Progress
+from pipelines.models.convert import tuned as files
+from pipelines.models.convert.tuned import Tuned
+from pipelines.models.memory import peak_bytes
+from pipelines.models.networks.inflated_unet import EditingUNet, InflatedUNet
+from pipelines.models.tokens import MAX_TOKENS
+from pipelines.systems.diffusion import (
+    Step,
+    alphas_cumprod,
+    denoise,
+    draw_noise,
+    guided,
+    image_solver,
+    inversion,
+    noise_from,
+)
+from pipelines.systems.modelscope import decode
+from pipelines.systems.stable_diffusion import (
+    DECODING,
+    DENOISING,
+    READING,
+    decode_frames,
+    prepare,
+    run_facts,
+    told,
+    working_memory,
+)
+from pipelines.tasks import Edit
+
+if TYPE_CHECKING:
+    from pipelines.models.manager import ModelManager
+
+INVERTING = "Inverting the clip"
+
+
+@torch.no_grad()
+def generate(
+    task: Edit, models: "ModelManager", tuned: Path | None = None
+) -> Generator[Progress | Preview, None, tuple[np.ndarray, dict[str, Any]]]:
+    """Makes the video of `task`; returns its frames, uint8 [F, H, W, 3], and the facts of its making.
+
+    `tuned` is the folder of what was tuned on a clip; a model that is published as tuned has none, and starts from
+    noise. Raises ValueError, in words for the person who asked, where the tuned model is damaged or was made from
+    another base, and where the result holds no numbers or no picture.
+    """
+    started = time.perf_counter()
+    seconds: dict[str, float] = {}
+
+    yield Progress(READING, 0, 1)
+    model = load(tuned, models.key(f"{task.model}/inflated_unet")) if tuned else None
+    denoising_bytes, slices = working_memory(task, models, denoising_memory, "inflated_unet")
+    texts = ["", task.negative_prompt, task.prompt]
+    all_states, previewer, factor, channels, schedule = prepare(task, texts, models)
+    empty, text_states = all_states[:1], all_states[1:] if task.guidance > 1 else all_states[2:]  # (1 or 2, tokens, c)
+    seconds[READING] = time.perf_counter() - started
+    yield Progress(READING, 1, 1)
+
+    height, width = task.height // factor, task.width // factor
+    with models.lease(f"{task.model}/inflated_unet", working_bytes=denoising_bytes) as unet, ExitStack() as stack:
+        latents = draw_noise((1, channels, task.frames, height, width), task.seed).to(unet.device)
+        if model:
+            stack.enter_context(applied(unet, model.delta))
+            began = time.perf_counter()
+            if task.strength < 1:
+                trajectory = yield from inverted(unet, empty, model, schedule, task.steps, tuned)
+                latents = blend(trajectory[-1].to(unet.device), latents, task.strength)
+            seconds[INVERTING] = time.perf_counter() - began
+        began = time.perf_counter()
+        steps = sample(unet, text_states, latents, schedule, task.scheduler, task.steps, task.guidance, slices)
+        step = yield from told(steps, DENOISING, previewer)
+        seconds[DENOISING] = time.perf_counter() - began
+        facts = run_facts(step, unet, slices, models)
+
+    began = time.perf_counter()
+    frames = yield from decode_frames(task, step.latents, decode, models)
+    seconds[DECODING] = time.perf_counter() - began
+    facts |= {"seconds_by_stage": seconds, "seconds_per_step": seconds[DENOISING] / step.total}
+    return frames, facts
+
+
+def load(folder: Path, base: str) -> Tuned:
+    """What was tuned in `folder`. Raises ValueError where it is damaged, or was not made from the UNet of this key."""
+    tuned = files.load(folder)
+    if tuned.facts.get("base") != base:
+        raise ValueError("This was tuned from another model, or that model has changed since. Tune on the clip again.")
+    return tuned
+
+
+def inverted(
+    unet: InflatedUNet, empty: Tensor, tuned: Tuned, schedule: Mapping[str, Any], steps: int, folder: Path
+) -> Generator[Progress, None, Tensor]:
+    """The latents, (steps + 1, 1, c, f, h, w), on the way from the clip to noise, made if they are not kept yet.
+
+    `unet` holds the tuned parameters, `empty` are the states of the empty prompt.
+    """
+    kept = files.load_inversion(steps, folder)
+    if kept is not None:
+        return kept
+    trajectory = []
+    for latents in invert(unet, empty, tuned.latents.to(unet.device), schedule, steps):
+        trajectory.append(latents.cpu())
+        yield Progress(INVERTING, len(trajectory) - 1, steps)
+    files.save_inversion(torch.stack(trajectory), folder)
+    return torch.stack(trajectory)
+
+
+@contextmanager
+def applied(unet: InflatedUNet, delta: Mapping[str, Tensor], trainable: bool = False) -> Iterator[None]:
+    """The shared `unet` with the parameters in `delta` instead of its own, as long as the context lasts.
+
+    To be trained they are fp32, and training changes the tensors of `delta` themselves.
+    """
+    own: dict[str, nn.Parameter] = {}
+    try:
+        for name, tensor in delta.items():
+            module, _, leaf = name.rpartition(".")
+            own[name] = unet.get_parameter(name)
+            dtype = torch.float32 if trainable else own[name].dtype
+            new = nn.Parameter(tensor.to(own[name].device, dtype), requires_grad=trainable)
+            setattr(unet.get_submodule(module), leaf, new)
+            if trainable:
+                delta[name] = new.data
+        yield
+    finally:
+        for name, parameter in own.items():
+            module, _, leaf = name.rpartition(".")
+            setattr(unet.get_submodule(module), leaf, parameter)
+
+
+def blend(inverted: Tensor, noise: Tensor, strength: float) -> Tensor:
+    """Between an inverted clip (0) and plain noise (1), with the variance of noise all the way."""
+    return (1 - strength**2) ** 0.5 * inverted + strength * noise
+
+
+def encode_clip(vae: AutoencoderKL, frames: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the scaled latents of `frames`, uint8 (f, H, W, 3): two of (1, c, f, h, w), fp32.
+
+    H and W must be multiples of the VAE's factor. Frame by frame, to save memory.
+    """
+    means, deviations = [], []
+    for frame in frames:
+        picture = torch.from_numpy(np.ascontiguousarray(frame)).to(vae.device, torch.float32) / 127.5 - 1  # (H, W, 3)
+        posterior = vae.encode(picture.permute(2, 0, 1)[None].to(vae.dtype)).latent_dist
+        means.append(posterior.mean[0].float())
+        deviations.append(posterior.std[0].float())
+    factor = vae.config.scaling_factor
+    return torch.stack(means, dim=1)[None] * factor, torch.stack(deviations, dim=1)[None] * factor
+
+
+def invert(
+    unet: InflatedUNet, empty_states: Tensor, latents: Tensor, schedule: Mapping[str, Any], steps: int, slices: int = 1
+) -> Iterator[Tensor]:
+    """DDIM inversion of `latents` (1, c, f, h, w), fp32: steps + 1 latents, of which the last one is the noise.
+
+    `empty_states` are those of the empty prompt (1, tokens, c); there is no guidance. `schedule` is the checkpoint's
+    scheduler config. Of a network that predicts velocities the published code takes them for noise; here they are not.
+    """
+    network = EditingUNet(unet, empty_states.to(unet.dtype), slices)
+
+    def predict(latents: Tensor, timestep: int) -> Tensor:
+        return network(latents.to(unet.dtype), timestep).float()
+
+    return inversion(noise_from(predict, schedule), latents, schedule, steps)
+
+
+def sample(
+    unet: InflatedUNet,
+    text_states: Tensor,
+    latents: Tensor,
+    schedule: Mapping[str, Any],
+    scheduler: str,
+    steps: int,
+    guidance: float,
+    slices: int = 1,
+    pose_features: list[Tensor] | None = None,
+) -> Iterator[Step]:
+    """Denoises `latents` (1, c, f, h, w), fp32: an inverted clip, or noise.
+
+    `text_states` are those of the negative and the positive prompt (2, tokens, c), or with guidance of 1 or less those
+    of the prompt alone (1, tokens, c). `schedule` is the checkpoint's scheduler config, `scheduler` a key of
+    diffusion.image_solver. `pose_features` are FollowYourPose's.
+    """
+    network = EditingUNet(unet, text_states.to(unet.dtype), slices, pose_features)
+
+    def predict(latents: Tensor, timestep: int) -> Tensor:
+        return network(latents.to(unet.dtype), timestep).float()
+
+    if guidance > 1:
+        predict = guided(predict, guidance)
+    solver = image_solver(scheduler, schedule, steps)
+    return denoise(noise_from(predict, schedule), latents, solver, alphas_cumprod(schedule))
+
+
+@lru_cache(maxsize=256)
+def denoising_memory(unet: InflatedUNet, branches: int, frames: int, height: int, width: int, slices: int) -> int:
+    """Bytes that one step takes beside the weights; `unet` without weights, height and width of the latents."""
+    latents = torch.empty(1, unet.config.in_channels, frames, height, width, device="meta")
+    texts = torch.empty(branches, MAX_TOKENS, unet.config.cross_attention_dim, device="meta", dtype=unet.dtype)
+    network = EditingUNet(unet, texts, slices)
+    timestep = torch.empty(1, device="meta")
+    return peak_bytes(lambda: network(latents.to(unet.dtype), timestep).float())

@@ -1,0 +1,322 @@
+"""One-shot tuning on a clip (Wu et al., 2023, "Tune-A-Video", section 4): the network learns one clip's motion.
+
+Read top to bottom: the clip and its caption become latents and text states, once; the queries and the attention over
+time are trained on them; the clip is inverted, for the edits to start from. tuneavideo.py makes the edits.
+"""
+
+import json
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from pipelines.catalog import ModelCard
+from pipelines.events import Losses, Preview, Progress
+from pipelines.media import clips, uploads, video
+from pipelines.models.convert import tuned as files
+from pipelines.models.convert.tuned import Tuned
+from pipelines.models.loading import component
+from pipelines.models.memory import backward, largest, peak_bytes
+from pipelines.models.networks.inflated_unet import EditingUNet, InflatedUNet
+from pipelines.models.tokens import MAX_TOKENS
+from pipelines.settings import Settings
+from pipelines.systems import tuneavideo
+from pipelines.systems.diffusion import alphas_cumprod
+from pipelines.systems.preview import Previewer
+from pipelines.systems.stable_diffusion import encode, vae_scale_factor
+from pipelines.tasks import Tune, to_json
+
+if TYPE_CHECKING:
+    from pipelines.models.manager import ModelManager
+
+Item = TypeVar("Item")
+
+READING, TUNING = "Reading the clip", "Tuning"
+MODULES = (".attn1.to_q.", ".attn2.to_q.", ".attn_temp.")  # what is trained (section 4.2)
+KEEP_EVERY = 50  # steps; what a killed process can lose
+SAMPLE_STEPS, SAMPLE_GUIDANCE = 10, 5.0  # of a sample that is drawn while it tunes
+STILL = 1.0  # levels: where no frame is on average further from the first, nothing moves
+
+
+@torch.no_grad()
+def generate(
+    task: Tune,
+    models: "ModelManager",
+    clip: Path,
+    folder: Path,
+    source: Path,
+    asked: Callable[[], bool] = lambda: False,
+) -> Generator[Progress | Losses | Preview, None, tuple[np.ndarray, dict[str, Any]]]:
+    """Tunes on `clip`, an upload, and keeps the tuned model in `folder`; goes on from what is there already.
+
+    Writes the frames that it tunes on as the video `source`, and returns them, uint8 [F, H, W, 3], with the facts of
+    the tuning. Where `asked()` is true after a step, it draws a sample, which changes nothing of the tuning. Closed
+    early, it keeps what is tuned so far. Raises ValueError, in words for the person who asked, where clip or caption
+    or weights are at fault.
+    """
+    seconds: dict[str, float] = {}
+    started = time.perf_counter()
+    yield Progress(READING, 0, 1)
+    frames, fps = clips.read(task, clip, models.settings)
+    if len(frames) < 2:
+        raise ValueError("The chosen part of the clip is one frame. Choose a longer part, or a smaller stride.")
+    if np.abs(frames.astype(np.float32) - frames[0]).mean((1, 2, 3)).max() < STILL:
+        raise ValueError("Nothing moves in the chosen part of the clip. Choose another part, or a clip that moves.")
+    folder.mkdir(parents=True, exist_ok=True)
+    video.write(frames, source, fps, to_json(task))
+    if uploads.inspect(clip, models.settings).sound:
+        uploads.sound(clip, folder / clips.SOUND, models.settings, task.start, len(frames) / fps)
+    with models.lease(f"{task.model}/tokenizer") as tokenizer, models.lease(f"{task.model}/text_encoder") as encoder:
+        caption, empty = encode([task.prompt, ""], tokenizer, encoder).split(1)  # (1, tokens, c) each
+    with models.lease(f"{task.model}/vae", working_bytes=2**28) as vae:
+        mean, deviation = tuneavideo.encode_clip(vae, frames)  # (1, c, f, h, w) each, scaled
+        previewer = Previewer.of(vae, fps)
+    with models.lease(f"{task.model}/scheduler") as schedule:
+        pass
+    seconds[READING] = time.perf_counter() - started
+    yield Progress(READING, 1, 1)
+
+    base = models.key(f"{task.model}/inflated_unet")
+    working_bytes, checkpointing = working_memory(task, models, len(frames))
+    with models.lease(f"{task.model}/inflated_unet", working_bytes=working_bytes) as unet:
+        tuned = _begin(task, unet, mean, fps, base, folder)
+        began, first = time.perf_counter(), len(tuned.facts["losses"])
+        with tuneavideo.applied(unet, tuned.delta, trainable=True):
+            network = EditingUNet(unet, caption.to(unet.dtype), checkpointing=checkpointing)
+            with closing(_train(task, network, tuned, mean, deviation, schedule, folder)) as training:
+                for event in training:
+                    yield event
+                    if isinstance(event, Losses) and asked():
+                        yield from _sample(unet, torch.cat([empty, caption]), tuned, task, schedule, previewer)
+        seconds[TUNING] = time.perf_counter() - began
+
+        began = time.perf_counter()
+        steps = models.card(task.model).defaults.steps
+        with tuneavideo.applied(unet, tuned.delta):
+            yield from tuneavideo.inverted(unet, empty, tuned, schedule, steps, folder)
+        seconds[tuneavideo.INVERTING] = time.perf_counter() - began
+    losses = tuned.facts["losses"]
+    return frames, {
+        **{"frames": len(frames), "fps": fps, "seconds_by_stage": seconds},
+        **{"seconds_per_step": seconds[TUNING] / max(1, len(losses) - first), "resumed_at_step": first},
+        **{"first_loss": float(np.mean(losses[:10])), "last_loss": float(np.mean(losses[-10:]))},
+        **{"trained_parameters": sum(tensor.numel() for tensor in tuned.delta.values())},
+        "memory_saving": "gradient checkpointing: the same result, more slowly" if checkpointing else "none needed",
+    }
+
+
+def _sample(
+    unet: InflatedUNet, texts: Tensor, tuned: Tuned, task: Tune, schedule: Mapping[str, Any], previewer: Previewer
+) -> Generator[Progress | Preview, None, None]:
+    """Tells the clip again under its own caption with the parameters of this moment, in a few steps of DDIM.
+
+    `texts` (2, tokens, c) are the empty prompt and the caption. There is no randomness in it.
+    """
+    # In half precision what is trained is fp32 all the same.
+    with torch.autocast(unet.device.type, torch.float16, enabled=unet.dtype == torch.float16):
+        inversion = tuneavideo.invert(unet, texts[:1], tuned.latents.to(unet.device), schedule, SAMPLE_STEPS)
+        noise = yield from _last(inversion, tuned, task)
+        steps = tuneavideo.sample(unet, texts, noise, schedule, "ddim", SAMPLE_STEPS, SAMPLE_GUIDANCE)
+        step = yield from _last(steps, tuned, task)
+    yield previewer.preview(step.latents)
+
+
+def _last(items: Iterator[Item], tuned: Tuned, task: Tune) -> Generator[Progress, None, Item]:
+    """The last of `items`, telling at each where the tuning is: so that Stop comes in time."""
+    for item in items:  # noqa: B007  the last one is returned
+        yield Progress(TUNING, len(tuned.facts["losses"]), task.steps)
+    return item
+
+
+def export(card: ModelCard, settings: Settings, folder: Path, target: Path) -> None:
+    """Writes the model tuned from `card` in `folder` to the new folder `target`, whole, in the layout as published.
+
+    Works on a copy of its own, so that it may run beside a job. Raises ValueError where what is in `folder` is damaged
+    or was tuned from another base.
+    """
+    part = component(card, "inflated_unet", settings)
+    tuned = tuneavideo.load(folder, part.key)
+    unet = part.load(lambda done, total: None)
+    with tuneavideo.applied(unet, tuned.delta):
+        files.export(unet, card.source, settings, target)
+
+
+def trained_parameters(unet: InflatedUNet, which: str) -> dict[str, nn.Parameter]:
+    """The parameters that tuning changes, by name: queries of both spatial attentions, and all of the temporal one.
+
+    `which` is a key of tasks.TRAINED: "all", as the paper says, or "mid and up", which is what the published
+    configuration really trains: its gradient checkpointing lets no gradient into the down blocks.
+    """
+    parts = ("down_blocks", "mid_block", "up_blocks") if which == "all" else ("mid_block", "up_blocks")
+    return {
+        name: parameter
+        for name, parameter in unet.named_parameters()
+        if name.startswith(parts) and any(module in name for module in MODULES)
+    }
+
+
+def loss_of(
+    network: EditingUNet, latents: Tensor, noise: Tensor, timesteps: Tensor, schedule: Mapping[str, Any]
+) -> Tensor:
+    """The mean square, in fp32, of what `network` gets wrong of `latents` (b, c, f, h, w) under `noise` at `timesteps`.
+
+    `latents` are scaled; `timesteps` (b,) are whole numbers, one for all frames of a video. The network has to find the
+    noise, or the velocity where `schedule`, the checkpoint's scheduler config, says "v_prediction".
+    """
+    alphas = alphas_cumprod(schedule).to(latents.device)[timesteps.to(latents.device)].view(-1, 1, 1, 1, 1)
+    signal, disturbance = alphas.sqrt().float(), (1 - alphas).sqrt().float()
+    target = noise
+    if schedule.get("prediction_type", "epsilon") == "v_prediction":
+        target = signal * noise - disturbance * latents
+    noisy = signal * latents + disturbance * noise
+    return F.mse_loss(network(noisy.to(network.unet.dtype), timesteps).float(), target.float())
+
+
+class Tuning(nn.Module):
+    """One tuning step's loss as a module, which is what accelerate spreads over several devices."""
+
+    def __init__(self, network: EditingUNet, schedule: Mapping[str, Any]):
+        super().__init__()
+        self.unet = network.unet
+        self.network, self.schedule = network, schedule
+
+    def forward(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        return loss_of(self.network, latents, noise, timesteps, self.schedule)
+
+
+def working_memory(task: Tune, models: "ModelManager", frames: int) -> tuple[int, bool]:
+    """What tuning takes beside the weights, in bytes, and whether it needs gradient checkpointing.
+
+    Raises MemoryError, naming the most frames that fit, where the device hasn't so much.
+    """
+    unet, vae = models.empty(f"{task.model}/inflated_unet"), models.empty(f"{task.model}/vae")
+    factor, room = vae_scale_factor(vae), models.room(f"{task.model}/inflated_unet")
+    height, width = task.height // factor, task.width // factor
+
+    def needs(frames: int, checkpointing: bool) -> int:
+        return tuning_memory(unet, task.trained, frames, height, width, checkpointing)
+
+    for checkpointing in (True,) if models.frugal else (False, True):
+        if (needed := needs(frames, checkpointing)) <= room:
+            return needed, checkpointing
+    most = largest(lambda number: needs(number, True), room, 2, frames)
+    advice = f"At this size {most} frames fit." if most else "Choose a smaller size or a smaller model."
+    raise MemoryError(
+        f"Tuning on {frames} frames of {task.width}x{task.height} needs {needed / 1e9:.2f} GB of memory on "
+        f"{models.device} beside the weights, and {max(room, 0) / 1e9:.2f} GB can be had. {advice}"
+    )
+
+
+@lru_cache(maxsize=256)
+def tuning_memory(unet: InflatedUNet, trained: str, frames: int, height: int, width: int, checkpointing: bool) -> int:
+    """Bytes that one tuning step takes beside the weights; `unet` without weights, height and width of the latents."""
+    latents = torch.empty(1, unet.config.in_channels, frames, height, width, device="meta", dtype=unet.dtype)
+    text = torch.empty(1, MAX_TOKENS, unet.config.cross_attention_dim, device="meta", dtype=unet.dtype)
+    delta = {name: parameter.to(unet.dtype) for name, parameter in trained_parameters(unet, trained).items()}
+
+    @torch.enable_grad()
+    def step() -> None:
+        network = EditingUNet(unet, text, checkpointing=checkpointing)
+        predicted = network(latents, torch.empty(1, device="meta")).float()
+        backward(predicted.square().mean())
+
+    with tuneavideo.applied(unet, delta, trainable=unet.dtype == torch.float32):
+        for name in delta:
+            unet.get_parameter(name).requires_grad_()
+        activations = peak_bytes(step)
+    return activations + 3 * 4 * sum(tensor.numel() for tensor in delta.values())  # they, and the optimizer's moments
+
+
+def _begin(task: Tune, unet: InflatedUNet, latents: Tensor, fps: float, base: str, folder: Path) -> Tuned:
+    """What the folder holds of the same tuning, or the beginning of one."""
+    _, _, frames, *_ = latents.shape
+    facts = {"base": base, "task": json.loads(to_json(task)), "frames": frames, "fps": fps}
+    facts |= {"width": task.width, "height": task.height}
+    if (folder / files.FILE).exists():
+        tuned = files.load(folder)
+        if {key: tuned.facts.get(key) for key in facts} == facts:
+            if len(tuned.facts["losses"]) == task.steps:
+                return tuned
+            if tuned.moments:
+                files.forget_inversions(folder)  # edits may have been made in between
+                return tuned
+    files.forget_inversions(folder)
+    own = trained_parameters(unet, task.trained)
+    delta = {name: parameter.detach().float().clone() for name, parameter in own.items()}
+    return Tuned(facts | {"losses": []}, delta, latents)
+
+
+@torch.enable_grad()
+def _train(
+    task: Tune,
+    network: EditingUNet,
+    tuned: Tuned,
+    mean: Tensor,
+    deviation: Tensor,
+    schedule: Mapping[str, Any],
+    folder: Path,
+) -> Generator[Progress | Losses, None, None]:
+    """Trains up to `task.steps` steps, the tensors of `tuned` being the network's own; keeps them every 50 steps.
+
+    The published recipe: AdamW, gradients clipped to a norm of 1, a fresh sample of the clip's latents, fresh noise
+    and one timestep a step.
+    """
+    device = network.unet.device
+    accelerator = Accelerator(
+        cpu=device.type == "cpu", mixed_precision="fp16" if network.unet.dtype == torch.float16 else "no"
+    )
+    parameters = {name: network.unet.get_parameter(name) for name in tuned.delta}
+    optimizer = torch.optim.AdamW(parameters.values(), task.learning_rate, (0.9, 0.999), eps=1e-8, weight_decay=1e-2)
+    losses = tuned.facts["losses"]
+    for name, parameter in parameters.items():
+        if tuned.moments:
+            mean_, square = (tuned.moments[f"{kind}/{name}"].to(device) for kind in ("exp_avg", "exp_avg_sq"))
+            step = torch.tensor(float(len(losses)))
+            optimizer.state[parameter] = {"step": step, "exp_avg": mean_, "exp_avg_sq": square}
+    tuning, optimizer = accelerator.prepare(Tuning(network, schedule), optimizer)
+
+    def keep(done: bool = False) -> None:
+        if accelerator.is_main_process and losses:
+            state = {} if done else optimizer.optimizer.state
+            tuned.moments = {
+                f"{kind}/{name}": state[parameter][kind]
+                for name, parameter in parameters.items()
+                for kind in ("exp_avg", "exp_avg_sq")
+                if parameter in state
+            }
+            files.save(tuned, folder)
+
+    try:
+        for step in range(len(losses), task.steps):
+            seed = (task.seed * 2**20 + step) * accelerator.num_processes + accelerator.process_index
+            generator = torch.Generator().manual_seed(seed)  # each step's own: resumed or not, it is the same
+            draw, noise = (torch.randn(mean.shape, generator=generator).to(device) for _ in range(2))
+            timesteps = torch.randint(schedule["num_train_timesteps"], (len(mean),), generator=generator).to(device)
+            loss = tuning(mean + deviation * draw, noise, timesteps)
+            if not torch.isfinite(loss):
+                keep()
+                raise ValueError(
+                    f"The tuning fell apart in step {step + 1}: its loss is no number. What was tuned before is kept. "
+                    "Tune again with a lower learning rate."
+                )
+            accelerator.backward(loss)
+            accelerator.clip_grad_norm_(parameters.values(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(loss.item())
+            if len(losses) % KEEP_EVERY == 0 and len(losses) < task.steps:
+                keep()
+            yield Progress(TUNING, len(losses), task.steps)
+            yield Losses(tuple(losses))
+    except GeneratorExit:
+        keep()
+        raise
+    keep(done=True)

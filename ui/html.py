@@ -1,0 +1,291 @@
+"""The pieces of the page that are drawn rather than filled in: plain functions from data to HTML."""
+
+import base64
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
+
+from pipelines.catalog import CATALOG, SCHEDULERS, ModelCard
+from pipelines.serving.jobs import Job
+from pipelines.tasks import Finish, Grid, Task
+from ui.languages import say
+from ui.stream import WAITING, Moment, describe
+from ui.words import unknown_words
+
+FIRST_SCENE = say(
+    '<p class="playbill-title">Your first scene is written</p><p>Press <b>Generate</b> to raise the curtain.</p>'
+)
+NOT_FOUND = say(
+    '<p class="nothing">No prompt of yours holds these words.<br>'
+    '<button type="button" class="offer" data-job="" data-act="all">Show all videos</button></p>'
+)
+NOTHING_YET = say(
+    '<p class="nothing">What you make is kept here.<br>'
+    '<button type="button" class="offer" data-job="" data-act="begin">Make your first video</button></p>'
+)
+_CARD = f'<div class="model-card"><p>{{}}</p>{{}}<dl>{"<dt>{}</dt><dd>{}</dd>" * 4}</dl></div>'
+TOKENS = 77  # what CLIP reads, its start and end included
+LAMPS = 24
+# A template: its texts are the lines of HEADLINES, in the reader's language.
+HEADER = r"""
+<header class="masthead">
+  <svg viewBox="0 0 40 40" width="40" height="40" aria-hidden="true">
+    <g fill="none" stroke="currentColor" stroke-width="1.2" stroke-linecap="round" stroke-linejoin="round">
+      <path d="M8 5.5 32 8.5M20.4 3.5 19.6 10.5" stroke-width="2.4"/>
+      <path d="M9 5.8 10 21M31 8.4 30 18M20 8v7" opacity=".75"/>
+      <path d="M10 21 20 22.5 30 18M20 22v7M20 29l-5 8M20 29l6 7" stroke-width="2.4"/>
+    </g>
+    <circle cx="20" cy="17.5" r="3.6" fill="currentColor"/>
+  </svg>
+  <div><h1>Marionette</h1><p>${value.split(/\n/)[0]}</p></div>
+</header>
+<div class="drop-hint" hidden>${value.split(/\n/)[1]}</div>
+"""
+HEADLINES = say(
+    "Write one line. Watch it come to life.\nDrop a video that was made here, and its settings are filled in."
+)
+
+
+def scene(state: str, moment: Moment | None = None) -> str:
+    """What stands on the stage in the state "closed", "open" (the video shows) or "working"."""
+    preview = moment.preview if moment else None
+    if state == "closed":
+        inside = f'<div class="playbill">{FIRST_SCENE}</div>'
+    elif preview:
+        data = base64.b64encode(preview.image).decode()
+        inside = f'<img class="forming" alt="The video as it forms" src="data:image/webp;base64,{data}">'
+    else:
+        inside = '<div class="spotlight"></div>'
+    return (
+        f'<div class="scene {state}"><div class="backdrop">{inside if state == "working" else ""}</div>'
+        '<div class="curtain left"></div><div class="curtain right"></div><div class="valance"></div>'
+        f"{inside if state == 'closed' else ''}</div>"
+    )
+
+
+def footlights(moment: Moment) -> str:
+    """The row of lamps that lights up as a stage of the job goes on, and a line that says how far it is."""
+    progress = moment.progress
+    going = progress is not None and progress.stage != WAITING and progress.total > 0
+    fraction = min(progress.step / progress.total, 1) if going else 0
+    number, total = moment.of
+    which = f"{number} of {total} · " if total > 1 else ""
+    lamps = "".join(f'<i class="{"lit" if lamp < round(fraction * LAMPS) else "unlit"}"></i>' for lamp in range(LAMPS))
+    return (
+        f'<div class="footlights"><div class="lamps" role="progressbar" aria-label="Progress" aria-valuemin="0" '
+        f'aria-valuemax="100" aria-valuenow="{100 * fraction:.0f}">{lamps}</div>'
+        f"<p>{which}{escape(describe(progress)) if progress else 'Getting ready'}</p></div>"
+    )
+
+
+def caption(task: Task) -> str:
+    """What has been made, in one line under it."""
+    if isinstance(task, Finish):
+        return f'<p class="caption" role="status">Finished: {finished(task)}</p>'
+    if isinstance(task, Grid):
+        seeds = ", ".join(map(str, task.seeds))
+        rows = "1 row" if len(task.prompts) == 1 else f"{len(task.prompts)} rows"
+        return (
+            f'<p class="caption" role="status">A grid of {len(task.jobs)} videos · {rows} of prompts · '
+            f"columns of the seeds {seeds}</p>"
+        )
+    return (
+        f'<p class="caption" role="status">{task.frames} frames · {task.seconds:.1f} s · '
+        f"{task.width}×{task.height} · {task.steps} steps of {SCHEDULERS[task.scheduler]} · seed {task.seed}</p>"
+    )
+
+
+def finished(task: Finish) -> str:
+    """What `task` makes, in a few words."""
+    frames, width, height, fps = task.becomes(task.of.frames, task.of.width, task.of.height, task.of.fps)
+    shares = {1: "", 2: " · every other frame interpolated", 4: " · three of four frames interpolated"}
+    return f"{frames} frames · {fps:.4g} a second · {width}×{height}{shares[task.interpolate]}"
+
+
+def failure(message: str, head: str = "No video this time.") -> str:
+    return (
+        f'<div class="message failed" role="alert"><b>{head}</b><p>{escape(message).replace(chr(10), "<br>")}</p></div>'
+    )
+
+
+def stopped(message: str, what: str = "Nothing was made or kept.") -> str:
+    return f'<div class="message stopped" role="status"><b>{escape(message)}</b> {what}</div>'
+
+
+def prompt_hints(prompt: str, card: ModelCard, tokens: tuple[int, str] | None) -> str:
+    """What there is to say of a prompt while it is typed: its length, what is cut off, words that are new to `card`."""
+    hints = []
+    if tokens is not None and prompt.strip():
+        count, cut = tokens
+        if cut:
+            hints.append(
+                f'<p class="hint warning">Too long: the model reads the first {TOKENS} tokens of {count}. '
+                f"It will not see “{escape(shorten(cut, 200))}”.</p>"
+            )
+        else:
+            hints.append(f'<p class="hint count">{count} of {TOKENS} tokens</p>')
+    if card.vocabulary and (new := unknown_words(prompt, card.vocabulary)):
+        named = ", ".join(f"“{escape(shorten(word, 24))}”" for word in new[:4])
+        kinds = "".join(
+            f"<li><span>{escape(kind)}</span> {escape(', '.join(words))}</li>"
+            for kind, words in card.vocabulary.items()
+        )
+        hints.append(
+            f'<div class="hint kind"><p>{named}{" and more" if len(new) > 4 else ""}: the paper theatre never learned '
+            f"{'it' if len(new) == 1 else 'them'}. It will play something all the same.</p>"
+            f"<details><summary>The paper theatre knows</summary><ul>{kinds}</ul></details></div>"
+        )
+    return f'<div class="hints" aria-live="polite">{"".join(hints)}</div>'
+
+
+def model_card(card: ModelCard, missing: str | None) -> str:
+    """What a person should know about a model before using it; `missing` says what is not on this machine yet."""
+    badge = say('<p class="badge here"><b>Ready on this machine</b></p>')
+    if missing:
+        badge = say('<p class="badge missing"><b>Not here yet.</b> {}</p>', escape(missing))
+    texts = (card.summary, card.needs, card.licence, card.shortcomings, card.not_for)
+    summary, *facts = (say(escape(text, quote=False)) for text in texts)
+    names = (say("Needs"), say("Licence"), say("Limits"), say("Not for"))
+    rows = [part for row in zip(names, facts, strict=True) for part in row]
+    return str(say(_CARD, summary, badge, *rows))
+
+
+def sheet(image: bytes, mask: bytes) -> str:
+    """An image, PNG, to be painted over, with the mask, PNG or nothing, that is on it already."""
+    width, height = (int.from_bytes(image[at : at + 4], "big") for at in (16, 20))
+    source, laid = (base64.b64encode(picture).decode() for picture in (image, mask))
+    kept = f' data-mask="data:image/png;base64,{laid}"' if mask else ""
+    return (
+        f'<div class="sheet"><img alt="The first image" src="data:image/png;base64,{source}">'
+        f'<canvas width="{width}" height="{height}" aria-label="Mask: paint over what need not stay"{kept}></canvas>'
+        '</div><div class="sheet-tools">'
+        '<label>Brush <input type="range" min="4" max="80" value="28" data-tool="size"></label>'
+        '<label><input type="checkbox" data-tool="erase"> Erase</label>'
+        '<button type="button" data-tool="clear">Clear the mask</button></div>'
+    )
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """One example as its card shows it."""
+
+    prompt: str
+    expect: str
+    still: Path | None  # a picture for those who want no motion
+    moving: Path | None
+
+
+def part(index: int) -> str:
+    """In a template: this one of the texts with | between them that are its value, in the reader's language."""
+    return f"${{value.split(/\\|/)[{index}]}}"
+
+
+def examples(thumbnails: Sequence[Thumbnail]) -> str:
+    cards = "".join(_example(index, thumbnail) for index, thumbnail in enumerate(thumbnails))
+    return f'<div class="examples">{cards}</div>'
+
+
+@dataclass(frozen=True)
+class Card:
+    """A finished video as the library shows it."""
+
+    job: str
+    task: Task
+    model: str  # its title
+    ended: float  # seconds since 1970
+    poster: Path | None
+
+
+def making(jobs: Sequence[Job]) -> str:
+    """The jobs that wait or run, with how far they are."""
+    if not jobs:
+        return ""
+    rows = "".join(
+        f"<li><span><b>{escape(shorten(job.task.prompt, 90))}</b>"
+        f"<small>{escape(describe(job.progress)) if job.progress else 'Getting ready'}</small></span>"
+        f'<button type="button" data-job="{job.id}" data-act="stop"{" disabled" if job.stopping else ""}>'
+        f"{'Stopping…' if job.stopping else 'Stop'}</button></li>"
+        for job in jobs
+    )
+    return f'<ul class="making" aria-label="Being made">{rows}</ul>'
+
+
+def shelf(cards: Sequence[Card], searched: bool, compared: Sequence[str] = ()) -> str:
+    """The finished videos, newest first; those that are `compared` show it."""
+    if not cards:
+        return str(NOT_FOUND if searched else NOTHING_YET)
+    return f'<div class="shelf">{"".join(_on_shelf(card, card.job in compared) for card in cards)}</div>'
+
+
+def about_video(card: Card) -> str:
+    return (
+        f"<h3>{escape(card.task.prompt)}</h3>{caption(card.task)}"
+        f'<p class="caption">{escape(card.model)} · {_date(card.ended)}</p>'
+    )
+
+
+def title(job: Job) -> str:
+    """What made the video of `job`."""
+    model = CATALOG[job.task.model].title if job.task.model in CATALOG else job.task.model
+    return f"{model}, {kind}" if (kind := {Finish: "finished", Grid: "a grid"}.get(type(job.task))) else model
+
+
+def _on_shelf(card: Card, compared: bool) -> str:
+    picture = f'<img alt="" src="{data_of(card.poster)}">' if card.poster else '<span class="no-picture"></span>'
+    prompt = escape(shorten(card.task.prompt, 90))
+    return (
+        f'<div class="on-shelf"><button type="button" class="example" data-job="{card.job}" data-act="open">{picture}'
+        f"<b>{prompt}</b><span>{escape(card.model)}<br>{card.task.seconds:.1f} s · {_date(card.ended)}</span></button>"
+        f'<button type="button" class="compare" data-job="{card.job}" data-act="compare" '
+        f'aria-pressed="{str(compared).lower()}" aria-label="Compare: {prompt}">Compare</button></div>'
+    )
+
+
+def _date(seconds: float) -> str:
+    return time.strftime("%d %b %Y, %H:%M", time.localtime(seconds))
+
+
+def rounded(facts: dict) -> dict:
+    """The facts as a person wants to read them: seconds and the like to three digits after the point."""
+    return json.loads(json.dumps(facts), parse_float=lambda number: round(float(number), 3))
+
+
+def _example(index: int, thumbnail: Thumbnail) -> str:
+    if thumbnail.moving:
+        picture = moving(thumbnail.moving.read_bytes(), "", thumbnail.still and thumbnail.still.read_bytes())
+    else:
+        picture = f'<span class="no-picture tint-{index % 4}"></span>'
+    return (
+        f'<button type="button" class="example" data-example="{index}">{picture}'
+        f"<b>{escape(thumbnail.prompt)}</b><span>{escape(thumbnail.expect)}</span></button>"
+    )
+
+
+def moving(picture: bytes, alt: str, still: bytes | None = None) -> str:
+    """An animated `picture`, WebP or GIF; for whoever wants less motion `still`, by default its first frame."""
+    if still is None:
+        first = BytesIO()
+        Image.open(BytesIO(picture)).convert("RGB").save(first, "PNG")
+        still = first.getvalue()
+    kind = "gif" if picture.startswith(b"GIF") else "webp"
+    source, at_rest = (base64.b64encode(data).decode() for data in (picture, still))
+    return (
+        f'<picture><source media="(prefers-reduced-motion: reduce)" srcset="data:image/png;base64,{at_rest}">'
+        f'<img alt="{escape(alt)}" src="data:image/{kind};base64,{source}"></picture>'
+    )
+
+
+def data_of(picture: Path) -> str:
+    """The picture as an address of its own."""
+    kind = picture.suffix.lstrip(".").replace("jpg", "jpeg")
+    return f"data:image/{kind};base64,{base64.b64encode(picture.read_bytes()).decode()}"
+
+
+def shorten(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"

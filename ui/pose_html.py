@@ -1,0 +1,111 @@
+"""What is drawn in the tab that follows poses: plain functions from data to HTML."""
+
+import base64
+from html import escape
+
+from pipelines.catalog import DETECTORS, motions
+from pipelines.events import Progress
+from pipelines.serving.backend import PosePreview
+from pipelines.serving.jobs import Job
+from ui.html import caption, moving
+from ui.languages import say
+from ui.stream import describe
+
+
+def gallery() -> str:
+    """A template of the built-in motions, for a gr.HTML whose value is the name of the one that is chosen."""
+    cards = "".join(
+        f'<button type="button" class="motion" data-motion="{escape(name)}" aria-pressed="${{value === \'{name}\'}}">'
+        f"{moving(file.with_suffix('.gif').read_bytes(), '')}<span>{escape(name.capitalize())}</span></button>"
+        for name, file in motions().items()
+    )
+    return f'<div class="motions" role="group" aria-label="Built-in motions">{cards}</div>'
+
+
+def pose_preview(found: PosePreview) -> str:
+    """What the dancer will follow, moving, with the clip to its left where there is one, and what was found."""
+    facts = found.facts
+    shows = "The clip, and beside it the skeletons" if found.beside else "The skeletons"
+    parts = [f"{facts['frames']} frames, {facts['frames'] / found.fps:.1f} s"]
+    if "people" in facts:
+        parts.append("one person" if facts["people"] == 1 else f"{facts['people']} people")
+        parts.append(f"confidence {facts['confidence']:.2f}")
+    parts.append(facts["origin"])
+    return (
+        f'<figure class="pose-preview"><div class="dark-stage">{moving(found.picture, f"{shows}, moving")}</div>'
+        f"{_sureness(facts)}"
+        f"<figcaption>{escape(' · '.join(parts))}{_keypoints(found)}</figcaption></figure>{_note(facts)}"
+    )
+
+
+def _sureness(facts: dict) -> str:
+    """A bar for every frame, as high as the detector was sure of it; a frame without anybody stands out."""
+    values = facts.get("confidence_of_frames")
+    if not values or min(values) == 1:
+        return ""
+    bars = "".join(
+        f'<i style="height:{max(8, round(100 * value))}%"{"" if value else " class=nobody"}></i>' for value in values
+    )
+    return f'<div class="sureness" role="img" aria-label="How sure it is of every frame">{bars}</div>'
+
+
+def _keypoints(found: PosePreview) -> str:
+    if found.keypoints is None:
+        return ""
+    data = base64.b64encode(found.keypoints.encode()).decode()
+    return f' · <a download="keypoints.json" href="data:application/json;base64,{data}">Keypoints (OpenPose JSON)</a>'
+
+
+def _note(facts: dict) -> str:
+    notes = [facts["note"]] if "note" in facts else []
+    if "people" not in facts and (empty := facts["frames_without_anybody"]):
+        notes.append(f"{len(empty)} of the {facts['frames']} frames are black: the video is free there.")
+    return "".join(f'<p class="hint warning">{escape(note)}</p>' for note in notes)
+
+
+def searching(progress: Progress) -> str:
+    """While people are looked for: how far it is."""
+    share = min(progress.step / progress.total, 1) if progress.total else 0
+    return (
+        f'<div class="searching" role="status"><progress max="1" value="{share:.3f}"></progress>'
+        f"<p>{escape(describe(progress))}</p></div>"
+    )
+
+
+def forming(picture: bytes) -> str:
+    """The video as it forms, beside what it follows."""
+    data = base64.b64encode(picture).decode()
+    return (
+        f'<figure class="pose-preview"><div class="dark-stage"><img class="mist" alt="The video as it forms" '
+        f'src="data:image/webp;base64,{data}"></div><figcaption>The video as it forms</figcaption></figure>'
+    )
+
+
+def detector(name: str) -> str:
+    card = DETECTORS[name]
+    return str(say('<p class="hint">{} Licence: {}.</p>', say(card.needs), say(card.licence)))
+
+
+for _name in DETECTORS:  # so that a browser learns their words
+    detector(_name)
+
+
+def measures(job: Job) -> str:
+    """What was made, and how well it follows."""
+    facts, task = job.end.facts, job.task
+    figures = []
+    if "pose_accuracy" in facts:
+        by = DETECTORS[facts["pose_accuracy_by"]].title if facts["pose_accuracy_by"] in DETECTORS else "the detector"
+        how = f"of 100: average precision of the joints that {by} finds in it, against those it follows"
+        figures.append(("Pose accuracy", f"{facts['pose_accuracy']:.0f}", how))
+    if "frame_consistency" in facts:
+        figures.append(("Frame consistency", f"{facts['frame_consistency']:.1f}", "of 100: CLIP, frame to frame"))
+    elif "flicker" in facts:
+        figures.append(
+            ("Change from frame to frame", f"{100 * facts['flicker']:.1f}%", "of full scale, flicker included")
+        )
+    rows = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd><small>{escape(how)}</small></div>"
+        for name, value, how in figures
+    )
+    return f'{caption(task)}<dl class="measures">{rows}</dl>'
