@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-MINIATURES = Path(__file__).resolve().parent.parent / "assets" / "miniature"
-MOTIONS = MINIATURES.parent / "motions"
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+MINIATURES = ASSETS / "miniature"
+MOTIONS = ASSETS / "motions"
 
 
 @dataclass(frozen=True)
@@ -295,29 +296,55 @@ CATALOG: Mapping[str, ModelCard] = {
 CLIP = Source("openai/clip-vit-large-patch14", revision="32bd64288804d66eefd0ccbe215aa642df71cc41")
 
 
+AUTO = "auto"
+
+
 @dataclass(frozen=True)
 class Detector:
-    """A network that finds people's joints in pictures (pose.py)."""
+    """What finds people's joints in pictures (poses/detection.py)."""
 
     name: str
     title: str
-    source: Source
+    source: Source | None  # None where it has no weights of its own
     licence: str
     needs: str
     advice: str  # what to do where it finds nobody
+    parts: tuple[str, ...] = ("body",)  # its networks
 
+
+_BETTER_CLIP = (
+    "Choose a part of the clip in which somebody is to be seen from head to foot, larger and in better light, or "
+    "another clip."
+)
 
 DETECTORS: Mapping[str, Detector] = {
     detector.name: detector
     for detector in (
         Detector(
+            name=AUTO,
+            title="People or drawn figures",
+            source=None,
+            licence="that of the one it takes, BlazePose's or this app's",
+            needs="Any computer; no GPU, no download. It looks for both, and takes what it is surer of.",
+            advice=_BETTER_CLIP,
+            parts=(),
+        ),
+        Detector(
+            name="blazepose",
+            title="BlazePose",
+            source=Source(str(ASSETS / "detectors" / "blazepose")),
+            licence="Apache 2.0",
+            needs="Any computer; no GPU, no download. For people, eight at most.",
+            advice=_BETTER_CLIP,
+            parts=("detector", "landmarks"),
+        ),
+        Detector(
             name="miniature-openpose",
             title="Paper theatre (built in)",
             source=Source(str(MINIATURES / "openpose")),
             licence="MIT, like this app",
-            needs="Any computer; no GPU, no download.",
-            advice="The built-in detector knows only drawn figures such as this app's own. For people choose OpenPose, "
-            "whose weights (209 MB) come from the Hub's lllyasviel/Annotators.",
+            needs="Any computer; no GPU, no download. For drawn figures.",
+            advice="This detector knows only drawn figures such as this app's own. For people choose BlazePose.",
         ),
         Detector(
             name="openpose",
@@ -325,8 +352,7 @@ DETECTORS: Mapping[str, Detector] = {
             source=Source("lllyasviel/Annotators", revision="982e7edaec38759d914a963c48c4726685de7d96"),
             licence="Carnegie Mellon University's, for research: not for commercial use",
             needs="A download of 209 MB; on a CPU about a second a frame.",
-            advice="Choose a part of the clip in which somebody is to be seen from head to foot, larger and in better "
-            "light, or another clip.",
+            advice=_BETTER_CLIP,
         ),
     )
 }

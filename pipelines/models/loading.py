@@ -105,16 +105,18 @@ def clip_component(part: str, settings: Settings) -> Component:
 def detector_component(
     detector: Detector, part: str, settings: Settings, on_progress: OnProgress | None = None
 ) -> Component:
-    """The network of `detector`, whose only part is "body".
+    """The network `part` of `detector`.
 
     Downloads it first where it is on the Hub only; converts OpenPose's own file once. Raises ValueError, as `load`
     does, where files are missing or damaged.
     """
     from pipelines.models.convert import openpose
 
-    if part != "body":
+    if part not in detector.parts:
         raise ValueError(f"{detector.name} has no part {part!r}.")
     folder = locate_file(detector.source, openpose.FILE, settings, on_progress)
+    if len(detector.parts) > 1:
+        return _module(folder / part, detector.source.variant, settings)
     source = folder / openpose.FILE
     if not source.is_file():
         return _module(folder, detector.source.variant, settings)
@@ -403,6 +405,18 @@ def _build_bodypose_model(config: dict[str, Any]) -> Any:
     return bodypose_model()
 
 
+def _build_blazepose_detector(config: dict[str, Any]) -> Any:
+    from pipelines.models.networks.blazepose import BlazePoseDetector
+
+    return BlazePoseDetector()
+
+
+def _build_blazepose_landmarks(config: dict[str, Any]) -> Any:
+    from pipelines.models.networks.blazepose import BlazePoseLandmarks
+
+    return BlazePoseLandmarks()
+
+
 def _build_body_pose_network(config: dict[str, Any]) -> Any:
     from pipelines.models.networks.openpose import BodyPoseNetwork
 
@@ -436,6 +450,8 @@ CLASSES: dict[str, tuple[Callable[[dict], Any], Callable[[str], str | None]]] = 
     "CLIPModel": (_build_clip, _clip_name),
     "bodypose_model": (_build_bodypose_model, lambda name: name),
     "BodyPoseNetwork": (_build_body_pose_network, lambda name: name),
+    "BlazePoseDetector": (_build_blazepose_detector, lambda name: name),
+    "BlazePoseLandmarks": (_build_blazepose_landmarks, lambda name: name),
 }
 
 

@@ -11,6 +11,7 @@ leave are of pixels' middles, as everywhere in the app.
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Barrier
 
 import cv2
 import numpy as np
@@ -124,7 +125,9 @@ class BlazePose:
             if sure < FOUND:
                 continue
             places = region.to_picture(points[:, :2], LANDMARK_SIDE)  # (39, 2)
-            person = Person(_joints(places, _sigmoid(points[:, 3]), frame), sure, Region.around(*places[[HIPS, CIRCLE]]))
+            person = Person(
+                _joints(places, _sigmoid(points[:, 3]), frame), sure, Region.around(*places[[HIPS, CIRCLE]])
+            )
             if person.joints[:, 2].any() and not any(person.is_same(other) for other in people):
                 people.append(person)
         return people
@@ -142,10 +145,10 @@ def find(frames: np.ndarray, fps: float, networks: BlazePose) -> Generator[int, 
     Takes at most MOST people a frame, so that a crowd takes no longer than MOST dancers do. Closing the generator
     stops the work within a frame.
     """
-    look, close_look = max(1, round(LOOK_SECONDS * fps)), max(1, round(CLOSE_LOOK_SECONDS * fps / look) * look)
+    look = max(1, round(LOOK_SECONDS * fps))  # frames
+    close_look = max(1, round(CLOSE_LOOK_SECONDS * fps / look)) * look
     found: list[list[Person]] = []
-    # Two threads of one core each: the layers are too small for several. One looks ahead while the other follows.
-    pool = ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,))
+    pool = _two_cores()  # one looks ahead while the other follows
     try:
         looking = pool.submit(networks.regions, frames[0], True)
         for number, frame in enumerate(frames):
@@ -161,6 +164,20 @@ def find(frames: np.ndarray, fps: float, networks: BlazePose) -> Generator[int, 
     finally:
         pool.shutdown(cancel_futures=True)
     return [np.stack([person.joints for person in people] or [np.zeros((18, 3), np.float32)]) for people in found]
+
+
+def _two_cores() -> ThreadPoolExecutor:
+    """Two threads of one core each: the layers are too small for more, and several cores would wait for each other."""
+    usual = torch.get_num_threads()
+    pool, both = ThreadPoolExecutor(2), Barrier(2)
+
+    def begin(_: int) -> None:
+        torch.set_num_threads(1)
+        both.wait()  # so that no thread begins twice
+
+    list(pool.map(begin, range(2)))
+    torch.set_num_threads(usual)  # what one thread sets, all that begin later take over
+    return pool
 
 
 def _newcomers(
@@ -181,9 +198,7 @@ def _newcomers(
     return new
 
 
-def _follow_back(
-    frames: np.ndarray, found: list[list[Person]], people: Sequence[Person], networks: BlazePose
-) -> None:
+def _follow_back(frames: np.ndarray, found: list[list[Person]], people: Sequence[Person], networks: BlazePose) -> None:
     """Adds to `found`, which ends one frame before `people`, who of them was there before."""
     for number in reversed(range(len(found))):
         people = networks.people(frames[number], [person.next for person in people])

@@ -115,7 +115,7 @@ def _pose_accuracy(
                 try:
                     event = next(events)
                 except StopIteration as finished:
-                    found = finished.value
+                    found, by = finished.value
                     break
                 if (event.seconds_left or 0) > MEASURING_SECONDS:
                     return {}
@@ -123,7 +123,7 @@ def _pose_accuracy(
     except Exception as error:  # the video is made: no figure is worth losing it
         log_error(error, "The pose accuracy", [task.prompt], undone="the video has none")
         return {}
-    return {"pose_accuracy": round(metrics.pose_accuracy(found, wanted), 1), "pose_accuracy_by": task.detector}
+    return {"pose_accuracy": round(metrics.pose_accuracy(found, wanted), 1), "pose_accuracy_by": by}
 
 
 def _measures(frames: "np.ndarray", task: Task, models: "ModelManager") -> dict[str, float]:

@@ -54,7 +54,8 @@ def finish(events: Generator) -> Any:
 def joints(frames: np.ndarray, models: ModelManager) -> np.ndarray:
     """What the built-in detector finds of the dancer, [F,18,3]: zeros where that is nobody."""
     try:
-        return keypoints.track(finish(detection.extract(frames, 8, "miniature-openpose", models))).joints[:, 0]
+        poses, _ = finish(detection.extract(frames, 8, "miniature-openpose", models))
+        return keypoints.track(poses).joints[:, 0]
     except ValueError:
         return np.zeros((len(frames), 18, 3))
 

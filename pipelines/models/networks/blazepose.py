@@ -176,7 +176,7 @@ def _guesses(width: int, anchors: int) -> tuple[nn.Sequential, nn.Sequential]:
 
 
 def _depth_to_space(features: Tensor) -> Tensor:
-    """[B,4C,H,W] -> [B,C,2H,2W] in TensorFlow's order: a channel's four values are C apart (torch: one behind another)."""
+    """[B,4C,H,W] -> [B,C,2H,2W] in TensorFlow's order: the four values of a channel are C channels apart."""
     batch, channels, high, wide = features.shape
     features = features.reshape(batch, 2, 2, channels // 4, high, wide)  # (B, row, column, C, H, W)
     return features.permute(0, 3, 4, 1, 5, 2).reshape(batch, channels // 4, 2 * high, 2 * wide)
