@@ -377,6 +377,25 @@ _FOLLOWED = {
 }
 
 
+@dataclass(frozen=True)
+class FindPoses:
+    """A clip whose people are to be found, without anything being generated."""
+
+    clip: str  # the name under which the app keeps the clip
+    detector: str  # a key of catalog.DETECTORS
+    start: float  # seconds: where the part of the clip that is searched begins
+    end: float | None  # seconds; None for the end of the clip
+    stride: int  # from one searched frame to the next
+
+    @classmethod
+    def of(cls, clip: object, detector: object = None, **part: object) -> "FindPoses":
+        """Raises ValueError as TextToVideo.for_model does; what is None is the default."""
+        if not isinstance(clip, str) or not re.fullmatch("[0-9a-f]{32}", clip):
+            raise ValueError("There is no clip. Upload one first.")
+        part = {name: value for name, value in part.items() if value is not None}
+        return cls(clip, find_detector(_FOLLOWED["detector"] if detector is None else detector).name, **_part(part))
+
+
 class _OfVideo:
     """A task that makes a video of others: what is asked of it is asked of the one that it is `of`."""
 
