@@ -31,7 +31,7 @@ from pipelines.serving.runner import LOADING, WRITING, Pace, make
 from pipelines.serving.status import Status
 from pipelines.serving.storage import Storage
 from pipelines.settings import Settings
-from pipelines.tasks import Edit, Finish, FindPoses, Grid, PoseToVideo, Task, TextToVideo, Tune, from_json, kind_of
+from pipelines.tasks import Edit, FindPoses, Finish, Grid, PoseToVideo, Task, TextToVideo, Tune, from_json, kind_of
 
 if TYPE_CHECKING:  # torch comes with the manager, and waits for the first job
     from pipelines.models.manager import ModelManager
