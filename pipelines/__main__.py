@@ -213,7 +213,7 @@ def _pose_to_video(chosen: argparse.Namespace, settings: Settings) -> int:
 
     if task.sound and "clip" not in inputs:
         raise ValueError(clips.SILENT)
-    path = _output(chosen.output, *(file for file in inputs.values() if file.is_file()))
+    path = _output(chosen.output, *inputs.values(), *(chosen.tuned.glob("*") if chosen.tuned else ()))
     if chosen.fps is None:
         fps = clip_storage.pace(task, inputs.get("clip"), settings)
         task = replace(task, fps=min(max(fps, card.limits.fps.low), card.limits.fps.high))
@@ -253,13 +253,12 @@ def _tune(chosen: argparse.Namespace, settings: Settings) -> int:
     given = {name: getattr(chosen, name) for name in (*TUNING, "trained")}
     given = {name: value for name, value in given.items() if value is not None}
     task = Tune.for_model(card, chosen.prompt, chosen.seed, clip="0" * 32, **given)
-    if not chosen.clip.is_file():
-        raise ValueError(f"There is no clip {chosen.clip}.")
-    folder = chosen.output
+    clip, folder = _input(chosen.clip, "clip"), chosen.output
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"The output must be a folder, and {folder} is a file.")
     folder.mkdir(parents=True, exist_ok=True)
-    return _run(task, [card], settings, folder / "clip.mp4", shown=folder, clip=chosen.clip, folder=folder)
+    path = _output(folder / "clip.mp4", clip)
+    return _run(task, [card], settings, path, shown=folder, clip=clip, folder=folder)
 
 
 def _edit(chosen: argparse.Namespace, settings: Settings) -> int:
@@ -274,7 +273,7 @@ def _edit(chosen: argparse.Namespace, settings: Settings) -> int:
     else:
         card = _card(str(chosen.tuned), chosen.model and _card(chosen.model))
     task = Edit.for_model(card, chosen.prompt, chosen.seed, **given)
-    return _run(task, [card], settings, _output(chosen.output), **inputs)
+    return _run(task, [card], settings, _output(chosen.output, *chosen.tuned.glob("*")), **inputs)
 
 
 def _finish(chosen: argparse.Namespace, settings: Settings) -> int:
@@ -382,7 +381,7 @@ def _output(path: Path | None, *inputs: Path, suffix: str = ".mp4") -> Path | No
         raise ValueError(f"There is no folder {path.parent} to write to.")
     if not os.access(path.parent, os.W_OK):
         raise ValueError(f"The folder {path.parent} can't be written to.")
-    if path.exists() and any(path.samefile(file) for file in inputs):
+    if path.exists() and any(file.exists() and path.samefile(file) for file in inputs):
         raise ValueError(f"{path} is what is read, and would be lost. Choose another name for the output.")
     return path
 

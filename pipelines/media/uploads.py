@@ -109,7 +109,13 @@ def choose(clip: Clip, start: float = 0.0, end: float | None = None, frames: int
     """
     start = _number("start", start)
     if not 0 <= start < clip.seconds:
-        raise ValueError(f"The start must be from 0 to less than {clip.seconds:.6g} seconds, the length of the clip.")
+        length = f"{clip.seconds:.6g} seconds"
+        if clip.cut:
+            raise ValueError(
+                f"The start must be from 0 to less than {length}: of a longer clip no more is read. Cut the clip, or "
+                "set MARIONETTE_UPLOAD_SECONDS higher where the app runs."
+            )
+        raise ValueError(f"The start must be from 0 to less than {length}, the length of the clip.")
     end = clip.seconds if end is None else _number("end", end)
     if not start < end < math.inf:
         raise ValueError(f"The end must be a time in seconds after the start, {start:.6g}.")

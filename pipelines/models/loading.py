@@ -184,10 +184,10 @@ def _tokenizer(folder: Path, pad_with_zero: bool) -> Component:
 
         try:
             tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+            if pad_with_zero or tokenizer.pad_token_id == 0:
+                tokenizer = _padded_with_zero(folder)
         except Exception as error:  # the tokenizer's libraries raise everything, bare Exception included
             raise ValueError(f"The tokenizer in {folder} can't be read. {AGAIN}") from error
-        if pad_with_zero:
-            tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
         return tokenizer
 
     files = sorted(path for path in folder.glob("*") if path.suffix in (".json", ".txt"))
@@ -195,6 +195,23 @@ def _tokenizer(folder: Path, pad_with_zero: bool) -> Component:
         raise ValueError(f"There is no tokenizer in {folder}. {AGAIN}")
     content = [str(pad_with_zero).encode(), *(hashlib.sha256(file.read_bytes()).digest() for file in files)]
     return Component(key=hashlib.sha256(b"".join(content)).hexdigest(), bytes=0, load=load)
+
+
+def _padded_with_zero(folder: Path) -> Any:
+    """The tokenizer in `folder`, padding with the number 0 as OpenCLIP does. That is "!" within a word; named as the
+    padding token, it would no more be read in a prompt.
+    """
+    from transformers import CLIPTokenizer
+
+    class ZeroPadded(CLIPTokenizer):
+        pad_token_id = 0
+
+    if (folder / "vocab.json").is_file():
+        return ZeroPadded.from_pretrained(folder, local_files_only=True, pad_token="<|endoftext|>")
+    # What newer libraries saved holds "!" among the tokens that are cut out first: made anew, it does not.
+    model = read_json(folder / "tokenizer.json")["model"]
+    merges = [tuple(merge.split()) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]]
+    return ZeroPadded(vocab=model["vocab"], merges=merges, pad_token="<|endoftext|>")
 
 
 def _image_processor(folder: Path) -> Component:
@@ -231,6 +248,11 @@ def _scheduler_config(folder: Path) -> dict[str, Any]:
     missing = {"beta_start", "beta_end", "beta_schedule", "num_train_timesteps"} - config.keys()
     if missing:
         raise ValueError(f"{folder / 'scheduler_config.json'} lacks {', '.join(sorted(missing))}.")
+    if config.get("rescale_betas_zero_snr"):
+        raise ValueError(
+            f"{folder / 'scheduler_config.json'} asks for rescale_betas_zero_snr, which this app can't do: the model "
+            "was trained from pure noise, and the videos would come out wrong. Use another model."
+        )
     return config
 
 

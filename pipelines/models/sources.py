@@ -67,7 +67,7 @@ def part_folder(folder: Path, part: str) -> Path:
 
 def weight_files(folder: Path, variant: str | None) -> list[Path]:
     """The files that hold the weights in the part folder `folder`: safetensors before pickles before FLAX,
-    `variant` before plain.
+    `variant` before plain, and plain before fp16.
 
     Raises ValueError where there is none, or where shards that an index names are missing.
     """
@@ -87,7 +87,7 @@ def weight_files(folder: Path, variant: str | None) -> list[Path]:
 def _choose_weights(names: Collection[str], variant: str | None) -> str | None:
     """The weight file, or the index of a sharded one, to take out of `names`; None where there is none."""
     for ending, own_stem in (("safetensors", "model"), ("bin", "pytorch_model")):
-        for infix in (f".{variant}", "") if variant else ("",):
+        for infix in dict.fromkeys((f".{variant}" if variant else "", "", ".fp16")):
             for stem in ("diffusion_pytorch_model", own_stem):
                 whole, index = f"{stem}{infix}.{ending}", f"{stem}.{ending}.index{infix}.json"
                 for name in (whole, index, f"{whole}.index.json"):

@@ -89,7 +89,10 @@ def _peaks(heatmap: np.ndarray) -> np.ndarray:
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
     rows, columns = np.nonzero((smooth >= cv2.dilate(smooth, cross)) & (smooth > PEAK))
     peaks = np.stack([columns, rows, fine[rows, columns]], axis=1)
-    return peaks[np.argsort(-peaks[:, 2], kind="stable")[:MOST]]
+    peaks = peaks[np.argsort(-peaks[:, 2], kind="stable")[: 2 * MOST]]
+    apart = np.hypot(*(peaks[:, None, :2] - peaks[None, :, :2]).transpose(2, 0, 1))
+    twice = np.tril(apart < FINE / 4, -1).any(axis=1)  # where the top is flat, it has more than one highest pixel
+    return peaks[~twice][:MOST]
 
 
 def _connections(firsts: np.ndarray, seconds: np.ndarray, field: np.ndarray) -> list[tuple[float, int, int]]:
