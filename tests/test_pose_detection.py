@@ -15,7 +15,7 @@ from pipelines.events import Progress
 from pipelines.models import loading
 from pipelines.models.convert import openpose as openpose_file
 from pipelines.models.manager import ModelManager
-from pipelines.poses import detection, keypoints, openpose
+from pipelines.poses import detection, keypoints, openpose, tracking
 from pipelines.settings import Settings
 from scripts.miniature.openpose import HEIGHT, STRIDE, draw_maps
 
@@ -80,7 +80,7 @@ def test_decoding_finds_the_joints_that_the_maps_were_drawn_for(monkeypatch, wid
     events, (poses, _) = tiny.finish(detection.extract(answers.frames(), 8.0, "openpose", answers.manager(monkeypatch)))
     assert (poses.width, poses.height, poses.fps) == (width, height, 8.0)
     assert poses.seen.any(axis=2).sum(axis=1).tolist() == [2, 1, 2]
-    found = keypoints.track(poses)
+    found = tracking.track(poses)
     assert found.joints.shape[1] == 2
     for number, there in enumerate(people):
         for person in there:

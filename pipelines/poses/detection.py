@@ -34,7 +34,7 @@ def extract(
     """Finds the people in `frames` uint8 [F, H, W, 3] with the detector of that name; tells of every frame.
 
     Returns (as a generator does) everybody in every frame, in pixels of the frames, and the name of the detector, which
-    "auto" chooses. The order of people means nothing yet (keypoints.track). Closing the generator stops the work within
+    "auto" chooses. The order of people means nothing yet (tracking.track). Closing the generator stops the work within
     a frame. Raises ValueError, with what to do, where the frames are black, where nobody is found in any, and where the
     detector's weights are missing or damaged.
     """

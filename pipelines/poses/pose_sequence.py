@@ -15,7 +15,7 @@ from pipelines.catalog import find_motion
 from pipelines.events import Progress
 from pipelines.media import clips, uploads, video
 from pipelines.media.uploads import Choice
-from pipelines.poses import keypoints, openpose_json, skeleton
+from pipelines.poses import keypoints, openpose_json, skeleton, tracking
 from pipelines.poses.keypoints import Poses
 from pipelines.tasks import PoseToVideo
 
@@ -78,7 +78,7 @@ def skeletons(
             poses, by = yield from _people(task, frames, choice.fps, models, known)
             origin = f"{FOUND[by]} found by {models.detector(by).title}"
 
-    everybody = keypoints.track(poses)
+    everybody = tracking.track(poses, None if frames is None else tracking.looks(frames, poses))
     chosen = keypoints.choose(everybody, task.person)
     facts = _told(choice, origin) | {
         "people": everybody.joints.shape[1],

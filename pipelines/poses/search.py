@@ -10,7 +10,7 @@ import numpy as np
 
 from pipelines.events import Progress
 from pipelines.media import uploads
-from pipelines.poses import detection, keypoints, openpose_json, skeleton
+from pipelines.poses import detection, keypoints, openpose_json, skeleton, tracking
 from pipelines.poses.keypoints import Poses
 from pipelines.poses.pose_sequence import FOUND, READING, SIDE
 from pipelines.tasks import FindPoses
@@ -49,7 +49,7 @@ def search(task: FindPoses, models: "ModelManager", clip: Path) -> Generator[Pro
         raise ValueError(
             f"{choice.frames} frames are too many: {most} are allowed. Choose a part of the clip, or a larger stride."
         )
-    detector, kind, parts = task.detector, None, []
+    detector, kind, parts, worn = task.detector, None, [], []
     for done in range(0, choice.frames, CHUNK):
         start = choice.indices[done] / measured.fps
         count = min(CHUNK, choice.frames - done)
@@ -66,8 +66,11 @@ def search(task: FindPoses, models: "ModelManager", clip: Path) -> Generator[Pro
                 detection.find(frames, choice.fps, detector, models), done, choice.frames
             )  # what "auto" chose first, it keeps
         parts.append(_enlarged(part, measured.width, measured.height))
+        worn += list(tracking.looks(frames, part))
     people = [frame for part in parts for frame in part.joints]
-    poses = keypoints.track(keypoints.stack(people, measured.width, measured.height, choice.fps))
+    most = max(len(each) for each in worn)
+    worn = np.stack([np.pad(each, ((0, most - len(each)), (0, 0), (0, 0)), constant_values=np.nan) for each in worn])
+    poses = tracking.track(keypoints.stack(people, measured.width, measured.height, choice.fps), worn)
     if not poses.seen.any():
         raise ValueError(f"Nobody was found in any of the {choice.frames} frames. {models.detector(detector).advice}")
     origin = (

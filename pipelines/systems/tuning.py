@@ -242,8 +242,8 @@ def _begin(task: Tune, unet: InflatedUNet, latents: Tensor, fps: float, base: st
     facts |= {"width": task.width, "height": task.height}
     if (folder / files.FILE).exists():
         tuned = files.load(folder)
-        same_clip = tuned.latents.shape == latents.shape and torch.allclose(tuned.latents, latents.float().cpu(), atol=0.1)
-        if {key: tuned.facts.get(key) for key in facts} == facts and same_clip:
+        same = {key: tuned.facts.get(key) for key in facts} == facts
+        if same and torch.allclose(tuned.latents.float(), latents.float().cpu(), atol=0.1):  # nor was it another clip
             if len(tuned.facts["losses"]) == task.steps:
                 return tuned
             if tuned.moments:
