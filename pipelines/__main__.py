@@ -136,6 +136,9 @@ def _parser() -> argparse.ArgumentParser:
         poses.add_argument(f"--{name}", help=help)
     poses.add_argument("--tuned", type=Path, metavar="FOLDER", help="what `tune` wrote: who is in that clip dances")
     poses.add_argument("--keep-gaps", action="store_true", help="leave joints away that are away for a moment only")
+    poses.add_argument(
+        "--clip-proportions", action="store_true", help="those of the clip's people, not the character's"
+    )
     poses.add_argument("--sound", action="store_true", help="keep the clip's sound")
     poses.add_argument("-o", "--output", type=Path, metavar="FILE.mp4", help="by default a new name among the data")
     search = commands.add_parser("poses", help="find the people in a clip, and write their joints")
@@ -198,7 +201,7 @@ def _pose_to_video(chosen: argparse.Namespace, settings: Settings) -> int:
     names = (*OPTIONS, *PART, *CROP, *POSES, "scheduler", "person", "strength")
     given = {name: getattr(chosen, name) for name in names} | {"negative_prompt": chosen.negative}
     given = {name: value for name, value in given.items() if value is not None}
-    given |= {"gaps": not chosen.keep_gaps, "sound": chosen.sound}
+    given |= {"gaps": not chosen.keep_gaps, "retarget": not chosen.clip_proportions, "sound": chosen.sound}
     kind, _, motion = chosen.clip.partition(":")
     inputs = {} if kind == "motion" else {"clip": Path(chosen.clip)}
     given |= {"clip": "0" * 32} if inputs else {"motion": motion}

@@ -323,6 +323,7 @@ class PoseToVideo(_Sampled):
     gaps: bool  # whether joints that are away for a moment are filled in
     smoothing: str  # a key of SMOOTHING
     placing: str  # a key of PLACEMENTS
+    retarget: bool  # whether a character with a body of its own keeps its proportions
     strength: float  # of the poses: 0 leaves them out, 1 is as published
     left: float  # how much of the clip's picture is cut off at each side, as a share of its width or height
     right: float
@@ -356,6 +357,7 @@ class PoseToVideo(_Sampled):
             gaps=_truth("gaps are filled", settings["gaps"]),
             smoothing=_choice("The smoothing", settings["smoothing"], SMOOTHING),
             placing=_choice("How the skeletons are placed", settings["placing"], PLACEMENTS),
+            retarget=_truth("the character keeps its own proportions", settings["retarget"]) and bool(card.bodies),
             strength=_number("pose strength", settings["strength"], Range(0, 1.5, 0)),
             **_crop(settings),
             sound=_truth("the sound is kept", settings["sound"]),
@@ -372,7 +374,15 @@ def _crop(settings: Mapping[str, object]) -> dict[str, float]:
 
 _FOLLOWED = {
     **{"clip": "", "motion": "", "shown": "auto", "detector": next(iter(DETECTORS)), "person": None},
-    **{"gaps": True, "smoothing": "light", "placing": "fit", "strength": 1.0, "sound": False, "tuned": ""},
+    **{
+        "gaps": True,
+        "smoothing": "light",
+        "placing": "fit",
+        "retarget": True,
+        "strength": 1.0,
+        "sound": False,
+        "tuned": "",
+    },
     **dict.fromkeys(SIDES, 0.0),
 }
 

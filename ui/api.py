@@ -161,6 +161,7 @@ def endpoints(backend: Backend, settings: Settings) -> None:
         gaps: bool | None = None,
         smoothing: Literal[tuple(SMOOTHING)] | None = None,
         placing: Literal[tuple(PLACEMENTS)] | None = None,
+        retarget: bool | None = None,
         strength: float | None = None,
         tuned: str | None = None,
         left: float | None = None,
@@ -197,6 +198,7 @@ def endpoints(backend: Backend, settings: Settings) -> None:
             gaps: Whether joints that are away for a moment are filled in.
             smoothing: How much the joints are smoothed over time.
             placing: How the skeletons are laid on the canvas.
+            retarget: Whether a character with a body of its own, such as a bear, keeps its proportions.
             strength: Of the poses: 0 leaves them out, 1 is as published.
             tuned: The "job" that /tune told, for who is in that clip to dance; with the visitor_id told beside it.
             left: How much of the clip's picture is cut off at the left, as a share of its width.
@@ -220,9 +222,9 @@ def endpoints(backend: Backend, settings: Settings) -> None:
         """
         given = _given(
             motion=motion, shown=shown, detector=detector, start=start, end=end, stride=stride, person=person,
-            gaps=gaps, smoothing=smoothing, placing=placing, strength=strength, left=left, right=right, top=top,
-            bottom=bottom, sound=sound, tuned=tuned, negative_prompt=negative_prompt, frames=frames, width=width,
-            height=height, fps=fps, steps=steps, guidance=guidance, scheduler=scheduler,
+            gaps=gaps, smoothing=smoothing, placing=placing, retarget=retarget, strength=strength, left=left,
+            right=right, top=top, bottom=bottom, sound=sound, tuned=tuned, negative_prompt=negative_prompt,
+            frames=frames, width=width, height=height, fps=fps, steps=steps, guidance=guidance, scheduler=scheduler,
         )  # fmt: skip
 
         def task(owner: str) -> Task:

@@ -15,7 +15,7 @@ from pipelines.catalog import find_motion
 from pipelines.events import Progress
 from pipelines.media import clips, uploads, video
 from pipelines.media.uploads import Choice
-from pipelines.poses import keypoints, openpose_json, skeleton, tracking
+from pipelines.poses import keypoints, openpose_json, retargeting, skeleton, tracking
 from pipelines.poses.keypoints import Poses
 from pipelines.tasks import PoseToVideo
 
@@ -53,7 +53,7 @@ def skeletons(
     the upload can't be used, where the part that is used is empty, and where nobody is found in it.
     """
     yield Progress(READING, 0, 1)
-    frames = None
+    frames, people = None, clip is not None  # motions and drawn figures have a character's proportions already
     if clip is None or openpose_json.is_keypoints(clip):
         whole = openpose_json.read(find_motion(task.motion) if clip is None else clip)
         choice = clips.used(task, keypoints.as_clip(whole))
@@ -76,6 +76,7 @@ def skeletons(
             poses, origin = skeleton.read_rainbow(frames, choice.fps), "skeletons in OpenPose's colours, drawn anew"
         else:
             poses, by = yield from _people(task, frames, choice.fps, models, known)
+            people = FOUND[by] == "people"
             origin = f"{FOUND[by]} found by {models.detector(by).title}"
 
     everybody = tracking.track(poses, None if frames is None else tracking.looks(frames, poses))
@@ -89,7 +90,13 @@ def skeletons(
     notes = [facts.pop("note", None), keypoints.tell_absent(chosen)]
     if task.gaps:
         chosen = keypoints.fill_gaps(chosen)
-    placed = keypoints.place(keypoints.smooth(chosen, task.smoothing), task.width, task.height, task.placing)
+    chosen = keypoints.smooth(chosen, task.smoothing)
+    body = models.card(task.model).body_of(task.prompt) if task.retarget and people else None
+    if body is None:
+        placed = keypoints.place(chosen, task.width, task.height, task.placing)
+    else:
+        facts["proportions"], body = body
+        placed = retargeting.retarget(chosen, body, task.width, task.height)
     if lost := keypoints.outside(placed):
         count = int(placed.seen.sum())
         notes.append(f"{lost} of {count} joints lie outside the picture: place the skeletons by fit to see them all.")
