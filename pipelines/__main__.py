@@ -330,6 +330,8 @@ def _run(
                 _show(None)
                 if os.environ.get("LOCAL_RANK", "0") == "0":  # `accelerate launch` starts a process a device
                     print(shown or event.video)
+                    if tempo := event.facts.get("sound_tempo"):
+                        print(f"The sound is played {tempo:.3g} times as fast, as the video is.", file=sys.stderr)
     return 0
 
 
