@@ -30,7 +30,9 @@ CODECS = {  # ffmpeg's name -> what people call it
     **{"h264": "H.264", "hevc": "HEVC", "vp8": "VP8", "vp9": "VP9", "av1": "AV1", "gif": "GIF"},
     **{"mpeg4": "MPEG-4", "mjpeg": "Motion JPEG", "prores": "ProRes"},
 }
-DECODERS = ",".join([*CODECS, *colour.ALPHA_DECODERS.values(), "libdav1d", "libaom-av1"])  # "av1" alone wants a graphics card
+DECODERS = ",".join(
+    [*CODECS, *colour.ALPHA_DECODERS.values(), "libdav1d", "libaom-av1"]
+)  # "av1" alone wants a graphics card
 SOUND_DECODERS = "aac,mp3,mp3float,opus,libopus,vorbis,flac,alac,ac3,eac3,pcm_s16le,pcm_s24le,pcm_f32le"
 THREADS = 2
 MAX_FPS = 1000
