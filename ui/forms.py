@@ -18,7 +18,7 @@ EDITING = ("negative_prompt", "strength", "guidance", "steps", "scheduler", "sou
 EVERYBODY = "all"  # of the control that chooses a person
 POSES = (
     *("shown", "detector", "start", "end", "stride", "left", "right", "top", "bottom"),
-    *("person", "gaps", "smoothing", "placing", "strength", "sound", "tuned"),
+    *("person", "gaps", "smoothing", "placing", "retarget", "strength", "sound", "tuned"),
 )
 SETTINGS = ("negative_prompt", "frames", "width", "height", "fps", "steps", "guidance", "scheduler")
 
