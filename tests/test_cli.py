@@ -162,18 +162,6 @@ def test_nothing_is_written_over_what_is_read(tmp_path):
         assert clip.read_bytes() == content
 
 
-def test_another_clip_in_the_same_folder_is_tuned_anew(tmp_path):
-    folder, options = tmp_path / "tuned", ["--steps", "2", "--frames", "8", "--seed", "3"]
-    first = drawn_clip(tmp_path / "first.mp4", frames=8)
-    second = drawn_clip(tmp_path / "second.mp4", ("bear", "blue", "snow", "jumping"), frames=8)
-    learned = []
-    for clip in (first, first, second):
-        code, _, errors = run(tmp_path, "tune", str(clip), "a dance", *options, "-o", str(folder))
-        assert code == 0, errors
-        learned.append((folder / "tuned.safetensors").read_bytes())
-    assert learned[0] == learned[1] != learned[2]
-
-
 def test_a_name_that_the_console_cant_print_is_no_failure(tmp_path):
     drawn_clip(tmp_path / "clip.mp4")
     path = tmp_path / "танец.mp4"

@@ -35,6 +35,7 @@ HIPS, CIRCLE = 33, 34  # landmarks that say where the person is, and how large a
 # OpenPose's 18 joints among BlazePose's 33; the neck, None, is between the shoulders.
 JOINTS = (0, None, 12, 14, 16, 11, 13, 15, 24, 26, 28, 23, 25, 27, 5, 2, 8, 7)
 SHOULDERS = (11, 12)
+NECK = 1  # of OpenPose's joints
 
 
 @dataclass(frozen=True)
@@ -76,12 +77,13 @@ class Person:
     next: Region  # where to look in the next frame
 
     def is_same(self, other: "Person") -> bool:
-        """Whether two findings in one frame are of one person: the joints lie as good as at the same places."""
+        """Whether two findings in one frame are of one person: the joints, or the necks, lie as good as together."""
         both = (self.joints[:, 2] > 0) & (other.joints[:, 2] > 0)
         if both.sum() < 4:
             return self.next.is_near(other.next)
-        apart = np.hypot(*(self.joints[both, :2] - other.joints[both, :2]).T)
-        return bool(np.median(apart) < 0.06 * max(self.next.side, other.next.side))
+        apart = np.hypot(*(self.joints[both, :2] - other.joints[both, :2]).T) / max(self.next.side, other.next.side)
+        # Of somebody half hidden a small figure may be seen beside the true one, in the same jacket.
+        return bool(np.median(apart) < 0.06 or (both[NECK] and apart[both[:NECK].sum()] < 0.08))
 
 
 class BlazePose:
