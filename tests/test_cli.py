@@ -176,14 +176,14 @@ def test_finish(tmp_path):
     task = TextToVideo.for_model(CATALOG["miniature-modelscope"], PROMPT, 7)
     video.write(frames, tmp_path / "ours.mp4", 8, to_json(task))
     video.write(frames, tmp_path / "theirs.mp4", 8, "shot on a phone")
-    path = tmp_path / "out.mp4"
-    for name, of in (("ours", task), ("theirs", None), ("out", None)):
+    for name, of, out in (("ours", task, "out"), ("theirs", None, "out"), ("out", None, "again")):
+        path = tmp_path / f"{out}.mp4"
         options = ["--upscale", "2", "--interpolate", "2", "-o", str(path)]
         code, output, errors = run(tmp_path, "finish", str(tmp_path / f"{name}.mp4"), *options)
         assert (code, output, errors) == (0, f"{path}\n", "")
         assert recall(video.read_comment(path)) == Finish.for_video(of, "0" * 32, 2, 2)
     assert video.read(path).shape == (9, 128, 192, 3) and video.probe(path).fps == 32
-    assert sorted(os.listdir(tmp_path)) == ["ours.mp4", "out.mp4", "theirs.mp4"]
+    assert sorted(os.listdir(tmp_path)) == ["again.mp4", "ours.mp4", "out.mp4", "theirs.mp4"]
 
 
 BAD = {
