@@ -35,6 +35,7 @@ OTHER = {  # what a person may set -> the control, what it is set to, what the t
     "gaps": ("pose-gaps", False, False),
     "smoothing": ("pose-smoothing", "strong", "strong"),
     "placing": ("pose-placing", "fill", "fill"),
+    "retarget": ("pose-retarget", False, False),
     "strength": ("pose-strength", 0.5, 0.5),
     "tuned": ("pose-tuned", "e" * 32, "e" * 32),
     "frames": ("pose-frames", 24, 24),
