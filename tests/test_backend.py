@@ -273,6 +273,9 @@ def test_the_queue_has_an_end(scripted):
     with pytest.raises(ValueError, match="4 videos are waiting already"):
         say(scripted, "one too many", OTHER)
     scripted.cancel(waiting[0], ME)
+    with pytest.raises(ValueError, match="the places left are for visitors who have none waiting"):
+        say(scripted, "the last place")
+    scripted.cancel(waiting[1], ME)
     say(scripted, "fits again")
 
 

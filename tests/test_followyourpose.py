@@ -220,7 +220,7 @@ def test_what_cannot_be_followed_is_refused_in_a_sentence(card, models, drawn, t
     (tmp_path / "broken.json").write_text('[{"people": [7]}]')
     for settings, clip, says in (
         ({}, tmp_path / "black.mp4", "black"),
-        ({}, tmp_path / "nobody.mp4", "knows only drawn figures"),
+        ({}, tmp_path / "nobody.mp4", "Nobody was found"),
         ({"shown": "skeleton"}, drawn, "shows no skeletons"),
         ({"start": 5.0}, drawn, "start must be"),
         ({}, tmp_path / "broken.json", "pose_keypoints_2d"),
