@@ -87,7 +87,7 @@ def generate(
         tuneavideo.applied(unet, delta) if delta else nullcontext(),
     ):
         began = time.perf_counter()
-        ready = prepare_skeletons(choreography.pictures, task.width, task.height)
+        ready = prepare_skeletons(choreography.pictures, width * PIXELS_A_LATENT, height * PIXELS_A_LATENT)
         features = pose_features(unet, ready, task.strength)
         noise = draw_noise((1, channels, task.frames, height, width), task.seed).to(unet.device)
         settings = (schedule, task.scheduler, task.steps, task.guidance, slices)

@@ -269,15 +269,8 @@ def soil(clips: Tensor, generator: torch.Generator) -> Tensor:
     return clips + torch.randn(clips.shape, generator=generator) * uniform(-0.1, 0.15, 1, 1).relu()
 
 
-def train_referee(
-    work: Path,
-    folder: Path = FOLDER,
-    steps: int = 2500,
-    batch: int = 8,
-    seed: int = 2026,
-    lessons_of: Callable[[Path], Lessons] = Lessons,
-) -> None:
-    """Trains the network on `lessons_of(work / "clips")` and writes referee.safetensors to `folder`.
+def train_referee(work: Path, folder: Path = FOLDER, steps: int = 2500, batch: int = 8, seed: int = 2026) -> None:
+    """Trains the network on the clips in `work/clips` and writes referee.safetensors to `folder`.
 
     Goes on from `work/referee.pt` if that is there. About 8 minutes on one core.
     """
@@ -292,7 +285,7 @@ def train_referee(
         for name, part in parts.items():
             part.load_state_dict(state[name])
         start = state["step"]
-    lessons = lessons_of(work / "clips") if start < steps else None
+    lessons = Lessons(work / "clips") if start < steps else None
     rng, generator = np.random.default_rng((seed, start)), torch.Generator().manual_seed(seed + start)
     saved = time.monotonic()
     bar = tqdm(range(start, steps), "referee", initial=start, total=steps, mininterval=10)

@@ -33,19 +33,23 @@ def training_scene(seed: int, index: int) -> Scene:
 def draw_stills(folder: Path, count: int, seed: int) -> None:
     """Draws `count` frames of as many clips into `folder`, unless they are there.
 
-    stills.npy uint8 [N,256,256,3]; masks.npy uint8 [N,256,32], the dancers' masks, eight pixels a byte.
+    stills.npy uint8 [N,256,256,3]; masks.npy uint8 [N,256,32], the dancers' masks, eight pixels a byte; figures.npy
+    and words.json as `draw_clips` writes them, for clips of one frame.
     """
-    if (folder / "stills.count").exists() and int((folder / "stills.count").read_text()) == count:
+    if _drawn(folder, count):
         return
-    cv2.setNumThreads(1)
-    folder.mkdir(parents=True, exist_ok=True)
     stills = open_memmap(folder / "stills.npy", "w+", np.uint8, (count, SIZE, SIZE, 3))
     masks = open_memmap(folder / "masks.npy", "w+", np.uint8, (count, SIZE, SIZE // 8))
+    figures = open_memmap(folder / "figures.npy", "w+", np.uint8, (count, 1, 32, 32))
+    words = []
     for index in tqdm(range(count), "drawing stills", mininterval=10):
         rng = np.random.default_rng((seed, 1, index))
-        stills[index], mask = stage(sample_words(rng), rng).draw(int(rng.integers(FRAMES)))
+        scene = stage(sample_words(rng), rng)
+        stills[index], mask = scene.draw(int(rng.integers(FRAMES)))
         masks[index] = np.packbits(mask > 0, axis=-1)
-    (folder / "stills.count").write_text(str(count))
+        figures[index] = cv2.resize(mask, (32, 32), interpolation=cv2.INTER_AREA)
+        words.append(asdict(scene.words))
+    _write(folder / "words.json", json.dumps(words))
 
 
 def crops(folder: Path, count: int, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -77,11 +81,8 @@ def draw_clips(folder: Path, count: int, seed: int) -> None:
     small.npy uint8 [N,16,64,64,3]; figures.npy uint8 [N,16,32,32], how much of each cell the dancer covers, 255 for
     all; keypoints.npy float32 [N,16,18,3]; words.json, the four words of every clip.
     """
-    words_file = folder / "words.json"  # written last: it says that the others are whole
-    if words_file.exists() and len(json.loads(words_file.read_text())) == count:
+    if _drawn(folder, count):
         return
-    cv2.setNumThreads(1)
-    folder.mkdir(parents=True, exist_ok=True)
     small = open_memmap(folder / "small.npy", "w+", np.uint8, (count, FRAMES, SMALL, SMALL, 3))
     figures = open_memmap(folder / "figures.npy", "w+", np.uint8, (count, FRAMES, 32, 32))
     keypoints = open_memmap(folder / "keypoints.npy", "w+", np.float32, (count, FRAMES, 18, 3))
@@ -94,27 +95,46 @@ def draw_clips(folder: Path, count: int, seed: int) -> None:
             figures[index, frame] = cv2.resize(mask, (32, 32), interpolation=cv2.INTER_AREA)
         keypoints[index] = scene.keypoints()
         words.append(asdict(scene.words))
-    words_file.write_text(json.dumps(words))
+    _write(folder / "words.json", json.dumps(words))
+
+
+def _drawn(folder: Path, count: int) -> bool:
+    """Whether `count` clips lie in `folder`; makes the folder if not. The words are written last."""
+    if (folder / "words.json").exists() and len(load_words(folder)) == count:
+        return True
+    cv2.setNumThreads(1)
+    folder.mkdir(parents=True, exist_ok=True)
+    return False
 
 
 def load_words(folder: Path) -> list[Words]:
     return [Words(**words) for words in json.loads((folder / "words.json").read_text())]
 
 
-def encode_clips(folder: Path, seed: int, encode: Callable[[np.ndarray], np.ndarray]) -> None:
-    """Writes latents.npy float16 [N,16,2,12,16,16] (mean and standard deviation), resuming where it stopped."""
-    count, target = len(load_words(folder)), folder / "latents.npy"
+def encode(
+    folder: Path, count: int, images: Callable[[int], np.ndarray], posterior: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    """Writes latents.npy float16 [N,F,2,12,16,16], mean and standard deviation, for the first `count` clips.
+
+    `images(index)` are the frames uint8 [F,256,256,3] of a clip; `posterior` encodes them. Resumes where it stopped.
+    """
+    target = folder / "latents.npy"
     if not target.exists():
-        open_memmap(target, "w+", np.float16, (count, FRAMES, 2, CHANNELS, CELLS, CELLS))
+        frames = np.load(folder / "figures.npy", mmap_mode="r").shape[:2]
+        open_memmap(target, "w+", np.float16, (*frames, 2, CHANNELS, CELLS, CELLS))
     latents = np.load(target, mmap_mode="r+")
-    for index in tqdm(range(encoded(folder), count), "encoding", mininterval=10):
-        scene = training_scene(seed, index)
-        latents[index] = encode(np.stack([scene.draw(frame)[0] for frame in range(FRAMES)]))
-        (folder / "latents.tmp").write_text(str(index + 1))
-        (folder / "latents.tmp").rename(folder / "latents.count")
+    for index in tqdm(range(encoded(folder), count), f"encoding {folder.name}", mininterval=10):
+        latents[index] = posterior(images(index))
+        _write(folder / "latents.count", str(index + 1))
 
 
 def encoded(folder: Path) -> int:
-    """How many clips `encode_clips` has done."""
+    """How many clips `encode` has done."""
     count = folder / "latents.count"
     return int(count.read_text()) if count.exists() else 0
+
+
+def _write(file: Path, text: str) -> None:
+    """At once: a file that is there is whole."""
+    file.with_suffix(".tmp").write_text(text)
+    file.with_suffix(".tmp").rename(file)

@@ -14,7 +14,8 @@ def autoencoder() -> AutoencoderKL:
         block_out_channels=(8, 16, 32, 96, 160),
         layers_per_block=1,
         latent_channels=CHANNELS,
-        norm_num_groups=4,
+        norm_num_groups=1,  # a group of few channels would lose how bright a picture is
         mid_block_add_attention=False,
         sample_size=SIZE,
+        scaling_factor=1.0,  # training leaves latents of mean 0 and deviation 1
     )

@@ -10,9 +10,10 @@ import numpy as np
 
 from scripts.miniature import referee
 
+from .training.checkpoints import restore
 from .world import draw_backdrop, draw_clip
 
-FOLDER = Path(__file__).resolve().parents[2] / "assets" / "theatre" / "referee"
+FOLDER = Path(__file__).resolve().parents[2] / "assets" / "theatre"
 
 # What a dancer shows besides its clothes: ink, skin, hair, trousers, shoes, steel, screen, fur, suit, helmet, visor.
 _NOT_CLOTHES = (
@@ -29,7 +30,9 @@ class Referee(referee.Referee):
 
     @classmethod
     def load(cls, folder: Path = FOLDER) -> "Referee":
-        return super().load(folder)
+        reader = referee.Reader()
+        restore(folder, "referee", reader)
+        return cls(reader)
 
     def backdrops(self) -> np.ndarray:
         return referee.backdrops(draw_backdrop, 80)
