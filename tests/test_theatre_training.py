@@ -24,7 +24,10 @@ def work(tmp_path_factory):
     (work / "clips" / "words.json").write_text(
         str([{**vars(each), "action": "dancing"} for each in words]).replace("'", '"')
     )
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the script does: on a busy machine threads wait for each other
     run(work, *train_theatre.STAGES)
+    torch.set_num_threads(threads)
     return work
 
 

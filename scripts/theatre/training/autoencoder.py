@@ -86,7 +86,7 @@ def train_vae(accelerator: Accelerator, arguments: argparse.Namespace, steps: in
         # Small cut-outs first: more steps in the same time. Whole pictures set the norms' statistics right.
         done = step / steps
         whole = step % 8 == 0 or done > 0.8
-        count, size = (1, data.SIZE) if whole else (4, 64) if done < 0.4 else (2, 128)
+        count, size = (1, data.SIZE) if whole else (4, 64) if done < 0.2 else (2, 128)
         count = max(1, count * arguments.batch // 8)
         images, figures = data.crops(folder, count, size, rng)
         return trainer(torch.from_numpy(images).to(device), torch.from_numpy(figures).to(device))
