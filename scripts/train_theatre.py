@@ -18,6 +18,7 @@ from scripts.miniature.training.loop import SEED
 from scripts.theatre.training.autoencoder import train_vae
 from scripts.theatre.training.checkpoints import save_all
 from scripts.theatre.training.decoder import train_decoder
+from scripts.theatre.training.distillation import train_lcm_modelscope, train_lcm_sd
 from scripts.theatre.training.followers import train_motion, train_poses, train_tempofunk
 from scripts.theatre.training.judges import train_openpose, train_referee
 from scripts.theatre.training.latents import cache_latents
@@ -30,13 +31,15 @@ class Stage(NamedTuple):
 
 
 STAGES = {  # in the order in which they need each other
-    "vae": Stage(train_vae, 9000),
+    "vae": Stage(train_vae, 7000),
     "referee": Stage(train_referee, 2500),
     "openpose": Stage(train_openpose, 5000),
     "latents": Stage(cache_latents, 4000),  # clips
     "sd": Stage(train_sd, 3000),
     "modelscope": Stage(train_modelscope, 6000),
     "decoder": Stage(train_decoder, 6000),
+    "lcm-sd": Stage(train_lcm_sd, 1500),
+    "lcm-modelscope": Stage(train_lcm_modelscope, 2000),
     "pose": Stage(train_poses, 3800),
     "motion": Stage(train_motion, 2800),
     "tempofunk": Stage(train_tempofunk, 2500),

@@ -10,9 +10,18 @@ from accelerate import Accelerator
 from scripts import train_theatre
 from scripts.miniature import networks as miniature
 from scripts.theatre import data, networks
-from scripts.theatre.training import autoencoder, checkpoints
+from scripts.theatre.training import autoencoder, checkpoints, distillation
 
 STEPS = dict.fromkeys(train_theatre.STAGES, 2)  # and two clips
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """As the script does: on a busy machine threads wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -24,10 +33,7 @@ def work(tmp_path_factory):
     (work / "clips" / "words.json").write_text(
         str([{**vars(each), "action": "dancing"} for each in words]).replace("'", '"')
     )
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as the script does: on a busy machine threads wait for each other
     run(work, *train_theatre.STAGES)
-    torch.set_num_threads(threads)
     return work
 
 
@@ -114,3 +120,30 @@ def test_cut_outs_lie_on_the_grid_of_latents(work):
             for still in stills
             for cut in (still[:, y : y + 64, x : x + 64] for y, x in corners)
         )
+
+
+def test_a_student_that_knows_the_noise_finds_the_picture_in_any_number_of_steps():
+    alphas = torch.linspace(0.999, 0.01, 1000)
+    picture = torch.randn(1, 12, 4, 4, generator=torch.Generator().manual_seed(1))
+    seen = []
+
+    def predict(noisy, times):
+        seen.append(int(times[0]))
+        signal = alphas[times[0]]
+        return (noisy - signal.sqrt() * picture) / (1 - signal).sqrt()
+
+    for steps in (1, 4):
+        seen.clear()
+        noise = torch.randn(1, 12, 4, 4, generator=torch.Generator().manual_seed(2))
+        drawn = distillation.few_steps(predict, noise, alphas, torch.Generator().manual_seed(3), steps)
+        assert torch.allclose(drawn, picture, atol=1e-4)
+        assert seen[0] == 999 and len(seen) == steps and seen == sorted(seen, reverse=True)
+
+
+def test_the_student_learns_and_the_teacher_is_neither_changed_nor_kept(work):
+    state = torch.load(work / "lcm-sd.pt", weights_only=True)["modules"]
+    teacher, student = miniature.image_unet(data.CHANNELS), miniature.image_unet(data.CHANNELS)
+    checkpoints.restore(work / "weights", "sd", teacher)
+    checkpoints.restore(work / "weights", "lcm-sd", student)
+    assert all(name.startswith("student.") for name in state)
+    assert not student.conv_out.weight.equal(teacher.conv_out.weight)

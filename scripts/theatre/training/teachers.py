@@ -13,6 +13,7 @@ from pipelines.stable_diffusion import encode
 from scripts.miniature import networks
 from scripts.miniature.training.denoising import EXAMPLES, Diffusion, DiffusionTrainer
 from scripts.miniature.training.loop import SEED, as_grid
+from scripts.miniature.training.text import tokenize
 from scripts.theatre import data
 from scripts.theatre import networks as theatre
 
@@ -45,6 +46,10 @@ class Shared:
 
     def states(self, texts: list[str]) -> torch.Tensor:
         return encode(texts, self.tokenizer, self.text_encoder)
+
+    def tokens(self, texts: list[str]) -> torch.Tensor:
+        """Ids [B,77]."""
+        return tokenize(self.tokenizer, texts).to(self.device)
 
     def noise(self, count: int, *frames: int) -> torch.Tensor:
         shape = (count, data.CHANNELS, *frames, data.CELLS, data.CELLS)
