@@ -85,7 +85,7 @@ def train_vae(accelerator: Accelerator, arguments: argparse.Namespace, steps: in
     def loss_of(trainer, step, rng):
         # Small cut-outs first: more steps in the same time. Whole pictures set the norms' statistics right.
         done = step / steps
-        whole = step % 8 == 0 or done > 0.8
+        whole = step % 8 == 0 or done > 0.9
         count, size = (1, data.SIZE) if whole else (4, 64) if done < 0.2 else (2, 128)
         count = max(1, count * arguments.batch // 8)
         images, figures = data.crops(folder, count, size, rng)
