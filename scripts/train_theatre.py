@@ -31,7 +31,7 @@ class Stage(NamedTuple):
 
 
 STAGES = {  # in the order in which they need each other
-    "vae": Stage(train_vae, 6000),
+    "vae": Stage(train_vae, 12000),
     "referee": Stage(train_referee, 2500),
     "openpose": Stage(train_openpose, 5000),
     "latents": Stage(cache_latents, 4000),  # clips

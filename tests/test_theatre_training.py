@@ -9,7 +9,8 @@ from accelerate import Accelerator
 
 from scripts import train_theatre
 from scripts.miniature import networks as miniature
-from scripts.theatre import data, networks
+from scripts.miniature.world import Words
+from scripts.theatre import data, networks, world
 from scripts.theatre.training import autoencoder, checkpoints, distillation
 
 STEPS = dict.fromkeys(train_theatre.STAGES, 2)  # and two clips
@@ -147,3 +148,12 @@ def test_the_student_learns_and_the_teacher_is_neither_changed_nor_kept(work):
     checkpoints.restore(work / "weights", "lcm-sd", student)
     assert all(name.startswith("student.") for name in state)
     assert not student.conv_out.weight.equal(teacher.conv_out.weight)
+
+
+def test_faces_count_more_than_limbs_and_these_more_than_the_backdrop():
+    scene = world.stage(Words("person", "red", "beach", "waving"), np.random.default_rng(0))
+    image, mask = scene.draw(4)
+    picture = torch.from_numpy(image).permute(2, 0, 1)[None] / 127.5 - 1
+    weight = autoencoder.interest(picture, torch.from_numpy(mask > 0)[None, None].float())[0, 0]
+    (eye_x, eye_y), (knee_x, knee_y) = (np.round(scene.joints[4, joint]).astype(int) for joint in (14, 9))
+    assert weight[eye_y, eye_x] > 1.3 * weight[knee_y, knee_x] > 3 and weight[mask == 0].eq(1).all()
