@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from diffusers import AutoencoderKL
 
 from pipelines.catalog import find_motion
 from pipelines.events import Progress
@@ -249,3 +250,18 @@ def test_closing_the_generator_stops_the_work_and_returns_the_models(card, model
             break
     events.close()
     assert all(resident.leases == 0 for resident in models.stats())
+
+
+def test_skeletons_fit_the_latents_of_a_coarser_vae(tmp_path):
+    """Eight pixels of a skeleton belong to each latent, also where sixteen of the picture do."""
+    folder = tiny.write_pose_model(tmp_path / "pose")
+    sizes = {"block_out_channels": (8,) * 5, "norm_num_groups": 4, "latent_channels": 4}
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 5, "up_block_types": ("UpDecoderBlock2D",) * 5}
+    coarse = tiny.randomised(AutoencoderKL(**blocks, **sizes))
+    coarse.save_pretrained(folder / "stable-diffusion-v1-4" / "vae")
+    card = card_of_folder(folder)
+    settings = Settings(data=tmp_path / "data", cache=tmp_path / "cache", device="cpu", hub=False)
+    models = ModelManager({card.name: card}, settings, device="cpu")
+    wanted = task(card, motion="wave", width=128, height=128)
+    frames, _ = finish(followyourpose.generate(wanted, models))[0]
+    assert frames.shape == (FRAMES, 128, 128, 3)

@@ -148,6 +148,11 @@ def test_models_that_are_not_stable_diffusion(models, settings, tmp_path):
         refused(models / "sd", settings, str(models / "sd"), "Stable Diffusion 1.x or 2.x")
 
 
+def test_latents_may_have_any_number_of_channels(tmp_path, settings):
+    tiny.write_image_model(tmp_path / "sd", in_channels=12, out_channels=12)
+    assert load(tmp_path / "sd", settings).conv_in.in_channels == 12
+
+
 @pytest.mark.parametrize(
     "entry, word",
     [

@@ -104,8 +104,9 @@ def _build_unet3d(config: dict[str, Any]) -> Any:
 def _build_inflated_unet(config: dict[str, Any]) -> Any:
     from pipelines.models.networks.inflated_unet import InflatedUNet
 
-    if config.get("in_channels", 4) != 4:
-        raise ValueError(f"it takes {config['in_channels']} channels and not 4, so it was made for something else")
+    taken, given = config.get("in_channels", 4), config.get("out_channels", 4)
+    if taken != given:  # one for inpainting takes a mask and a picture beside the latents
+        raise ValueError(f"it takes {taken} channels and gives {given}, so it was made for something else")
     return InflatedUNet(config, pose=config.pop("pose", False))
 
 

@@ -89,7 +89,7 @@ def generate(
         tuneavideo.applied(unet, delta) if delta else nullcontext(),
     ):
         began = time.perf_counter()
-        ready = prepare_skeletons(sequence.pictures, task.width, task.height)
+        ready = prepare_skeletons(sequence.pictures, width * VAE_SCALE_FACTOR, height * VAE_SCALE_FACTOR)
         features = pose_features(unet, ready, task.strength)
         noise = draw_noise((1, channels, task.frames, height, width), task.seed).to(unet.device)
         settings = (schedule, task.scheduler, task.steps, task.guidance, slices)

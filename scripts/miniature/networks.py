@@ -60,9 +60,11 @@ def text_encoder(vocabulary: int) -> CLIPTextModel:
     )
 
 
-def image_unet() -> UNet2DConditionModel:
+def image_unet(latent_channels: int = 4) -> UNet2DConditionModel:
     return UNet2DConditionModel(
         sample_size=16,
+        in_channels=latent_channels,
+        out_channels=latent_channels,
         block_out_channels=CHANNELS,
         layers_per_block=1,
         cross_attention_dim=TEXT_WIDTH,
@@ -72,9 +74,11 @@ def image_unet() -> UNet2DConditionModel:
     )
 
 
-def video_unet() -> UNet3DConditionModel:
+def video_unet(latent_channels: int = 4) -> UNet3DConditionModel:
     return UNet3DConditionModel(
         sample_size=16,
+        in_channels=latent_channels,
+        out_channels=latent_channels,
         block_out_channels=CHANNELS,
         layers_per_block=1,
         cross_attention_dim=TEXT_WIDTH,
@@ -110,13 +114,14 @@ def load_followyourpose(image: UNet2DConditionModel, folder: Path) -> InflatedUN
 def tempofunk_unet(image: UNet2DConditionModel) -> UNetPseudo3DConditionModel:
     """The image model, inflated by the published rule: as long as it is not trained, it draws what that does, frame by
     frame and whatever mask and hint are."""
-    known = inspect.signature(UNetPseudo3DConditionModel).parameters
-    unet = build_pseudo3d_unet({key: value for key, value in image.config.items() if key in known} | {"in_channels": 9})
+    known, channels = inspect.signature(UNetPseudo3DConditionModel).parameters, image.config.in_channels
+    config = {key: value for key, value in image.config.items() if key in known}
+    unet = build_pseudo3d_unet(config | {"in_channels": 2 * channels + 1})  # noisy latents, mask, hint
     own, drawn = unet.state_dict(), image.state_dict()
     for name, tensor in own.items():
         name = name.replace("spatial_conv.", "")
         if name == "conv_in.weight":
-            tensor.zero_()[:, :4] = drawn[name]
+            tensor.zero_()[:, :channels] = drawn[name]
         elif name in drawn:
             tensor.copy_(drawn[name].reshape(tensor.shape))  # a projection is a 1x1 convolution
     return unet

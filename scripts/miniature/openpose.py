@@ -6,6 +6,7 @@ Measure it with `python -m scripts.miniature.openpose`.
 import argparse
 import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -22,7 +23,7 @@ from .figures import BUILDS, RGB, Look, draw_figure, shade
 from .motion import L_EAR, MIRROR, R_EAR, perform, skeleton
 from .scenery import draw_scenery
 from .scoring import hits, joints
-from .world import ACTIONS, CHARACTERS, COLOURS, FPS, PLACES, compose, draw_clip, sample_words
+from .world import ACTIONS, CHARACTERS, COLOURS, FPS, PLACES, Clip, Words, compose, draw_clip, sample_words
 
 FOLDER = Path(__file__).resolve().parents[2] / "assets" / "miniature" / "openpose"
 CONFIG = {"width": 64, "dilations": [1, 2, 4, 1, 2, 4, 1]}
@@ -40,15 +41,18 @@ _SPREAD = 7 / STRIDE  # cells: the standard deviation of a joint's blob
 _REACH = 1.0  # cells: half the width of a limb's field
 
 
-def lesson(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Stills of one random width, and their maps.
+Draw = Callable[[int, np.random.Generator], tuple[np.ndarray, np.ndarray]]  # of a width: as `draw_still`
+
+
+def lesson(count: int, rng: np.random.Generator, draw: Draw | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Stills of one random width that `draw` draws (by default draw_still), and their maps.
 
     Returns images float32 [count,3,184,W] in [-0.5,0.5], BGR; fields [count,38,23,W/8]; heatmaps [count,19,23,W/8].
     """
     width = int(rng.choice(WIDTHS))
     images, fields, heatmaps = [], [], []
     for _ in range(count):
-        image, people = _still(width, int(rng.integers(STILLS)))
+        image, people = _still(draw or draw_still, width, int(rng.integers(STILLS)))
         if rng.random() < 0.5:
             image, people = image[:, ::-1], people[:, MIRROR] * (-1, 1, 1) + (width - 1, 0, 0)
         images.append(soil(image, rng)[..., ::-1].transpose(2, 0, 1))
@@ -59,8 +63,8 @@ def lesson(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray
 
 
 @functools.cache
-def _still(width: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    return draw_still(width, np.random.default_rng((width, seed)))
+def _still(draw: Draw, width: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    return draw(width, np.random.default_rng((width, seed)))
 
 
 def draw_still(width: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -70,7 +74,7 @@ def draw_still(width: int, rng: np.random.Generator) -> tuple[np.ndarray, np.nda
     people = np.zeros((int(rng.choice(5, p=(0.04, 0.66, 0.2, 0.07, 0.03))), 18, 3))
     for number in range(len(people)):
         if rng.random() < 0.3:
-            _clutter(image, rng)
+            clutter(image, rng)
         joints, turn, look, height, floor = _dancer(width, len(people), rng)
         image, figure = compose(image, draw_figure(look, joints, height, turn, floor, size))
         covered = people[:number]  # by this one, as far as it stands before them
@@ -97,7 +101,7 @@ def _dancer(width: int, people: int, rng: np.random.Generator) -> tuple[np.ndarr
     room = np.array([width, HEIGHT]) - (high - low)
     spill = height * (0.3 if rng.random() < 0.2 else 0)  # some stand partly outside
     move = rng.uniform(np.minimum(room, 0) - spill, np.maximum(room, 0) + spill) - low
-    cloth: RGB = COLOURS[str(rng.choice(list(COLOURS)))] if rng.random() < 0.8 else _colour(rng)
+    cloth: RGB = COLOURS[str(rng.choice(list(COLOURS)))] if rng.random() < 0.8 else random_colour(rng)
     look = Look.sample(character, shade(cloth, rng.uniform(0.85, 1.0)), rng)
     return joints + move, turn, look, height, float(move[1])
 
@@ -110,7 +114,7 @@ def _scenery(place: str, seed: int, size: int) -> np.ndarray:
 def _backdrop(size: int, rng: np.random.Generator) -> np.ndarray:
     """One of the places, or plain paper; whole or blown up; with clutter or without. Float [size,size,3]."""
     if rng.random() < 0.12:
-        image = np.full((size, size, 3), _colour(rng), np.uint8)
+        image = np.full((size, size, 3), random_colour(rng), np.uint8)
     else:
         image = _scenery(str(rng.choice(PLACES)), int(rng.integers(20)), size)
     if rng.random() < 0.4:
@@ -121,15 +125,15 @@ def _backdrop(size: int, rng: np.random.Generator) -> np.ndarray:
     if rng.random() < 0.3:
         image = image[..., rng.permutation(3)].copy()
     for _ in range(rng.integers(0, 6)):
-        _clutter(image, rng)
+        clutter(image, rng)
     return image
 
 
-def _clutter(image: np.ndarray, rng: np.random.Generator) -> None:
+def clutter(image: np.ndarray, rng: np.random.Generator) -> None:
     """Draws a stick, a disc or a box of any colour into `image`, as limbs and heads might look and are not."""
     size = len(image)
     (x, y), reach = rng.uniform(0, size, 2), rng.uniform(0.03, 0.25) * size
-    angle, colour = rng.uniform(0, np.pi), tuple(map(float, _colour(rng)))
+    angle, colour = rng.uniform(0, np.pi), tuple(map(float, random_colour(rng)))
     end = (round(x + reach * np.cos(angle)), round(y + reach * np.sin(angle)))
     kind = rng.integers(3)
     if kind == 0:
@@ -140,7 +144,7 @@ def _clutter(image: np.ndarray, rng: np.random.Generator) -> None:
         cv2.rectangle(image, (round(x), round(y)), end, colour, -1)
 
 
-def _colour(rng: np.random.Generator) -> RGB:
+def random_colour(rng: np.random.Generator) -> RGB:
     return tuple(int(value) for value in rng.integers(0, 256, 3))
 
 
@@ -201,12 +205,18 @@ def save(network: nn.Module, folder: Path = FOLDER) -> None:
 # How right it is.
 
 
-def examine(models: ModelManager, clips: int, seed: int = 1, soiled: bool = False) -> np.ndarray:
-    """`hits` [N,18] of the built-in detector, as the app uses it, in fresh drawn clips of all words."""
+def examine(
+    models: ModelManager,
+    clips: int,
+    seed: int = 1,
+    soiled: bool = False,
+    draw: Callable[[Words, np.random.Generator], Clip] = draw_clip,
+) -> np.ndarray:
+    """`hits` [N,18] of the built-in detector, as the app uses it, in freshly drawn clips of all words."""
     rng = np.random.default_rng(seed)
     rows = []
     for _ in range(clips):
-        clip = draw_clip(sample_words(rng, None), rng)
+        clip = draw(sample_words(rng, None), rng)
         chosen = slice(int(rng.integers(4)), None, 4)
         frames, drawn = clip.frames[chosen], clip.keypoints[chosen]
         if soiled:
@@ -215,16 +225,20 @@ def examine(models: ModelManager, clips: int, seed: int = 1, soiled: bool = Fals
     return np.concatenate(rows)
 
 
+def report(models: ModelManager, clips: int, draw: Callable[[Words, np.random.Generator], Clip] = draw_clip) -> None:
+    """Prints the shares of joints that are found, in clean clips and in soiled ones."""
+    for name, soiled in (("clean", False), ("soiled", True)):
+        right = examine(models, clips, soiled=soiled, draw=draw)
+        print(f"{name}: {np.nanmean(right):.1%} of {np.isfinite(right).sum()} joints")
+        for joint, share in zip(keypoints.JOINTS, np.nanmean(right, axis=0), strict=True):
+            print(f"  {joint}: {share:.1%}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measures miniature-openpose on fresh drawn clips.")
     parser.add_argument("--clips", type=int, default=100)
     arguments = parser.parse_args()
-    models = ModelManager(CATALOG, Settings(hub=False))
-    for name, soiled in (("clean", False), ("soiled", True)):
-        right = examine(models, arguments.clips, soiled=soiled)
-        print(f"{name}: {np.nanmean(right):.1%} of {np.isfinite(right).sum()} joints")
-        for joint, share in zip(keypoints.JOINTS, np.nanmean(right, axis=0), strict=True):
-            print(f"  {joint}: {share:.1%}")
+    report(ModelManager(CATALOG, Settings(hub=False)), arguments.clips)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ also finds the dancer. Train it with `python -m scripts.miniature.referee --trai
 import argparse
 import functools
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
@@ -20,8 +21,9 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from .data import load_words
+from .figures import RGB
 from .scenery import draw_scenery
-from .world import ACTIONS, CHARACTERS, COLOURS, PLACES, Words, draw_clip, sample_words
+from .world import ACTIONS, CHARACTERS, COLOURS, PLACES, Clip, Words, draw_clip, sample_words
 
 FOLDER = Path(__file__).resolve().parents[2] / "assets" / "miniature" / "referee"
 SIZE = 64  # the network looks at frames of 64 x 64
@@ -45,6 +47,8 @@ class Verdict:
 class Referee:
     """Judges clips of 8 to 24 frames at 8 frames a second."""
 
+    not_clothes = _NOT_CLOTHES
+
     def __init__(self, reader: "Reader") -> None:
         self.reader = reader.eval().requires_grad_(False)
 
@@ -59,8 +63,8 @@ class Referee:
         """What the clip uint8 [F,H,W,3] shows. Characters and actions it can't tell get a low confidence."""
         character, action, presence = self.read(frames)
         figure = presence > 0.5
-        place, place_confidence = measure_place(frames, figure)
-        colour, colour_confidence = measure_colour(frames, figure)
+        place, place_confidence = measure_place(frames, figure, self.backdrops())
+        colour, colour_confidence = measure_colour(frames, figure, self.not_clothes)
         still = still_parts(presence > 0.1)  # a thin hand that the network doubts is no still part
         return Verdict(
             Words(CHARACTERS[character.argmax()], colour, place, ACTIONS[action.argmax()]),
@@ -73,6 +77,10 @@ class Referee:
             flicker(frames, still),
             flicker(frames, ~still),
         )
+
+    def backdrops(self) -> np.ndarray:
+        """Drawn backdrops of every place, float32 [6,N,16,16,3]."""
+        return backdrops(draw_scenery)
 
     def read(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Probabilities of the characters [4], the actions [6], and of each pixel to be the dancer's [F,H,W]."""
@@ -98,10 +106,13 @@ def flicker(frames: np.ndarray, where: np.ndarray) -> float:
     return float(np.abs(np.diff(inside, axis=0)).mean()) if inside.size else 0.0
 
 
-def measure_colour(frames: np.ndarray, figure: np.ndarray) -> tuple[str, float]:
-    """The palette colour that most of the dancer's pixels are nearest to, and its share of all coloured ones."""
+def measure_colour(frames: np.ndarray, figure: np.ndarray, others: Sequence[RGB]) -> tuple[str, float]:
+    """The palette colour that most of the dancer's pixels are nearest to, and its share of all coloured ones.
+
+    `others` are the colours that the dancer shows besides those of the clothes.
+    """
     palette = np.concatenate([_lab(np.array(list(COLOURS.values())) * shade) for shade in (1.0, 0.82)])  # (16, 3)
-    references = np.concatenate([palette, _lab(np.array(_NOT_CLOTHES))])
+    references = np.concatenate([palette, _lab(np.array(others))])
     if not figure.any():
         return next(iter(COLOURS)), 0.0
     pixels = _lab(frames[figure])  # (pixels, 3)
@@ -110,23 +121,23 @@ def measure_colour(frames: np.ndarray, figure: np.ndarray) -> tuple[str, float]:
     return list(COLOURS)[counts.argmax()], float(counts.max() / max(counts.sum(), 1))
 
 
-def measure_place(frames: np.ndarray, figure: np.ndarray) -> tuple[str, float]:
-    """The place with the drawn backdrop that is nearest to the clip's, and how much farther the next is (0 to 1)."""
+def measure_place(frames: np.ndarray, figure: np.ndarray, drawn: np.ndarray) -> tuple[str, float]:
+    """The place with the backdrop of `drawn` nearest to the clip's, and how much farther the next is (0 to 1)."""
     visible = 1 - figure[..., None].astype(np.float32)  # (F, H, W, 1)
     seen = _shrink(visible.mean(axis=0))  # (16, 16): how often
     backdrop = _shrink((frames * visible).mean(axis=0)) / np.maximum(seen, 1e-3)[..., None]
-    differences = np.minimum(np.abs(backdrop - backdrops()), 60).mean(axis=-1)  # (6, N, 16, 16)
+    differences = np.minimum(np.abs(backdrop - drawn), 60).mean(axis=-1)  # (6, N, 16, 16)
     distances = (differences * seen).sum(axis=(2, 3)).min(axis=1)  # (6)
     first, second = np.sort(distances)[:2]
     return PLACES[distances.argmin()], float(1 - first / second)
 
 
 @functools.cache
-def backdrops(count: int = 40) -> np.ndarray:
-    """Drawn backdrops of every place, float32 [6,count,16,16,3]."""
+def backdrops(draw: Callable[[str, np.random.Generator, int], np.ndarray], count: int = 40) -> np.ndarray:
+    """What `draw(place, rng, size)` draws of every place, float32 [6,count,16,16,3]."""
     return np.stack(
         [
-            [_shrink(draw_scenery(place, np.random.default_rng(seed), 128).astype(np.float32)) for seed in range(count)]
+            [_shrink(draw(place, np.random.default_rng(seed), 128).astype(np.float32)) for seed in range(count)]
             for place in PLACES
         ]
     )
@@ -200,16 +211,22 @@ class Lessons:
     """The drawn training clips of data.draw_clips, in memory at the size that the network looks at."""
 
     def __init__(self, folder: Path) -> None:
-        frames, figures = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("frames", "figures"))
-        self.frames = np.empty((*frames.shape[:2], SIZE, SIZE, 3), np.uint8)
-        self.figures = np.empty((*frames.shape[:2], 32, 32), np.uint8)  # 255 where the dancer covers the whole pixel
-        for index in np.ndindex(*frames.shape[:2]):
-            figure = np.unpackbits(figures[index], axis=-1) * np.uint8(255)
-            self.frames[index] = cv2.resize(frames[index], (SIZE, SIZE), interpolation=cv2.INTER_AREA)
-            self.figures[index] = cv2.resize(figure, (32, 32), interpolation=cv2.INTER_AREA)
+        self.frames, self.figures = self.look(folder)
         words = load_words(folder)
         self.characters = torch.tensor([CHARACTERS.index(each.character) for each in words])
         self.actions = torch.tensor([ACTIONS.index(each.action) for each in words])
+
+    @staticmethod
+    def look(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+        """Frames uint8 [N,16,64,64,3]; figures uint8 [N,16,32,32], 255 where the dancer covers the whole pixel."""
+        frames, packed = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("frames", "figures"))
+        small = np.empty((*frames.shape[:2], SIZE, SIZE, 3), np.uint8)
+        figures = np.empty((*frames.shape[:2], 32, 32), np.uint8)
+        for index in np.ndindex(*frames.shape[:2]):
+            figure = np.unpackbits(packed[index], axis=-1) * np.uint8(255)
+            small[index] = cv2.resize(frames[index], (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+            figures[index] = cv2.resize(figure, (32, 32), interpolation=cv2.INTER_AREA)
+        return small, figures
 
     def batch(self, count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Clips of one random length [count,F,3,64,64], characters, actions, dancers [count,F,32,32] in [0,1]."""
@@ -296,13 +313,16 @@ def train_referee(work: Path, folder: Path = FOLDER, steps: int = 2500, batch: i
     save_file(weights, folder / "referee.safetensors")
 
 
-def examine(referee: Referee, clips: int, seed: int = 1) -> dict[str, dict[str, float]]:
-    """Shares of right verdicts on fresh drawn clips, by what was done to them and by kind of word."""
+def examine(
+    referee: Referee, clips: int, seed: int = 1, draw: Callable[[Words, np.random.Generator], Clip] = draw_clip
+) -> dict[str, dict[str, float]]:
+    """Shares of right verdicts on freshly drawn clips, by what was done to them and by kind of word."""
     rng = np.random.default_rng(seed)
     right = {"clean": [], "blurred": []}
     for _ in tqdm(range(clips), "examining", mininterval=10):
-        clip = draw_clip(sample_words(rng, None), rng)
-        blurred = np.stack([cv2.GaussianBlur(frame, (0, 0), 1.0) for frame in clip.frames])
+        clip = draw(sample_words(rng, None), rng)
+        sigma = clip.frames.shape[1] / 128
+        blurred = np.stack([cv2.GaussianBlur(frame, (0, 0), sigma) for frame in clip.frames])
         noisy = np.clip(blurred + rng.normal(0, 6, blurred.shape), 0, 255).astype(np.uint8)
         for name, frames in (("clean", clip.frames), ("blurred", noisy)):
             words = referee.judge(frames).words

@@ -13,8 +13,8 @@ _LEFT, _RIGHT, _BOTTOM = -24.0, 152.0, 140.0  # layers reach past the 128 x 128 
 class _Stage:
     """A backdrop in the making. All coordinates are for a frame of 128 x 128."""
 
-    def __init__(self, sky: RGB, rng: np.random.Generator, size: int) -> None:
-        self.size = size
+    def __init__(self, sky: RGB, rng: np.random.Generator, size: int, shadows: bool) -> None:
+        self.size, self.shadows = size, shadows
         self.image = np.full((size, size, 3), sky, np.float32)
         self.mirror, self.shift, self.rise = bool(rng.random() < 0.5), rng.uniform(-8, 8), rng.uniform(-2, 2)
 
@@ -27,15 +27,18 @@ class _Stage:
             fixed = np.round(placed * (self.size / 128 * _OVERSAMPLE * 16)).astype(np.int32)
             cv2.fillPoly(mask, [fixed], 255, cv2.LINE_8, 4)
         cover = cv2.resize(mask, (self.size,) * 2, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-        if shadow:
+        if shadow and self.shadows:
             around = cv2.GaussianBlur(cover, (0, 0), 2.2 * self.size / 128)
             self.image *= 1 - shadow * around[..., None]
         self.image += cover[..., None] * (np.array(colour, np.float32) - self.image)
 
 
-def draw_scenery(place: str, rng: np.random.Generator, size: int) -> np.ndarray:
-    """The backdrop of a place, uint8 [size,size,3]; the floor begins at about three quarters of its height."""
-    stage = _PLACES[place](rng, int(rng.integers(2)), size)
+def draw_scenery(place: str, rng: np.random.Generator, size: int, shadows: bool = True) -> np.ndarray:
+    """The backdrop of a place, uint8 [size,size,3]; the floor begins at about three quarters of its height.
+
+    `shadows` are soft and lie under the edge of every sheet of paper; without them the colours are flat.
+    """
+    stage = _PLACES[place](rng, int(rng.integers(2)), size, shadows)
     return np.clip(np.round(stage.image), 0, 255).astype(np.uint8)
 
 
@@ -65,8 +68,8 @@ def _fir(x: float, foot: float, high: float, wide: float, tiers: int = 3) -> lis
     return shapes
 
 
-def _beach(rng: np.random.Generator, variant: int, size: int) -> _Stage:
-    stage = _Stage((176, 222, 228), rng, size)
+def _beach(rng: np.random.Generator, variant: int, size: int, shadows: bool) -> _Stage:
+    stage = _Stage((176, 222, 228), rng, size, shadows)
     stage.paper((252, 236, 176), _oval(98, 24, 13), shadow=0.08)
     if variant:
         stage.paper((226, 240, 238), _oval(34, 26, 14, 6), _oval(46, 22, 11, 7), shadow=0.06)
@@ -85,8 +88,8 @@ def _beach(rng: np.random.Generator, variant: int, size: int) -> _Stage:
     return stage
 
 
-def _forest(rng: np.random.Generator, variant: int, size: int) -> _Stage:
-    stage = _Stage((196, 218, 202), rng, size)
+def _forest(rng: np.random.Generator, variant: int, size: int, shadows: bool) -> _Stage:
+    stage = _Stage((196, 218, 202), rng, size, shadows)
     stage.paper(
         (140, 180, 168),
         *(
@@ -104,8 +107,8 @@ def _forest(rng: np.random.Generator, variant: int, size: int) -> _Stage:
     return stage
 
 
-def _city(rng: np.random.Generator, variant: int, size: int) -> _Stage:
-    stage = _Stage((236, 208, 196), rng, size)
+def _city(rng: np.random.Generator, variant: int, size: int, shadows: bool) -> _Stage:
+    stage = _Stage((236, 208, 196), rng, size, shadows)
     if variant:
         stage.paper((250, 236, 214), _oval(70, 26, 12), shadow=0.06)
     stage.paper(
@@ -132,8 +135,8 @@ def _city(rng: np.random.Generator, variant: int, size: int) -> _Stage:
     return stage
 
 
-def _snow(rng: np.random.Generator, variant: int, size: int) -> _Stage:
-    stage = _Stage((176, 200, 222), rng, size)
+def _snow(rng: np.random.Generator, variant: int, size: int, shadows: bool) -> _Stage:
+    stage = _Stage((176, 200, 222), rng, size, shadows)
     peaks = ((20, 26), (92, 34)) if variant else ((34, 34), (108, 24))
     stage.paper((140, 166, 198), *(np.array([[x, y], [x + 46, 96], [x - 46, 96]]) for x, y in peaks), shadow=0.1)
     cap = np.array([[0, 0], [10, 15], [4, 11.5], [-1, 17], [-5, 12], [-10, 15]])
@@ -152,8 +155,8 @@ def _snow(rng: np.random.Generator, variant: int, size: int) -> _Stage:
     return stage
 
 
-def _desert(rng: np.random.Generator, variant: int, size: int) -> _Stage:
-    stage = _Stage((248, 222, 184), rng, size)
+def _desert(rng: np.random.Generator, variant: int, size: int, shadows: bool) -> _Stage:
+    stage = _Stage((248, 222, 184), rng, size, shadows)
     stage.paper((252, 240, 208), _oval(30, 28, 14), shadow=0.06)
     mesas = (_rect(62, 46, 84, 90), _rect(58, 62, 90, 90), _rect(112, 52, 128, 90))
     peaks = (np.array([[44, 90], [76, 44], [112, 90]]), np.array([[92, 90], [118, 56], [150, 90]]))
@@ -176,8 +179,8 @@ def _desert(rng: np.random.Generator, variant: int, size: int) -> _Stage:
     return stage
 
 
-def _moon(rng: np.random.Generator, variant: int, size: int) -> _Stage:
-    stage = _Stage((34, 36, 68), rng, size)
+def _moon(rng: np.random.Generator, variant: int, size: int, shadows: bool) -> _Stage:
+    stage = _Stage((34, 36, 68), rng, size, shadows)
     stars = (
         ((12, 20), (44, 12), (66, 34), (122, 50), (28, 48), (86, 56))
         if variant
@@ -211,7 +214,7 @@ def _moon(rng: np.random.Generator, variant: int, size: int) -> _Stage:
     return stage
 
 
-_PLACES: dict[str, Callable[[np.random.Generator, int, int], _Stage]] = {
+_PLACES: dict[str, Callable[[np.random.Generator, int, int, bool], _Stage]] = {
     "beach": _beach,
     "forest": _forest,
     "city": _city,

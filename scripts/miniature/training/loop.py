@@ -25,14 +25,16 @@ def train(
     rates: dict[str, float],
     work: Path,
     grid: Callable[[], np.ndarray] | None = None,
+    begin: int = 0,
 ) -> None:
     """Trains `modules` for `steps` steps, linear warm-up and decay, and leaves their moving averages in them.
 
     `rates` are learning rates by a part of the parameters' names: the first that a name contains is its own.
 
     `loss_of(modules, step, rng)` draws its own batch; every process has its own rng. The state is kept in
-    `work/name.pt`, so that a run that was killed goes on from its last checkpoint. `grid()` draws what the averaged
-    modules can do, an image uint8 [H,W,3]; it is kept as `work/grids/name-step.png` every ten minutes.
+    `work/name.pt`, so that a run that was killed goes on from its last checkpoint; where there is none, `modules` have
+    learned for `begin` steps already. `grid()` draws what the averaged modules can do, an image uint8 [H,W,3]; it is
+    kept as `work/grids/name-step.png` every ten minutes.
     """
     groups = [{"params": [], "lr": rate} for rate in rates.values()]
     for parameter_name, parameter in modules.named_parameters():
@@ -43,14 +45,14 @@ def train(
         optimizer, lambda step: min((step + 1) / warm_up, max((steps - step) / (steps - warm_up), 0.02))
     )
     average = EMAModel(modules.parameters(), decay=0.999, use_ema_warmup=True, power=0.75)
-    checkpoint, start = work / f"{name}.pt", 0
+    checkpoint, start = work / f"{name}.pt", begin
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True, map_location="cpu")
         modules.load_state_dict(state["modules"])
         optimizer.load_state_dict(state["optimizer"])
         average.load_state_dict(state["average"])
         start = state["step"]
-        schedule.last_epoch = start
+    schedule.last_epoch = start
     average.to(accelerator.device)
     wrapped = accelerator.prepare(modules)
     optimizer = accelerator.prepare(optimizer)

@@ -1,0 +1,1 @@
+"""One file a stage; scripts/train_theatre.py lists them in order."""

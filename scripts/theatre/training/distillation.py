@@ -1,0 +1,155 @@
+"""Four steps instead of twenty, and one branch instead of two: latent consistency distillation.
+
+Luo et al. 2023, "Latent Consistency Models", algorithm 1 (of a video network: Zhai et al. 2024). From any point of the
+teacher's guided path the student tells where the path ends. The guidance is fixed, so the student need not be told it.
+The network that sets the aim is the student itself, as it is (Song & Dhariwal 2023, section 3.2: no moving average).
+"""
+
+import argparse
+import copy
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from pipelines.models.networks.unet3d import TextToVideoUNet
+from scripts.miniature import networks
+from scripts.miniature.training.denoising import EXAMPLES, Diffusion
+from scripts.miniature.training.loop import as_grid
+from scripts.theatre import data
+
+from .checkpoints import learn
+from .teachers import Shared
+
+GUIDANCE = 2.5  # folded into the student
+STRIDE = 20  # timesteps from one point of the path to the next
+STEPS = 4  # of the student
+_SOFT = 0.03  # below this, errors count by their square (pseudo-Huber)
+
+Predict = Callable[[Tensor, Tensor], Tensor]  # noisy latents, timesteps [B] -> the noise in them
+
+
+class ConsistencyTrainer(nn.Module):
+    """The student beside its frozen teacher, which it starts as."""
+
+    def __init__(self, teacher: nn.Module, text_encoder: nn.Module, diffusion: Diffusion):
+        super().__init__()
+        self.student = copy.deepcopy(teacher)
+        self.teacher = [teacher.requires_grad_(False)]  # in a list: not a part, so neither trained nor kept
+        self.alphas = diffusion.schedule.alphas_cumprod.to(diffusion.device)
+        self.states = torch.no_grad()(lambda ids: text_encoder(ids).last_hidden_state)
+
+    def forward(self, latents: Tensor, figures: Tensor, ids: Tensor, empty: Tensor) -> Tensor:
+        """latents [B,12,(F,)16,16]; figures [B,1,(F,)16,16]; ids [B,77] of the captions; empty [1,77]."""
+        states = self.states(ids)
+        times = torch.randint(1, len(self.alphas) // STRIDE + 1, (len(latents),), device=latents.device) * STRIDE - 1
+        earlier = times - STRIDE  # -1 where the path ends
+        noise = torch.randn_like(latents)
+        noisy = self._mix(latents, noise, times)
+        with torch.no_grad():
+            teach = _predictor(self.teacher[0], torch.cat([self.states(empty).expand_as(states), states]))
+            without, told = teach(torch.cat([noisy, noisy]), torch.cat([times, times])).float().chunk(2)
+            guided = without + GUIDANCE * (told - without)
+            before = self._mix(self._clean(noisy, guided, times), guided, earlier)  # one step of DDIM
+            follow = _predictor(self.student, states)
+            aim = self._clean(before, follow(before, earlier.clamp(min=0)).float(), earlier)
+        found = self._clean(noisy, _predictor(self.student, states)(noisy, times).float(), times)
+        errors = ((found - aim).square() + _SOFT**2).sqrt() - _SOFT
+        count = 1 + 4 * figures
+        return (count * errors).mean() / count.mean()
+
+    def _levels(self, times: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """How much of the latents and of the noise is in them at these times; -1 is before the first, without noise."""
+        signal = torch.where(times < 0, torch.ones_like(self.alphas[0]), self.alphas[times.clamp(min=0)])
+        signal = signal.view(-1, *[1] * (like.ndim - 1))
+        return signal.sqrt(), (1 - signal).sqrt()
+
+    def _mix(self, latents: Tensor, noise: Tensor, times: Tensor) -> Tensor:
+        signal, spread = self._levels(times, latents)
+        return signal * latents + spread * noise
+
+    def _clean(self, noisy: Tensor, noise: Tensor, times: Tensor) -> Tensor:
+        signal, spread = self._levels(times, noisy)
+        return (noisy - spread * noise) / signal
+
+
+def _predictor(unet: nn.Module, states: Tensor) -> Predict:
+    def predict(noisy: Tensor, times: Tensor) -> Tensor:
+        if noisy.ndim == 5:
+            return TextToVideoUNet(unet, states)(noisy, times)
+        return unet(noisy, times, states).sample
+
+    return predict
+
+
+@torch.no_grad()
+def few_steps(
+    predict: Predict, noise: Tensor, alphas: Tensor, generator: torch.Generator, steps: int = STEPS
+) -> Tensor:
+    """What a student draws from `noise`: it jumps to the end, adds noise of a lower level, and jumps again."""
+    points = len(alphas) // STRIDE
+    times = [(points - index * points // steps) * STRIDE - 1 for index in range(steps)]  # from the strongest noise
+    noisy = noise
+    for time, following in zip(times, [*times[1:], None], strict=True):
+        found = predict(noisy, torch.full((len(noisy),), time, device=noisy.device)).float()
+        latents = (noisy - (1 - alphas[time]).sqrt() * found) / alphas[time].sqrt()
+        if following is not None:
+            fresh = torch.randn(noise.shape, generator=generator).to(noise.device)
+            noisy = alphas[following].sqrt() * latents + (1 - alphas[following]).sqrt() * fresh
+    return latents
+
+
+def train_lcm_sd(accelerator: Accelerator, arguments: argparse.Namespace, steps: int) -> None:
+    """Goes on from the stage `sd`."""
+    shared = Shared(arguments.work, accelerator.device)
+    stills = shared.latents("stills")
+
+    def batch(rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        chosen = rng.integers(0, stills.count(), 2 * arguments.batch)
+        return stills.sample(chosen, 0), stills.figures(chosen, 0), stills.tokens(chosen, rng)
+
+    _distil(accelerator, arguments, steps, shared, "sd", networks.image_unet(data.CHANNELS), batch)
+
+
+def train_lcm_modelscope(accelerator: Accelerator, arguments: argparse.Namespace, steps: int) -> None:
+    """Goes on from the stage `modelscope`."""
+    shared = Shared(arguments.work, accelerator.device)
+    clips = shared.latents("clips")
+
+    def batch(rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        chosen = rng.integers(0, clips.count(), max(1, arguments.batch // 4))
+        video, figures = (get(chosen, slice(None)).transpose(1, 2) for get in (clips.sample, clips.figures))
+        return video, figures, clips.tokens(chosen, rng)
+
+    _distil(accelerator, arguments, steps, shared, "modelscope", networks.video_unet(data.CHANNELS), batch)
+
+
+def _distil(
+    accelerator: Accelerator,
+    arguments: argparse.Namespace,
+    steps: int,
+    shared: Shared,
+    stage: str,
+    teacher: nn.Module,
+    batch: Callable[[np.random.Generator], tuple[Tensor, Tensor, Tensor]],
+) -> None:
+    shared.restore(stage, teacher)
+    trainer = ConsistencyTrainer(teacher.to(accelerator.device), shared.text_encoder, Diffusion(accelerator.device))
+    empty = shared.tokens([""])
+
+    def loss_of(trainer, step, rng):
+        return trainer(*batch(rng), empty)
+
+    def grid() -> np.ndarray:
+        frames = (data.FRAMES,) if stage == "modelscope" else ()
+        rows = []
+        for text in EXAMPLES[:4]:
+            predict = _predictor(trainer.student, shared.states([text]))
+            latents = few_steps(predict, shared.noise(1, *frames), trainer.alphas, torch.Generator().manual_seed(0))
+            pictures = shared.pictures(latents[:, :, ::2] if frames else latents[:, :, None])
+            rows.append(pictures)
+        return as_grid(np.stack(rows))
+
+    learn(accelerator, arguments, f"lcm-{stage}", trainer.student, trainer, loss_of, steps, {"": 2e-4}, grid)
