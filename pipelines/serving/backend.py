@@ -244,7 +244,7 @@ class LocalBackend:
         self._settings = settings
         self._catalog = catalog
         self._owners = Owners(settings)
-        self._jobs, self._notes = recovery.opened(settings, self._owners.renew)
+        self._jobs, self._notes = recovery.opened(settings)
         self._shown = Shown(settings)
         self._shown.clear()
         self._storage = Storage(settings, self._jobs)

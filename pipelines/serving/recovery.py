@@ -5,7 +5,6 @@ Nothing is deleted here but what the table or a sidecar says is to be deleted.
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from pipelines.events import Failed, Result
 from pipelines.serving import sidecar
 from pipelines.serving.found import FOLDER, Found
 from pipelines.serving.jobs import Damaged, Job, JobTable, Limits
+from pipelines.serving.owners import Owners
 from pipelines.serving.sidecar import Sidecars
 from pipelines.settings import Settings
 from pipelines.tasks import Tune
@@ -23,10 +23,8 @@ BESIDE = ("", "-wal", "-shm", "-journal")  # SQLite's files of one table
 log = logging.getLogger(__name__)
 
 
-def opened(settings: Settings, renew: Callable[[Iterable[str]], Mapping[str, str]]) -> tuple[JobTable, list[str]]:
+def opened(settings: Settings) -> tuple[JobTable, list[str]]:
     """The job table among the data, in agreement with the files there, and what had to be done, in sentences.
-
-    `renew` is that of Owners.
 
     Raises ValueError where another process uses the data or a newer app wrote them, and OSError where they can't be
     written.
@@ -41,7 +39,7 @@ def opened(settings: Settings, renew: Callable[[Iterable[str]], Mapping[str, str
         if (path := file.with_name(TABLE + suffix)).is_dir():
             found.take(path)
     sidecars = Sidecars(videos)
-    limits = Limits(settings.queue, settings.queue_each)
+    limits, renew = Limits(settings.queue, settings.queue_each), Owners(settings).renew
     try:
         table = JobTable(file, limits, notes=sidecars, renew=renew)
     except Damaged as error:
