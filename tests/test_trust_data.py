@@ -437,7 +437,7 @@ def test_the_app_ends_within_ten_seconds_whatever_its_job_is_at(tmp_path):
         app.process.send_signal(signal.SIGTERM)
         assert app.process.wait(20) == 0 and time.monotonic() - started < 10
     table, _ = recovery.opened(settings(tmp_path / "videos"))
-    (job,) = table.unfinished(ME)
+    (job,) = table.unfinished()
     assert (job.state, job.attempts) == ("interrupted", 0)  # an orderly end is no failed attempt
     table.close()
 
