@@ -1,15 +1,16 @@
 """Where an attack takes place: the app that all share, folders for apps of its own, and how much is tried."""
 
-import threading
-from collections.abc import Callable, Iterator, Mapping
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from scripts.attack import target
 from scripts.attack.target import OwnApp, Target
 
+Thing = TypeVar("Thing")
 # Small limits, so that few requests reach them.
 SHARED = {"MARIONETTE_QUEUE": "24", "MARIONETTE_QUEUE_EACH": "6", "MARIONETTE_UPLOAD_MB": "30"}
 
@@ -19,10 +20,14 @@ class Arena:
 
     def __init__(self, folder: Path, app: Target, short: bool):
         self.folder, self.app, self.short = folder, app, short
-        self._lock = threading.Lock()
 
-    def many(self, full: int, short: int) -> int:
+    def many(self, full: Thing, short: Thing) -> Thing:
+        """How much, by the form of the attack."""
         return short if self.short else full
+
+    def some(self, things: Sequence[Thing], short: int) -> list[Thing]:
+        """All of the `things`, or in the short form `short` of them: always the same ones, from all over."""
+        return random.Random(7).sample(list(things), short) if self.short and short < len(things) else list(things)
 
     @property
     def own(self) -> OwnApp | None:

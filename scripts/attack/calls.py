@@ -53,11 +53,10 @@ BASES: dict[str, dict[str, Any]] = {  # arguments of the published endpoints tha
 def published(arena: Arena) -> Iterator[Case]:
     """Every argument of every published endpoint takes no odd value, and says so in words."""
     info = arena.app.http.get("/gradio_api/info").json()["named_endpoints"]
-    draw = random.Random(7)
     for name, endpoint in info.items():
         arguments = [one["parameter_name"] for one in endpoint["parameters"]]
         pairs = [(argument, odd) for argument in arguments for odd in ODD]
-        for argument, odd in draw.sample(pairs, arena.many(len(pairs), 6)):
+        for argument, odd in arena.some(pairs, 6):
             yield Case(f"{name}.{argument}={odd}", lambda n=name[1:], a=argument, o=odd: _argument(arena, n, a, o))
         yield Case(f"{name} with what it does not know", lambda n=name[1:]: _argument(arena, n, "mallory", "text"))
 
@@ -90,10 +89,10 @@ def hidden(arena: Arena) -> Iterator[Case]:
             values = [*plain[:place], ODD[odd], *plain[place + 1 :]]
             title = f"{name} {kinds[place]}{place}={odd}"
             yield Case(title, lambda event=event["id"], values=values: _event(arena, event, values))
-        if not arena.short or draw.random() < 0.3:
-            for title, values in _arities(plain).items():
+        for title, values in _arities(plain).items():
+            if not arena.short or draw.random() < 0.05:
                 yield Case(f"{name} {title}", lambda event=event["id"], values=values: _event(arena, event, values))
-        if draw.random() < 0.1:
+        if draw.random() < arena.many(1, 0.1):
             values = [None] * len(plain)
             title = f"{name} queued, all null"
             yield Case(title, lambda event=event["id"], values=values: fault(arena.app.join(event, values, seconds=20)))
@@ -112,7 +111,7 @@ def _arities(plain: list[Any]) -> dict[str, object]:
 
 
 def _event(arena: Arena, event: int, values: object) -> str | None:
-    return fault(arena.app.run(event, values), arena.paths)
+    return fault(arena.app.run(event, values, session="attack"), arena.paths)
 
 
 def bodies(arena: Arena) -> Iterator[Case]:
@@ -134,9 +133,9 @@ def bodies(arena: Arena) -> Iterator[Case]:
         "polluted": good | {"__proto__": {"a": 1}, "constructor": 1},
     }
     for way in ("run/x", "queue/join", "call/text_to_video", "call/v2/text_to_video", "cancel", "reset"):
-        for name, body in list(odd.items()) if not arena.short else list(odd.items())[::9]:
+        for name, body in arena.some(list(odd.items()), 6):
             yield Case(f"{way} {name}", lambda way=way, body=body: _body(arena, way, body))
-        for name, content in RAW_BODIES.items():
+        for name, content in arena.some(list(RAW_BODIES.items()), 4):
             act = lambda way=way, content=content: fault(_raw(app, way, content), arena.paths)  # noqa: E731
             yield Case(f"{way} raw {name}", act)
     for way in (
@@ -226,19 +225,19 @@ def routes(arena: Arena) -> Iterator[Case]:
     app = arena.app
     for path in CLOSED:
         yield Case(f"GET {path}", lambda path=path: _closed(arena, path))
-    for path in ODD_ROUTES:
+    for path in arena.some(ODD_ROUTES, 30):
         yield Case(f"GET {path[:80]}", lambda path=path: fault(_brief(app, "GET", path), arena.paths))
-    for path in POSTED:
-        for name, body in (("object", b"{}"), ("nothing", b""), ("list", b'[{"a": 1}]')):
-            act = lambda path=path, body=body: fault(_raw(app, path, body), arena.paths)  # noqa: E731
-            yield Case(f"POST {path} {name}", act)
-    shown = arena.victim.files[0]["url"] if not arena.short else f"{app.url}/theme.css"
-    for headers in HEADERS:
-        for path in ("/", shown.removeprefix(app.url), "/gradio_api/upload"):
-            title = f"{next(iter(headers))} {json.dumps(headers)[:50]} {path[:30]}"
-            act = lambda path=path, headers=headers: fault(_brief(app, "GET", path, headers), arena.paths)  # noqa: E731
-            yield Case(title, act)
-    for name, body, headers in _multiparts():
+    posts = [(path, body) for path in POSTED for body in (b"{}", b"", b'[{"a": 1}]')]
+    for path, body in arena.some(posts, 13):
+        act = lambda path=path, body=body: fault(_raw(app, path, body), arena.paths)  # noqa: E731
+        yield Case(f"POST {path} {body.decode()}", act)
+    shown = arena.victim.files[0]["url"]
+    places = ("/theme.css", shown.removeprefix(app.url), "/gradio_api/upload", *arena.many(("/",), ()))
+    for headers, path in arena.some([(headers, path) for headers in HEADERS for path in places], 14):
+        title = f"{json.dumps(headers)[:60]} {path[:30]}"
+        act = lambda path=path, headers=headers: fault(_brief(app, "GET", path, headers), arena.paths)  # noqa: E731
+        yield Case(title, act)
+    for name, body, headers in arena.some(list(_multiparts()), 8):
         act = lambda body=body, headers=headers: fault(  # noqa: E731
             app.ask("POST", "/gradio_api/upload", content=body, headers=headers), arena.paths
         )

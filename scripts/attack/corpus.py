@@ -34,8 +34,3 @@ def _checked(inputs: Iterator[Input] | list[Input], count: int) -> list[Input]:
     if len(inputs) != count or len({one.name for one in inputs}) != count:
         raise AssertionError(f"The corpus has {len(inputs)} inputs, and {count} are promised.")
     return inputs
-
-
-def spread(inputs: list[Input], count: int) -> list[Input]:
-    """`count` of the inputs, from all over the list."""
-    return inputs[:: max(1, len(inputs) // count)][:count]

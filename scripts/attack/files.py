@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import time
 import urllib.parse
 from collections.abc import Iterator
@@ -34,7 +33,7 @@ def data(path: object, **more: object) -> dict[str, Any]:
 
 def honest(arena: Arena) -> Iterator[Case]:
     """Everything that people have is taken, while an adversary is about."""
-    for one in corpus.spread(corpus.honest(), arena.many(100, 10)):
+    for one in arena.some(corpus.honest(), 10):
         yield Case(f"{one.place}/{one.name}", lambda one=one: _accepted(arena, one))
 
 
@@ -50,7 +49,7 @@ def hostile(arena: Arena) -> Iterator[Case]:
     if arena.own:
         Path(f"/proc/{arena.own.process.pid}/clear_refs").write_text("5")  # the peak counts from here
     before, peak = _kept(arena), _peak(arena)
-    for one in corpus.spread(corpus.hostile(), arena.many(200, 24)):
+    for one in arena.some(corpus.hostile(), 24):
         yield Case(f"{one.place}/{one.name}", lambda one=one: _harmless(arena, one), patience=PATIENCE + 5)
     if arena.own:
         yield Case("memory that stays", lambda: _over("stay", _kept(arena) - before, KEPT_MB))
@@ -118,7 +117,7 @@ def forged(arena: Arena) -> Iterator[Case]:
         ),
         *((place, f"{place}/{name}", value) for name, value in ODD_FILES.items() for place in (*ELEMENTS, "endpoint")),
     ]
-    for place, title, forgery in random.Random(3).sample(ways, arena.many(len(ways), 40)):
+    for place, title, forgery in arena.some(ways, 30):
         yield Case(title, lambda place=place, forgery=forgery: _named(arena, place, forgery, marks))
 
 

@@ -21,7 +21,7 @@ def sessions(arena: Arena) -> Iterator[Case]:
     if app is None:
         yield Skip("the memory of an app that is not ours can't be seen")
         return
-    count = arena.many(5000, 500)
+    count = arena.many(5000, 240)
     event = next(one for one in app.events() if one["api_name"].startswith("hint"))
     values = ["a robot", *[None] * (len(event["inputs"]) - 1)]
     yield Case(f"{count} sessions", lambda: _flat(app, count, lambda: app.run(event["id"], values)), patience=1200)
@@ -39,7 +39,7 @@ def cancelled(arena: Arena) -> Iterator[Case]:
         told = app.began("d" * 32, steps=20)
         app.run("stop", [told["job"], told["visitor_id"]])
 
-    count = arena.many(1000, 30)
+    count = arena.many(1000, 24)
     yield Case(f"{count} jobs", lambda: _flat(app, count, once), patience=1200)
     yield Case("all have ended", lambda: _drained(app))
 
@@ -110,7 +110,7 @@ def logs(arena: Arena) -> Iterator[Case]:
     if app is None:
         yield Skip("the log of an app that is not ours can't be read")
         return
-    before, count = _logged(app), arena.many(400, 60)
+    before, count = _logged(app), arena.many(400, 20)
     event = next(one for one in app.events() if one["api_name"].startswith("hint"))
     seen = len(app.log)
 

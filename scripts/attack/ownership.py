@@ -26,9 +26,11 @@ def served(arena: Arena) -> Iterator[Case]:
     files = sorted(file for file in app.data.rglob("*") if file.is_file())
     known = [*files, Path("/etc/passwd"), app.folder / "app.log", *(app.folder / "gradio").rglob("*.json")]
     for file in known:
-        for way in _ways(app, file):
-            yield Case(f"{file.relative_to(app.folder) if file.is_relative_to(app.folder) else file} by {way[:60]}",
-                       lambda file=file, way=way: _kept_back(app, file, way, ids))  # fmt: skip
+        name = file.relative_to(app.folder) if file.is_relative_to(app.folder) else file
+        for number, way in enumerate(_ways(app, file)):
+            title = f"{name} by {way.replace(str(app.folder), '')[:60]}"
+            if not arena.short or number < 2:
+                yield Case(title, lambda file=file, way=way: _kept_back(app, file, way, ids))
     for folder in {file.parent for file in files}:
         yield Case(f"folder {folder.name}", lambda folder=folder: _no_listing(app, folder))
 
@@ -178,7 +180,7 @@ def strangers(arena: Arena) -> Iterator[Case]:
     ):
         yield Case(f"library of {owner!r}", lambda owner=owner: _nothing_shown(app, owner))
     things = (job, *filter(None, (facts["task"].get("image") for facts in arena.victim.facts)))
-    for event in app.events():
+    for event in arena.some(list(app.events()), 40):
         if len(event["inputs"]) >= 2 and not event["api_name"].startswith(("look", "foresee", "hint")):
             for thing in things:
                 values = [mine, thing, *[None] * (len(event["inputs"]) - 2)]

@@ -23,6 +23,8 @@ import httpx
 from scripts.attack.report import Answer
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+READY = "To create a public link"
+SETTLED_SECONDS = 8.0
 START_SECONDS = 180.0  # on a machine that is busy
 QUICK = {"prompt": "a robot in blue", "steps": 1, "frames": 8, "seed": 7}  # the cheapest video there is
 
@@ -222,6 +224,7 @@ def environment(folder: Path, port: int, **variables: str) -> dict[str, str]:
         "GRADIO_SERVER_PORT": str(port),
         "GRADIO_TEMP_DIR": str(folder / "gradio"),
         "OMP_NUM_THREADS": "2",
+        "PYTHONUNBUFFERED": "1",
         **variables,
     }
 
@@ -273,13 +276,17 @@ def running(folder: Path, **rest: Any) -> Iterator[OwnApp]:
 
 
 def wait_for(app: OwnApp, seconds: float = START_SECONDS) -> None:
-    began = time.monotonic()
+    """Waits for the page. Raises OSError with what the app said where it ends or where that takes too long."""
+    began, answered = time.monotonic(), None
     while True:
         if not app.alive():
             raise OSError(f"the app ended before its page was there: {app.log[-600:]}")
         try:
             app.http.get("/gradio_api/startup-events", timeout=5)
-            return
+            answered = answered or time.monotonic()
+            # Gradio then asks for its own page, and gives up where that takes too long.
+            if READY in app.log or time.monotonic() - answered > SETTLED_SECONDS:
+                return
         except httpx.HTTPError:
             pass
         if time.monotonic() - began > seconds:
