@@ -5,6 +5,7 @@ anything fell. --only names an attack, and after a colon a part of the names of 
 """
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -62,6 +63,7 @@ def main(arguments: list[str]) -> int:
     attack, _, case = given.only.partition(":")
     if attack and attack not in ON_ANY | ALONE:
         parser.error(f"there is no attack called {attack!r}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no app is left behind
     tallies = carry_out(given.url, given.short, attack, case)
     print(table(tallies))
     return 1 if any(tally.fallen for tally in tallies) else 0

@@ -111,7 +111,7 @@ def rebinding(arena: Arena) -> Iterator[Case]:
 
 def _not_here(said: httpx.Response) -> str | None:
     host = said.request.headers["host"]
-    return f"answers as {host}: {said.status_code}" if said.status_code < 400 else None
+    return None if 400 <= said.status_code < 500 else f"answers as {host}: {said.status_code}"
 
 
 def _here(said: httpx.Response) -> str | None:

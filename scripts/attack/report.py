@@ -19,6 +19,7 @@ RAW = re.compile(
     r"argument must be|must be str|expected string|could not convert|object is not|Expecting value|NaN to integer|"
     r"validation errors? for|float infinity|too large to convert|math domain|has no len"
 )
+SENTENCE = re.compile(r"[\"'«(]?[A-Z0-9].* .*[.!?)][\"'»]?", re.DOTALL)
 UNFORESEEN = "Something went wrong inside the app"
 IDENTIFIER = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 
@@ -114,7 +115,7 @@ def fault(answer: Answer, paths: Iterable[str] = (), foreseen: bool = False) -> 
     if answer.failed or answer.status >= 500:
         if told is None or not told.strip():
             return _told("an error without a word", answer)
-        if not re.match(r"[\"'«(]?[A-Z0-9]", told) or " " not in told:
+        if not SENTENCE.fullmatch(told.strip()):
             return _told(f"no sentence: {told[:120]!r}", answer)
     if told and (raw := RAW.search(told)):
         return _told(f"raw internals ({raw[0]!r}): {told[:160]!r}", answer)
