@@ -16,7 +16,7 @@ from pathlib import Path
 
 from scripts.attack import calls, endurance, files, load, ownership, pages, target, watch
 from scripts.attack.arena import SHARED, Arena
-from scripts.attack.report import Case, Skip, Tally, table
+from scripts.attack.report import Case, Skip, Tally, slowness, table
 from scripts.attack.target import Target
 
 Attack = Callable[[Arena], Iterator[Case | Skip]]
@@ -113,7 +113,7 @@ def _ended(arena: Arena) -> Tally:
 
     def end() -> str | None:
         took = arena.own.end()
-        return f"took {took:.0f} s after SIGTERM" if took > endurance.END_SECONDS else None
+        return f"took {took:.0f} s after SIGTERM" if took > endurance.END_SECONDS * slowness() else None
 
     row.carry_out(iter([Case("SIGTERM", end, patience=90)]))
     return row

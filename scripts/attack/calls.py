@@ -65,7 +65,7 @@ def _argument(arena: Arena, name: str, argument: str, odd: str) -> str | None:
     values = BASES.get(name, {}) | {argument: ODD[odd]}
     if argument != "visitor_id":
         values["visitor_id"] = values.get("visitor_id", secrets.token_hex(16))
-    answer = arena.app.call(name, until=lambda told: "job" in told, seconds=30, **values)
+    answer = arena.app.call(name, until=lambda told: "job" in told, **values)
     if answer.status == 200 and not answer.failed and name != "stop":
         _stop(arena.app, answer)  # a value that can be meant: its job is not waited for
     return fault(answer, arena.paths, foreseen=True)
@@ -95,7 +95,7 @@ def hidden(arena: Arena) -> Iterator[Case]:
         if draw.random() < arena.many(1, 0.1):
             values = [None] * len(plain)
             title = f"{name} queued, all null"
-            yield Case(title, lambda event=event["id"], values=values: fault(arena.app.join(event, values, seconds=20)))
+            yield Case(title, lambda event=event["id"], values=values: fault(arena.app.join(event, values)))
 
 
 def _arities(plain: list[Any]) -> dict[str, object]:

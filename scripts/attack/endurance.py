@@ -18,7 +18,7 @@ import httpx
 from scripts.attack import honest_files, target
 from scripts.attack.arena import Arena
 from scripts.attack.files import data, offered
-from scripts.attack.report import Case, Skip
+from scripts.attack.report import Case, Skip, slowness
 from scripts.attack.target import ROOT, OwnApp
 
 OWNER = "0123456789abcdef" * 2
@@ -126,6 +126,9 @@ def damage(arena: Arena) -> Iterator[Case]:
         yield Case(f"table: {name}", lambda name=name, way=way: _survives(arena, name, way), patience=240)
 
 
+UNTOLD = ("odd owners",)  # the table says whose they are, and nobody is to contradict it
+
+
 def _noise(content: bytes) -> bytes:
     noisy, draw = bytearray(content), random.Random(3)
     for _ in range(400):
@@ -149,7 +152,10 @@ def _survives(arena: Arena, name: str, way: Callable[[Path], object]) -> str | N
             app, said = _started(folder)
             if app is not None:
                 time.sleep(3)  # for a round of tidying
+                found = len(app.library(OWNER))
                 fell = _works(app)
+                if found < 3 and name not in UNTOLD and "found" not in app.log:
+                    fell = fell or f"shows {found} of 3 videos, and says nothing of it"
                 break
             if "Traceback" in said:
                 return f"ends with a traceback: {said[-300:]!r}"
@@ -254,8 +260,9 @@ def _uploads(app: OwnApp, mounted: Path) -> str | None:
         app.video("f" * 32)
     except ValueError as error:
         return f"after nine uploads {free:.0f} MB are free, and nobody gets a video: {error}"
-    for folder in (mounted / "gradio").glob("*"):  # so that the next case has a disk
-        shutil.rmtree(folder, ignore_errors=True)
+    for file in mounted.rglob("*"):  # so that the next case has a disk
+        if file.is_file() and file.stat().st_size > 25 * 10**6:
+            file.unlink()
     return f"after nine uploads {free:.0f} MB are free" if free < 20 else None
 
 
@@ -356,7 +363,7 @@ def ending(arena: Arena) -> Iterator[Case]:
                 took = time.monotonic() - began
                 if "Traceback" in app.log:
                     return f"ends with a traceback: {app.log[-300:]!r}"
-                return f"took {took:.0f} s" if took > END_SECONDS else None
+                return f"took {took:.0f} s" if took > END_SECONDS * slowness() else None
 
         stack = ExitStack()
         yield Case(name, end, patience=240)
@@ -443,6 +450,7 @@ BROKEN: dict[str, Callable[[Path], dict[str, str]]] = {
     "cache is a device": lambda folder: {"MARIONETTE_CACHE": "/dev/null/x"},
     "data is a device": lambda folder: {"MARIONETTE_DATA": "/dev/null/x"},
     "data can't be made": lambda folder: {"MARIONETTE_DATA": "/proc/nowhere"},
+    "no place for temporary files": lambda folder: {"TMPDIR": "/dev/null/x"},
     "gradio's folder is a device": lambda folder: {"GRADIO_TEMP_DIR": "/dev/null/x"},
     "a file for videos": _file_as("videos"),
     "a file for clips": _file_as("clips"),

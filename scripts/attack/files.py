@@ -13,14 +13,14 @@ import httpx
 from scripts.attack import corpus, honest_files
 from scripts.attack.arena import Arena
 from scripts.attack.corpus import CLIP, IMAGE, POSES, RESTORE, Input
-from scripts.attack.report import PATIENCE, Answer, Case, Skip, fault
+from scripts.attack.report import PATIENCE, Answer, Case, Skip, fault, slowness
 from scripts.attack.target import Target
 
 ELEMENTS = {CLIP: "clip", POSES: "pose-clip", IMAGE: "image-upload", RESTORE: "restore"}
 KEPT_MB, PEAK_MB = 300, 700  # that the whole corpus may leave behind, and take for a moment, in the app's own process
 
 
-def offered(app: Target, place: str, file: object, owner: str = "a" * 32, seconds: float = PATIENCE + 5) -> Answer:
+def offered(app: Target, place: str, file: object, owner: str = "a" * 32, seconds: float = 120) -> Answer:
     """Gives the page at `place` a file that the app knows as `file`."""
     event = app.event_of(ELEMENTS[place], "upload")
     return app.join(event, [file] if place == RESTORE else [owner, file], seconds=seconds)
@@ -50,7 +50,7 @@ def hostile(arena: Arena) -> Iterator[Case]:
         Path(f"/proc/{arena.own.process.pid}/clear_refs").write_text("5")  # the peak counts from here
     before, peak = _kept(arena), _peak(arena)
     for one in arena.some(corpus.hostile(), 24):
-        yield Case(f"{one.place}/{one.name}", lambda one=one: _harmless(arena, one), patience=PATIENCE + 5)
+        yield Case(f"{one.place}/{one.name}", lambda one=one: _harmless(arena, one), patience=PATIENCE + 10)
     if arena.own:
         yield Case("memory that stays", lambda: _over("stay", _kept(arena) - before, KEPT_MB))
         yield Case("memory at its peak", lambda: _over("were taken", _peak(arena) - peak, PEAK_MB))
@@ -71,7 +71,7 @@ def _harmless(arena: Arena, one: Input) -> str | None:
     fell = fault(answer, arena.paths, foreseen=True)
     if fell is None and one.right == corpus.REFUSED and not answer.failed:
         fell = "was taken for an honest file"
-    if fell is None and answer.seconds > PATIENCE:
+    if fell is None and answer.seconds > PATIENCE * slowness():
         fell = f"took {answer.seconds:.1f} s"
     return fell
 
@@ -151,11 +151,10 @@ def _forgeries(arena: Arena, file: str) -> dict[str, object]:
         "stream": data(file, is_stream=True),
         "network": data(f"{arena.app.url}/gradio_api/file={file}"),
     }
-    if arena.own and Path(folder).is_dir():
-        link = Path(folder) / f"link{abs(hash(file))}.mp4"
-        if not link.is_symlink():
-            link.symlink_to(file)
-        ways["link"] = data(str(link))
+    if arena.own:
+        link = next(arena.own.folder.rglob("mine.png")).with_name(f"link-{file.replace('/', '-')}.mp4")
+        link.symlink_to(file)
+        ways["link"] = data(f"{folder}/{link.name}")
     return ways
 
 
@@ -180,9 +179,9 @@ ODD_FILES = {
 def _named(arena: Arena, place: str, forgery: object, marks: dict[str, str]) -> str | None:
     if place == "endpoint":
         values = {"prompt": "a robot", "frames": 8, "steps": 1, "clip": forgery}
-        answer = arena.app.call("pose_to_video", until=lambda told: "job" in told, seconds=20, **values)
+        answer = arena.app.call("pose_to_video", until=lambda told: "job" in told, **values)
     else:
-        answer = offered(arena.app, place, forgery, seconds=20)
+        answer = offered(arena.app, place, forgery)
     shown = next((path for path, content in marks.items() if content in answer.text), None)
     if shown:
         return f"shows the content of {shown} | {answer.asked[:300]}"

@@ -119,7 +119,7 @@ def logs(arena: Arena) -> Iterator[Case]:
             long = f"\n{FORGED_LINE} {number}\n\x1b[31m" + "\ud800x" * 20_000
             app.run(event["id"], [long, [long], {"a": long}][: len(event["inputs"])])
             app.run(f"x%0a{FORGED_LINE.replace(' ', '%20')}", [long], session=long[:3000])
-            app.call("stop", seconds=10, job=long, visitor_id=long)
+            app.call("stop", job=long, visitor_id=long)
         grown = _logged(app) - before
         allowed = 6000 * 3 * count
         return (

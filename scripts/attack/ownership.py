@@ -11,7 +11,7 @@ from scripts.attack.arena import Arena
 from scripts.attack.report import IDENTIFIER, Case, Skip, fault
 from scripts.attack.target import OwnApp, Target
 
-PLAYED = {".mp4", ".webm", ".gif", ".jpg", ".jpeg", ".webp"}  # what a page shows and lets its owner save
+PLAYED = (".mp4", ".webm", ".gif", ".jpg", ".zip", "-keypoints.json")  # what a page shows and lets its owner save
 ROUTES = ("/gradio_api/file=%s", "/gradio_api/file/%s", "/file=%s", "/static/%s", "/assets/%s", "/svelte/%s", "/%s")
 
 
@@ -24,7 +24,11 @@ def served(arena: Arena) -> Iterator[Case]:
     assert arena.victim.files
     ids = _ids(app)
     files = sorted(file for file in app.data.rglob("*") if file.is_file())
-    known = [*files, Path("/etc/passwd"), app.folder / "app.log", *(app.folder / "gradio").rglob("*.json")]
+    known = [
+        *files,
+        Path("/etc/passwd"),
+        app.folder / "app.log",
+    ]
     for file in known:
         name = file.relative_to(app.folder) if file.is_relative_to(app.folder) else file
         for number, way in enumerate(_ways(app, file)):
@@ -48,6 +52,8 @@ def _ways(app: OwnApp, file: Path) -> list[str]:
         urllib.parse.quote(absolute, safe=""),
     ]
     names += [climbing.replace("..", "%2e%2e"), f"file://{absolute}", relative, f"{absolute}%00.mp4"]
+    names += [f"{up}{relative}" for up in ("../", "../../")] + [relative.removeprefix("data/public/")]
+    names += [relative.replace("data/", up, 1) for up in ("", "../", "../../")]
     return [route % name for route in ROUTES[:1] for name in names] + [route % absolute for route in ROUTES[1:]]
 
 
@@ -55,7 +61,7 @@ def _kept_back(app: OwnApp, file: Path, way: str, ids: dict[str, str]) -> str | 
     said = app.http.get(way)
     if said.status_code != 200 or not said.content or said.content != file.read_bytes():
         return None
-    if file.suffix not in PLAYED:
+    if not file.name.endswith(PLAYED):
         return f"is served | GET {way}"
     named = next((ids[one] for one in IDENTIFIER.findall(str(file)) if one in ids), None)
     return f"is served under the id of {named} | GET {way}" if named else None
@@ -191,7 +197,7 @@ def strangers(arena: Arena) -> Iterator[Case]:
 def _same(app: Target, name: str, values: dict, job: str, unknown: str) -> str | None:
     """Whether the answer is the one for a job that there is not."""
     absent = {key: unknown if value == job else value for key, value in values.items()}
-    one, other = (app.call(name, seconds=30, until=lambda told: True, **some) for some in (values, absent))
+    one, other = (app.call(name, until=lambda told: True, **some) for some in (values, absent))
     if not one.failed:
         return f"was done: {one.text[:160]}"
     told = [re.sub(r"[0-9a-f]{8,}", "", answer.said or "") for answer in (one, other)]

@@ -222,7 +222,7 @@ def environment(folder: Path, port: int, **variables: str) -> dict[str, str]:
         "MARIONETTE_HUB": "0",
         "GRADIO_SERVER_NAME": "127.0.0.1",
         "GRADIO_SERVER_PORT": str(port),
-        "GRADIO_TEMP_DIR": str(folder / "gradio"),
+        "TMPDIR": str(folder / "tmp"),
         "OMP_NUM_THREADS": "2",
         "PYTHONUNBUFFERED": "1",
         **variables,
@@ -243,7 +243,7 @@ def spawn(
     variables: Mapping[str, str] | None = None,
 ) -> OwnApp:
     """Starts an app and waits for nothing."""
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tmp").mkdir(parents=True, exist_ok=True)
     port = free_port()
     with open(folder / "app.log", "ab") as log:
         process = subprocess.Popen(
