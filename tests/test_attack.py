@@ -1,6 +1,7 @@
 """The adversary: its short form finds nothing to complain of in the app, and enough in an app that is badly made."""
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -149,6 +150,13 @@ def test_a_careless_app_ends_the_program_with_1_and_every_finding_can_be_repeate
     told = capsys.readouterr().out
     assert "FELL rebinding: evil.example GET /config: answers as evil.example" in told
     assert "repeat: python -m scripts.attack --only 'rebinding:evil.example GET /config'" in told
+
+
+def test_every_test_that_the_threat_table_names_is_there():
+    named = re.findall(r"`(tests/\w+\.py)(?:::(\w+))?`", (ROOT / "SECURITY.md").read_text("utf-8"))
+    assert len(named) > 20
+    for file, name in named:
+        assert f"def {name or 'test_'}" in (ROOT / file).read_text("utf-8"), f"{file} has no {name}"
 
 
 def test_an_attack_that_there_is_not_is_refused(capsys):
