@@ -172,16 +172,11 @@ def _survives(arena: Arena, name: str, way: Callable[[Path], object]) -> str | N
 
 def _started(folder: Path, **rest) -> tuple[OwnApp | None, str]:
     """An app that answers, or None and what it said when it ended."""
-    app = target.spawn(folder, **rest)
     try:
-        target.wait_for(app)
+        app = target.started(folder, **rest)
         return app, app.log
     except OSError:
-        app.close()
-        if app.alive():
-            app.process.kill()
-            app.process.wait()
-        return None, app.log
+        return None, (folder / "app.log").read_text(errors="replace")
 
 
 def _works(app: OwnApp) -> str | None:
