@@ -110,7 +110,7 @@ def forged(arena: Arena) -> Iterator[Case]:
         yield Skip("the other visitors' own files: this app's folders are not known")
     ways: list[tuple[str, str, object]] = [  # place, name of the case, what is said to be a file
         *(
-            (place, f"{place}/{name}/{file}", forgery)
+            (place, f"{place}/{name}/{os.path.basename(file)}", forgery)
             for file in files
             for name, forgery in _forgeries(arena, file).items()
             for place in (*ELEMENTS, "endpoint")
