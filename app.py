@@ -1,29 +1,59 @@
 """Marionette: `python app.py` opens the page."""
 
 import logging
+import os
 import signal
 import sys
-from logging.handlers import RotatingFileHandler
+import threading
 
-from pipelines.serving import zerogpu
+from pipelines.serving import logs, places, zerogpu
 from pipelines.serving.backend import LocalBackend
 from pipelines.settings import Settings
-from ui import page
+from ui import public
+
+ENDING_SECONDS = 8.0  # after SIGTERM; whoever sent it kills what is still there after ten
 
 try:
     settings = Settings.from_environment()
-    backend = zerogpu.ZeroBackend(settings) if zerogpu.here() else LocalBackend(settings)
-    demo = page.build(backend, settings)
-    options = page.launch_options(settings)
-except ValueError as error:
+    places.prepare(settings)
+    settings = public.enter(settings)
+except (ValueError, OSError) as error:
     sys.exit(f"Marionette can't start: {error}")
 
+from ui import health, page, upload_limit  # noqa: E402  gradio reads when it is imported where its files go
+
 if __name__ == "__main__":
-    kept = RotatingFileHandler(settings.data / "marionette.log", maxBytes=2**20, backupCount=3, encoding="utf-8")
-    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-    logging.basicConfig(handlers=[kept, logging.StreamHandler()], format=form)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that the job that runs is put back in the queue
+    logs.start(settings.data)
+try:
+    backend = zerogpu.ZeroBackend(settings) if zerogpu.here() else LocalBackend(settings)
+    demo = page.build(backend, settings)
+    options = upload_limit.limited(health.watched(page.launch_options(settings), backend), backend)
+except (ValueError, OSError) as error:
+    sys.exit(f"Marionette can't start: {error}")
+
+
+def end(*_: object) -> None:
+    """Ends the app in an orderly way, the job that runs being put back in the queue; or else in whatever way."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    last = threading.Timer(ENDING_SECONDS, os._exit, [0])
+    last.daemon = True
+    last.start()
+    sys.exit()
+
+
+if __name__ == "__main__":
+    os.environ["FORWARDED_ALLOW_IPS"] = ""  # the server leaves it to ui/origins.py which proxies are believed
+    signal.signal(signal.SIGTERM, end)
+    code = 0
     try:
-        demo.launch(**options)
+        # Without its last look at the page, for which gradio waits three seconds only: a busy machine may need more.
+        demo.launch(**options, _frontend=False)
+    except SystemExit:
+        pass  # `end`
+    except OSError as error:  # the port is taken
+        print(f"Marionette can't start: {error}", file=sys.stderr)
+        code = 1
     finally:
         backend.close()
+        logging.shutdown()
+    os._exit(code)  # the interpreter's own end would wait for, or abort in, what a library still computes

@@ -16,6 +16,12 @@ class Source:
     revision: str | None = None
     variant: str | None = None  # "fp16" where the repository has such files
     base: "Source | None" = None  # where the parts are that this source itself lacks
+    parts: tuple[str, ...] = ("tokenizer", "scheduler", "text_encoder", "unet", "vae")  # of the model, a folder each
+
+    @property
+    def own_parts(self) -> tuple[str, ...]:
+        """The parts that are at `location`: with a `base` only the network that was tuned."""
+        return ("unet",) if self.base else self.parts
 
     @property
     def is_folder(self) -> bool:
@@ -24,11 +30,21 @@ class Source:
 
 @dataclass(frozen=True)
 class Range:
-    """The whole numbers, or for `step` 0 the real numbers, from `low` to `high`."""
+    """The numbers low, low + step, low + 2 step, … up to high; for `step` 0 all real numbers from low to high.
+
+    Range(1, 129, 4) holds 1, 5, 9, …, 129.
+    """
 
     low: float
     high: float
     step: float = 1
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high and (self.step == 0 or (value - self.low) % self.step == 0)
+
+    def numbers(self, most: float) -> range:
+        """Those that are not above `most`, of whole ones."""
+        return range(int(self.low), int(min(most, self.high)) + 1, int(self.step))
 
 
 @dataclass(frozen=True)
@@ -47,7 +63,7 @@ class Defaults:
 
 @dataclass(frozen=True)
 class Limits:
-    frames: Range
+    frames: Range  # where a VAE compresses time, in its steps: Range(1, 129, 4)
     side: Range  # width and height, each, in pixels
     steps: Range = Range(1, 100)
     guidance: Range = Range(0, 30, 0)
@@ -56,12 +72,26 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Tuning:
+class TuningDefaults:
     """How the makers of a method tune on a clip."""
 
     steps: int
     learning_rate: float
 
+
+ENGINES = {  # name -> the module whose ENGINE it is (systems/engine.py); imported, and torch with it, by the first job
+    "modelscope": "pipelines.systems.modelscope",
+    "tempofunk": "pipelines.systems.tempofunk",
+    "followyourpose": "pipelines.systems.followyourpose",
+    "tuneavideo": "pipelines.systems.tuning",
+}
+
+CAPABILITIES = {  # fields of a task that some models have no use for -> what a person reads
+    "image": "first image",
+    "mask": "first image with a mask",
+    "strength": "strength",
+    "sound": "sound",
+}
 
 SCHEDULERS = {  # name in a task -> what a person reads
     "dpm++": "DPM-Solver++ 2M",
@@ -77,7 +107,7 @@ class ModelCard:
 
     name: str
     title: str
-    system: str  # the module of `pipelines` that runs it
+    system: str  # the engine that runs it: a key of ENGINES
     source: Source
     defaults: Defaults
     limits: Limits
@@ -88,8 +118,10 @@ class ModelCard:
     needs: str
     kind: str = "text-to-video"  # what it is for; or "pose-to-video", or "edit"
     vocabulary: Mapping[str, tuple[str, ...]] | None = None  # all the words it knows, if they can be listed
+    takes: frozenset[str] = frozenset()  # keys of CAPABILITIES: what the form shows beside what all models take
+    max_tokens: int = 77  # of a prompt, special tokens included; what is longer is cut
     schedulers: tuple[str, ...] = ("dpm++", "ddim", "unipc")
-    tuning: Tuning | None = None  # where it can be tuned on a clip
+    tuning: TuningDefaults | None = None  # where it can be tuned on a clip
     flops: float = 0.0  # of one call of its network, for each pixel of each frame; 0 where that was not counted
     image_model: Source | None = None  # where it takes a first image: the Stable Diffusion that else draws one
     tuned_from: str = ""  # where it can take on what another model was tuned to: the name of that model
@@ -162,6 +194,7 @@ CATALOG: Mapping[str, ModelCard] = {
             name="miniature-tempofunk",
             title="Paper theatre that dances (built in)",
             system="tempofunk",
+            takes=frozenset({"image", "mask"}),
             source=Source(str(MINIATURES / "tempofunk")),
             image_model=Source(str(MINIATURES / "sd")),
             flops=0.038e6,
@@ -179,6 +212,7 @@ CATALOG: Mapping[str, ModelCard] = {
             name="makeavid-sd",
             title="TempoFunk Make-A-Video SD",
             system="tempofunk",
+            takes=frozenset({"image", "mask"}),
             source=Source("TempoFunk/makeavid-sd-jax"),
             image_model=Source(
                 "stable-diffusion-v1-5/stable-diffusion-v1-5",
@@ -203,6 +237,7 @@ CATALOG: Mapping[str, ModelCard] = {
             name="miniature-followyourpose",
             title="Paper theatre (built in)",
             system="followyourpose",
+            takes=frozenset({"strength", "sound"}),
             source=Source(str(MINIATURES / "followyourpose")),
             defaults=Defaults(frames=16, width=128, height=128, fps=8, steps=25, guidance=2.5, scheduler="ddim"),
             limits=Limits(frames=Range(8, 32), side=Range(128, 128, 64), fps=Range(0.1, 60, 0), voxels=32 * 128 * 128),
@@ -221,6 +256,7 @@ CATALOG: Mapping[str, ModelCard] = {
             name="followyourpose-v1",
             title="FollowYourPose v1",
             system="followyourpose",
+            takes=frozenset({"strength", "sound"}),
             source=Source("YueMafighting/FollowYourPose_v1", base=STABLE_DIFFUSION),
             flops=4e6,
             defaults=Defaults(frames=24, width=512, height=512, fps=8, steps=50, guidance=12.5, scheduler="ddim"),
@@ -239,6 +275,7 @@ CATALOG: Mapping[str, ModelCard] = {
             name="miniature-sd",
             title="Paper theatre (built in)",
             system="tuneavideo",
+            takes=frozenset({"strength", "sound"}),
             source=Source(str(MINIATURES / "sd")),
             flops=0.035e6,
             defaults=Defaults(frames=16, width=128, height=128, fps=8, steps=25, guidance=2.0, scheduler="ddim"),
@@ -251,12 +288,13 @@ CATALOG: Mapping[str, ModelCard] = {
             vocabulary=_THEATRE,
             kind="edit",
             schedulers=("ddim", "dpm++", "pndm"),
-            tuning=Tuning(steps=150, learning_rate=1e-3),
+            tuning=TuningDefaults(steps=150, learning_rate=1e-3),
         ),
         ModelCard(
             name="stable-diffusion-1.4",
             title="Stable Diffusion 1.4",
             system="tuneavideo",
+            takes=frozenset({"strength", "sound"}),
             source=STABLE_DIFFUSION,
             flops=3.7e6,
             defaults=Defaults(frames=24, width=512, height=512, fps=8, steps=50, guidance=12.5, scheduler="ddim"),
@@ -268,7 +306,7 @@ CATALOG: Mapping[str, ModelCard] = {
             needs="A GPU with 12 GB of memory or more to tune, 6 GB to edit, and a download of 4.3 GB.",
             kind="edit",
             schedulers=("ddim", "dpm++", "pndm"),
-            tuning=Tuning(steps=500, learning_rate=3e-5),
+            tuning=TuningDefaults(steps=500, learning_rate=3e-5),
         ),
         ModelCard(
             name="a-man-is-surfing",

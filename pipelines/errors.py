@@ -3,6 +3,7 @@
 import logging
 import re
 import secrets
+import sqlite3
 import traceback
 from collections.abc import Iterable
 
@@ -26,6 +27,8 @@ def log_error(error: BaseException, where: str, words: Iterable[str], undone: st
     log.error("%s, log number %s\n%s", where, number, trace)
     if isinstance(error, OSError) and error.strerror:  # the system's words, and the name of a file
         return f"A file could not be read or written: {error.strerror}. Try again in a while. (Log number {number}.)"
+    if isinstance(error, sqlite3.Error):
+        return f"The list of jobs could not be read or written. Try again in a while. (Log number {number}.)"
     if type(error) in (ValueError, MemoryError, VideoError) and str(error):  # in words for the person who asked
         return f"{error} (Log number {number}.)"
     return (

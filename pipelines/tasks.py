@@ -3,10 +3,20 @@
 import json
 import re
 import unicodedata
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
 
-from pipelines.catalog import CATALOG, DETECTORS, ModelCard, Range, find, find_detector, find_motion, offered
+from pipelines.catalog import (
+    CAPABILITIES,
+    CATALOG,
+    DETECTORS,
+    ModelCard,
+    Range,
+    find,
+    find_detector,
+    find_motion,
+    offered,
+)
 
 MAX_PROMPT = 2_000  # characters; CLIP reads 77 tokens, so that more is a mistake and not a wish
 MAX_SEED = 2**32 - 1
@@ -28,6 +38,11 @@ PLACEMENTS = {  # how skeletons are laid on the canvas -> what a person reads
     "fill": "As large as the skeletons can be",
     "crop": "The middle of the picture, as FollowYourPose itself does it",
 }
+
+NAMED = ("clip", "image", "mask", "tuned", "source", "jobs")  # settings that name what the app keeps
+# What is kept, by its id; in a file that left the app, by the SHA-256 of its content (serving/content.py).
+_NAME = "[0-9a-f]{32}|[0-9a-f]{64}"
+NOBODY = "0" * 32  # a name that nothing has
 
 SIDES = ("left", "right", "top", "bottom")
 
@@ -53,9 +68,11 @@ def _number(name: str, value: object, allowed: Range) -> int | float:
         raise ValueError(f"The {name} must be from {low:.10g} to {high:.10g}, not {str(value)[:40]}.")
     if step == 0:
         return float(value)
-    if value % step:
-        kind = "whole number" if step == 1 else f"multiple of {step:g}"
-        raise ValueError(f"The {name} must be a {kind}, not {value:g}.")
+    if value not in allowed:
+        kind = "a whole number" if step == 1 else f"a multiple of {step:g}"
+        if low % step:
+            kind = f"one of {low:g}, {low + step:g}, {low + 2 * step:g}, … {allowed.numbers(high)[-1]}"
+        raise ValueError(f"The {name} must be {kind}, not {value:g}.")
     return int(value)
 
 
@@ -97,6 +114,10 @@ def _known(kind: str, card: ModelCard, settings: Mapping[str, object], cls: type
     unknown = settings.keys() - {field.name for field in fields(cls)}
     if unknown:
         raise ValueError(f"There is no setting called {', '.join(sorted(unknown))[:80]}.")
+    for name, words in CAPABILITIES.items():
+        neutral = _NEUTRAL[kind].get(name)
+        if name not in card.takes and settings.get(name, neutral) != neutral:
+            raise ValueError(f"{card.title} takes no {words}. Leave it out, or choose another model.")
 
 
 def _sampling(card: ModelCard, prompt: object, seed: object, settings: Mapping[str, object]) -> dict:
@@ -136,10 +157,9 @@ def _size(card: ModelCard, settings: Mapping[str, object]) -> dict[str, int]:
 
 def _check_voxels(card: ModelCard, frames: int, width: int, height: int) -> None:
     if frames * width * height > card.limits.voxels:
-        raise ValueError(
-            f"{frames} frames of {width}x{height} are more than {card.title} can make. "
-            f"At this size it makes {card.limits.voxels // (width * height)} frames at most."
-        )
+        possible = card.limits.frames.numbers(card.limits.voxels // (width * height))
+        advice = f"At this size it makes {possible[-1]} frames at most." if possible else "Choose a smaller size."
+        raise ValueError(f"{frames} frames of {width}x{height} are more than {card.title} can make. {advice}")
 
 
 class _Checked:
@@ -201,19 +221,18 @@ class TextToVideo(_Sampled):
 
 def _first_image(card: ModelCard, settings: Mapping[str, object]) -> dict:
     """What `settings` ask of the first image; by default it is drawn with the guidance of the video."""
-    settings = {"image": "", "mask": "", "image_guidance": None, **settings}
+    settings = {**_NEUTRAL["text-to-video"], **settings}
     image, mask, guidance = (settings[name] for name in ("image", "mask", "image_guidance"))
-    if card.image_model is None:
-        if (image, mask, guidance) != ("", "", None):
-            raise ValueError(f"{card.title} takes no first image, only words.")
-        return {}
     for name in (image, mask):
-        if not isinstance(name, str) or not re.fullmatch("[0-9a-f]{32}|", name):
+        if not isinstance(name, str) or not re.fullmatch(f"{_NAME}|", name):
             raise ValueError("There is no such image. Upload it first.")
     if mask and not image:
         raise ValueError("A mask needs the first image that it belongs to. Upload that too, or leave out the mask.")
-    guidance = settings.get("guidance", card.defaults.guidance) if guidance is None else guidance
-    guidance = _number("guidance of the first image", guidance, card.limits.guidance)
+    if card.image_model is not None:
+        guidance = settings.get("guidance", card.defaults.guidance) if guidance is None else guidance
+        guidance = _number("guidance of the first image", guidance, card.limits.guidance)
+    elif guidance is not None:
+        raise ValueError(f"{card.title} takes no first image that it would draw: leave out the guidance of one.")
     return {"image": image, "mask": mask, "image_guidance": guidance}
 
 
@@ -252,7 +271,7 @@ class Tune(_Checked):
         if not prompt:
             raise ValueError("The caption is empty. Say what the clip shows: who, wearing what, doing what, where.")
         clip = settings.get("clip")
-        if not isinstance(clip, str) or not re.fullmatch("[0-9a-f]{32}", clip):
+        if not isinstance(clip, str) or not re.fullmatch(_NAME, clip):
             raise ValueError("There is no clip. Upload one first.")
         if settings["trained"] not in TRAINED:
             raise ValueError(f"What is trained must be one of: {', '.join(TRAINED)}.")
@@ -296,9 +315,9 @@ class Edit(_Sampled):
     def for_model(cls, card: ModelCard, /, prompt: object, seed: object, **settings: object) -> "Edit":
         """A task for `card`. Raises ValueError as TextToVideo.for_model does."""
         _known("edit", card, settings, cls)
-        settings = {"tuned": "", "strength": 0.0, "sound": False, **settings}
+        settings = {**_NEUTRAL["edit"], **settings}
         tuned = settings["tuned"]
-        if not isinstance(tuned, str) or not re.fullmatch("[0-9a-f]{32}|", tuned) or bool(tuned) != bool(card.tuning):
+        if not isinstance(tuned, str) or not re.fullmatch(f"{_NAME}|", tuned) or bool(tuned) != bool(card.tuning):
             raise ValueError("There is no such tuned model. Tune on a clip first, then choose it.")
         strength = _number("strength", settings["strength"], Range(0, 1, 0))
         sound = _truth("the sound is kept", settings["sound"])
@@ -335,13 +354,13 @@ class PoseToVideo(_Sampled):
     def for_model(cls, card: ModelCard, /, prompt: object, seed: object, **settings: object) -> "PoseToVideo":
         """A task for `card`. Raises ValueError as TextToVideo.for_model does."""
         _known("pose-to-video", card, settings, cls)
-        settings = {**_FOLLOWED, **settings}
+        settings = {**_NEUTRAL["pose-to-video"], **settings}
         clip, motion, person, tuned = (settings[name] for name in ("clip", "motion", "person", "tuned"))
-        if not isinstance(clip, str) or not re.fullmatch("[0-9a-f]{32}|", clip) or bool(clip) == bool(motion):
+        if not isinstance(clip, str) or not re.fullmatch(f"{_NAME}|", clip) or bool(clip) == bool(motion):
             raise ValueError("There are no poses to follow. Upload a clip, or choose one of the motions, but not both.")
         if not clip:
             find_motion(motion)
-        if not isinstance(tuned, str) or not re.fullmatch("[0-9a-f]{32}|", tuned):
+        if not isinstance(tuned, str) or not re.fullmatch(f"{_NAME}|", tuned):
             raise ValueError("There is no such tuned model. Tune on a clip first, then choose it.")
         if tuned and not card.tuned_from:
             raise ValueError(f"{card.title} takes no tuned model. Leave it out, or choose another model.")
@@ -370,10 +389,14 @@ def _crop(settings: Mapping[str, object]) -> dict[str, float]:
     return values
 
 
-_FOLLOWED = {
-    **{"clip": "", "motion": "", "shown": "auto", "detector": next(iter(DETECTORS)), "person": None},
-    **{"gaps": True, "smoothing": "light", "placing": "fit", "strength": 1.0, "sound": False, "tuned": ""},
-    **dict.fromkeys(SIDES, 0.0),
+_NEUTRAL: dict[str, dict] = {  # what a setting is by default that no model has its own default for
+    "text-to-video": {"image": "", "mask": "", "image_guidance": None},
+    "pose-to-video": {
+        **{"clip": "", "motion": "", "shown": "auto", "detector": next(iter(DETECTORS)), "person": None},
+        **{"gaps": True, "smoothing": "light", "placing": "fit", "strength": 1.0, "sound": False, "tuned": ""},
+        **dict.fromkeys(SIDES, 0.0),
+    },
+    "edit": {"tuned": "", "strength": 0.0, "sound": False},
 }
 
 
@@ -406,7 +429,7 @@ class Finish(_OfVideo):
     def for_video(cls, of: object, source: object, upscale: object, interpolate: object) -> "Finish":
         """A task for the video that the job `source` made of the task `of`. Raises ValueError as
         TextToVideo.for_model does, and where the result would be too large."""
-        if not isinstance(source, str) or not re.fullmatch("[0-9a-f]{32}", source):
+        if not isinstance(source, str) or not re.fullmatch(_NAME, source):
             raise ValueError("There is no video to finish. Make one first, then choose it.")
         if not isinstance(of, _Sampled | None):
             raise ValueError("Only videos that were made of a prompt can be finished. Choose the one it came from.")
@@ -474,7 +497,7 @@ class Grid(_OfVideo):
         seeds = tuple(_number("seed", seed, Range(0, MAX_SEED)) for seed in seeds)
         if not all(prompts) or len(jobs) != len(prompts) * len(seeds):
             raise ValueError("A grid has a video for every one of its prompts and seeds.")
-        if not all(isinstance(job, str) and re.fullmatch("[0-9a-f]{32}", job) for job in jobs):
+        if not all(isinstance(job, str) and re.fullmatch(_NAME, job) for job in jobs):
             raise ValueError("There is no such video. Make the grid anew.")
         return cls("\n".join(prompts), seeds, tuple(jobs), of)
 
@@ -514,6 +537,20 @@ Task = TextToVideo | PoseToVideo | Tune | Edit | Finish | Grid
 def kind_of(task: Task) -> str:
     """A key of KINDS."""
     return _NAMES[type(task)]
+
+
+def renamed(task: Task, name: Callable[[str, str], str]) -> Task:
+    """`task` with `name(setting, value)` in place of every value by which it, or what it is of, names what is kept."""
+    changes: dict[str, object] = {}
+    for setting in NAMED:
+        match getattr(task, setting, None):
+            case tuple() as values:
+                changes[setting] = tuple(name(setting, value) for value in values)
+            case str() as value if value:
+                changes[setting] = name(setting, value)
+    if isinstance(task, _OfVideo) and task.of is not None:
+        changes["of"] = renamed(task.of, name)
+    return replace(task, **changes)
 
 
 def to_json(task: Task) -> str:

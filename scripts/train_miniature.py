@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
+from scripts import checksums
 from scripts.miniature import data, referee
 from scripts.miniature.publishing import publish
 from scripts.miniature.training.autoencoder import cache_latents, train_vae
@@ -71,6 +72,7 @@ def main() -> None:
         STAGES[stage](accelerator, arguments)
     if accelerator.is_main_process and arguments.publish:
         publish(arguments.work, arguments.publish)
+        checksums.write()
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,24 +29,28 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 @contextmanager
-def running_app(folder: Path, patience: float = 180, **more: str) -> Iterator[RunningApp]:
-    """Starts the app with its videos in `folder` and `more` variables, waits for the page, and ends it afterwards."""
+def running_app(
+    folder: Path, patience: float = 180, program: Sequence[str] = ("app.py",), **more: str
+) -> Iterator[RunningApp]:
+    """Starts the app with its videos in `folder` and `more` variables, waits for the page, and ends it afterwards.
+
+    `program` are Python's arguments, in place of those that start the app as a person does.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     data = folder / "videos"
-    variables = environment(
-        MARIONETTE_DATA=str(data),
-        MARIONETTE_HUB="0",
-        GRADIO_SERVER_NAME="127.0.0.1",
-        GRADIO_SERVER_PORT=str(port),
-        GRADIO_TEMP_DIR=str(folder / "gradio"),
-        **more,
-    )
+    variables = {
+        "MARIONETTE_DATA": str(data),
+        "MARIONETTE_HUB": "0",
+        "GRADIO_SERVER_NAME": "127.0.0.1",
+        "GRADIO_SERVER_PORT": str(port),
+    }
+    variables = environment(**variables | more)
     url = f"http://127.0.0.1:{port}"
     start = time.monotonic()
     with open(folder / "app.log", "wb") as log:
-        process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=variables, stdout=log, stderr=log)
+        process = subprocess.Popen([sys.executable, *program], cwd=ROOT, env=variables, stdout=log, stderr=log)
     try:
         while not _answers(url):
             said = (folder / "app.log").read_text(errors="replace")

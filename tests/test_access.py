@@ -14,8 +14,9 @@ from gradio_client.exceptions import AuthenticationError
 from running_app import ROOT, environment, running_app
 from stand_in_provider import SECRET, TOKEN, Provider
 
+from pipelines.serving.owners import Owners
 from pipelines.settings import Settings
-from ui import access, visitor
+from ui import access
 
 SPACE = {"SYSTEM": "spaces", "SPACE_ID": "Somebody/marionette", "OAUTH_CLIENT_ID": "client"}
 
@@ -90,8 +91,7 @@ def test_the_owner_signs_in_and_what_they_make_is_theirs_on_every_device(caller,
     assert said.url.path == "/" and "window.gradio_config" in said.text
     # What the page asks when it opens, and then sends with every job: who has come.
     owner = caller.post("/gradio_api/run/arrive", json={"data": [""]}).json()["data"][0]
-    secret = (app.data / "secret").read_text()
-    assert owner == visitor.of_user("id-of-somebody", secret)
+    assert owner == Owners(Settings(data=app.data)).account("id-of-somebody")
     event = caller.post(
         "/gradio_api/call/v2/text_to_video", json={"prompt": "a bear", "steps": 1, "frames": 8, "visitor_id": owner}
     )
@@ -146,7 +146,7 @@ def test_owner_is_who_the_space_belongs_to_and_capitals_do_not_count():
     assert names("") == frozenset() and names("owner") == {"somebody"}
     assert names("Owner, Alice,bob ") == {"somebody", "alice", "bob"}
     assert names("alice") == {"alice"}
-    assert access.gate(replace(Settings(), admitted=""), SPACE) == {}
+    assert access.gate(replace(Settings(), admitted=""), SPACE) == []
 
 
 @pytest.mark.parametrize("told", [",", "alice,,bob", " "])

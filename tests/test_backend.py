@@ -8,19 +8,21 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tiny
 import torch
 
 from pipelines.catalog import CATALOG, Source
 from pipelines.events import Failed, Preview, Progress, Result
 from pipelines.media import video
-from pipelines.models.sources import part_folder
+from pipelines.models.files import part_folder
 from pipelines.serving.backend import LocalBackend
 from pipelines.serving.runner import LOADING, Pace
 from pipelines.settings import Settings
+from pipelines.systems import modelscope
 from pipelines.tasks import TextToVideo, to_json
 
 MINIATURE = CATALOG["miniature-modelscope"]
@@ -136,19 +138,19 @@ def test_a_video_restores_its_task(backend, tmp_path):
     asked = task('a "robot" = blue;\n#1 🤖', frames=9, steps=1, guidance=3.5, negative_prompt="rain", scheduler="ddim")
     result = follow(backend, backend.submit(asked, ME))[-1]
     shutil.copy(result.video, tmp_path / "renamed.bin")
-    assert backend.task_of(tmp_path / "renamed.bin") == asked
+    assert backend.task_of(tmp_path / "renamed.bin", ME) == asked
     video.write(video.read(result.video), tmp_path / "other.mp4", 8)
     with pytest.raises(ValueError, match="does not tell how it was made"):
-        backend.task_of(tmp_path / "other.mp4")
+        backend.task_of(tmp_path / "other.mp4", ME)
     video.write(video.read(result.video), tmp_path / "other.mp4", 8, "shot on a phone")
     with pytest.raises(ValueError, match="not the description of a video made by Marionette"):
-        backend.task_of(tmp_path / "other.mp4")
+        backend.task_of(tmp_path / "other.mp4", ME)
     gone = to_json(replace(asked, model="a-model-of-old"))
     video.write(video.read(result.video), tmp_path / "other.mp4", 8, gone)
     with pytest.raises(ValueError, match="'a-model-of-old', a model that is not offered here"):
-        backend.task_of(tmp_path / "other.mp4")
+        backend.task_of(tmp_path / "other.mp4", ME)
     with pytest.raises(ValueError, match="not a video that can be used"):
-        backend.task_of(Path(__file__))
+        backend.task_of(Path(__file__), ME)
 
 
 def test_tokens(backend):
@@ -185,11 +187,10 @@ def test_damaged_weights_are_told_and_harm_nobody(tmp_path):
 # On a system that does what the prompt says
 
 
-class Scripted(ModuleType):
+class Scripted:
     """A system without a model. A prompt "stay" lasts until it is stopped or `go` is set."""
 
     def __init__(self):
-        super().__init__("pipelines.scripted")
         self.go = threading.Event()
         self.began: list[str] = []
         self.threads: set[int] = set()
@@ -223,7 +224,7 @@ SCRIPTED = replace(MINIATURE, name="scripted", system="scripted")
 def scripted(tmp_path, monkeypatch):
     """A backend that runs `scripted.system`."""
     system = Scripted()
-    monkeypatch.setitem(sys.modules, "pipelines.scripted", system)
+    tiny.add_engine(monkeypatch, "scripted", replace(modelscope.ENGINE, generate={TextToVideo: system.generate}))
     settings = Settings(data=tmp_path / "data", cache=tmp_path / "cache", device="cpu", queue=4, queue_each=3)
     backend = LocalBackend(settings, {"scripted": SCRIPTED})
     backend.system = system
@@ -366,7 +367,7 @@ def test_a_closed_backend_goes_on_when_it_is_opened_again(scripted):
     running, waiting = say(scripted, "stay"), say(scripted, "second", OTHER)
     wait_for(scripted, running, "Denoising")
     scripted.close()
-    assert not scripted._worker.is_alive()
+    assert not scripted._loop.alive
     with pytest.raises(ValueError, match="shutting down"):
         say(scripted, "too late")
     scripted.system.go.set()
@@ -398,25 +399,6 @@ def test_what_is_deleted_is_gone(scripted):
     running = say(scripted, "stay")
     with pytest.raises(ValueError, match="Stop it first"):
         scripted.delete(running, ME)
-
-
-def test_old_videos_go_and_what_is_shown_stays(scripted, monkeypatch):
-    jobs = [say(scripted, f"video {number}") for number in range(3)]
-    paths = [follow(scripted, job)[-1].video for job in jobs]
-    storage = scripted._storage
-    storage.tidy()
-    assert all(path.exists() for path in paths)
-    size = sum(file.stat().st_size for file in paths[0].parent.iterdir())
-    monkeypatch.setattr(storage, "_settings", replace(scripted._settings, keep_gb=2.5 * size / 1e9))
-    storage.tidy()
-    assert all(path.exists() for path in paths)  # somebody has just looked at all three
-    storage._shown.clear()
-    storage.tidy()
-    assert [path.exists() for path in paths] == [False, True, True]  # the oldest
-    monkeypatch.setattr(storage, "_settings", replace(scripted._settings, keep_days=0.0))
-    storage.show(jobs[1])
-    storage.tidy()
-    assert [job.id for job in scripted.finished(ME)] == [jobs[1]]
 
 
 def test_a_full_disk_is_told_before_work_starts(scripted, monkeypatch):

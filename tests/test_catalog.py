@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.catalog import CATALOG, SCHEDULERS, find
+from pipelines.catalog import CAPABILITIES, CATALOG, ENGINES, SCHEDULERS, Range, find
 from scripts.miniature.world import ACTIONS, CHARACTERS, COLOURS, PLACES
 
 
@@ -11,7 +11,14 @@ def test_cards_tell_what_a_visitor_should_know(card):
     for text in (card.title, card.summary, card.licence, card.shortcomings, card.not_for, card.needs):
         assert len(text) > 10
     assert card.defaults.scheduler in card.schedulers and set(card.schedulers) <= set(SCHEDULERS)
+    assert card.system in ENGINES and card.takes <= CAPABILITIES.keys()
     assert card.source.is_folder or card.source.location.count("/") == 1
+
+
+def test_a_range_counts_from_its_lower_end():
+    assert [number for number in range(140) if number in Range(1, 129, 4)] == list(range(1, 130, 4))
+    assert 264 in Range(256, 768, 8) and 260 not in Range(256, 768, 8) and 0.3 in Range(0.1, 60, 0)
+    assert list(Range(1, 129, 4).numbers(12)) == [1, 5, 9] and list(Range(8, 24).numbers(99))[-1] == 24
 
 
 def test_the_paper_theatre_lists_the_words_it_was_drawn_with():

@@ -1,8 +1,5 @@
 """Clips that visitors keep here: whose they are, which part is used, how it is cut."""
 
-import os
-import time
-
 import numpy as np
 import pytest
 
@@ -66,17 +63,6 @@ def test_trim_and_stride_choose_the_frames_and_how_fast_they_are(settings, tmp_p
     part, fps = clips.read(task(kept.name, start=0.5, end=1.5, stride=3), kept.file, settings)
     assert fps == 4
     assert np.array_equal(part, whole[6:18:3])
-
-
-def test_old_clips_go_and_what_a_job_needs_stays(settings, tmp_path):
-    clip = wide_clip(tmp_path / "clip.mp4")
-    kept = Clips(settings)
-    names = [kept.keep(clip, "me").name for _ in range(3)]
-    for name in names[:2]:
-        long_ago = time.time() - 40 * 86_400
-        os.utime(settings.data / "clips" / name, (long_ago, long_ago))
-    kept.tidy({names[0]})
-    assert {folder.name for folder in (settings.data / "clips").iterdir()} == {names[0], names[2]}
 
 
 def with_sound(path, tone=440):

@@ -23,8 +23,7 @@ BEAR = TextToVideo.for_model(find("miniature-modelscope"), "a bear bows", 7)
 def backend(tmp_path):
     """Makes nothing: what is finished is put there."""
     backend = LocalBackend(Settings(data=tmp_path / "data", cache=tmp_path / "cache", device="cpu", hub=False))
-    backend._closing = True
-    backend._worker.join()
+    backend._loop.join()
     yield backend
     backend._jobs.close()
 
@@ -57,7 +56,7 @@ def test_only_ones_own_finished_videos_are_compared_whatever_ids_come(backend):
 
 
 def test_the_page_shows_nothing_of_somebody_elses_video(backend, tmp_path):
-    mine, also_mine, theirs = finished(backend, ME), finished(backend, ME), finished(backend, OTHER)
+    mine, also_mine, theirs = (finished(backend, backend.owner(one)) for one in (ME, ME, OTHER))
     demo = page.build(backend, backend._settings)
     show = next(event for event in demo.fns.values() if getattr(event.fn, "__qualname__", "").startswith("panel."))
 
@@ -72,7 +71,8 @@ def test_the_page_shows_nothing_of_somebody_elses_video(backend, tmp_path):
 
     assert shown(mine, theirs) == [None, None, None]
     films = shown(mine, also_mine, theirs)
-    assert [mine in films[0], also_mine in films[1], films[2]] == [True, True, None]
+    addresses = [backend.address(backend._settings.data / "videos" / job / "a.mp4") for job in (mine, also_mine)]
+    assert films == [*addresses, None] and films[0] != films[1]
 
 
 def test_the_table_holds_only_what_differs_and_nobodys_text_becomes_markup():

@@ -12,6 +12,7 @@ from pipelines.systems import diffusion
 
 CONFIG = {**SCHEDULER, "num_train_timesteps": 1000}
 ALPHAS = diffusion.alphas_cumprod(CONFIG)
+FORESEE = diffusion.estimate_from_noise(CONFIG)
 
 
 def predict(latents, timestep):
@@ -20,7 +21,7 @@ def predict(latents, timestep):
 
 
 def sample(solver, latents):
-    return list(diffusion.denoise(predict, latents, solver, ALPHAS))
+    return list(diffusion.denoise(predict, latents, solver, FORESEE))
 
 
 def test_modelscopes_timesteps_are_those_it_recorded():
@@ -76,7 +77,7 @@ def test_every_offered_solver_finds_the_picture_that_a_perfect_network_knows(nam
         alpha = ALPHAS[timestep].item()
         return (latents - alpha**0.5 * picture) / (1 - alpha) ** 0.5
 
-    steps = list(diffusion.denoise(perfect, noise, diffusion.solver(name, CONFIG, 20), ALPHAS))
+    steps = list(diffusion.denoise(perfect, noise, diffusion.solver(name, CONFIG, 20), FORESEE))
     assert (steps[0].denoised - picture).abs().max() < 1e-3  # what previews show, from the first step on
     assert (steps[-1].latents - picture).abs().max() < 0.1  # ModelScope's DDIM leaves the last alpha's bit of noise
 
@@ -106,7 +107,7 @@ def test_a_job_can_be_left_between_two_steps():
         calls.append(timestep)
         return predict(latents, timestep)
 
-    steps = diffusion.denoise(counting, torch.zeros(1, 4, 1, 4, 4), diffusion.solver("dpm++", CONFIG, 20), ALPHAS)
+    steps = diffusion.denoise(counting, torch.zeros(1, 4, 1, 4, 4), diffusion.solver("dpm++", CONFIG, 20), FORESEE)
     next(steps)
     steps.close()
     assert len(calls) == 1
@@ -115,7 +116,7 @@ def test_a_job_can_be_left_between_two_steps():
 def test_solvers_of_two_jobs_know_nothing_of_each_other():
     noise = diffusion.draw_noise((1, 4, 1, 4, 4), seed=5)
     alone = sample(diffusion.solver("dpm++", CONFIG, 5), noise)[-1].latents
-    first, second = (diffusion.denoise(predict, noise, diffusion.solver("dpm++", CONFIG, 5), ALPHAS) for _ in range(2))
+    first, second = (diffusion.denoise(predict, noise, diffusion.solver("dpm++", CONFIG, 5), FORESEE) for _ in range(2))
     for one, other in zip(first, second, strict=True):
         assert one.latents.equal(other.latents)
     assert one.latents.equal(alone)
@@ -148,7 +149,7 @@ def test_image_solvers_are_those_of_diffusers_for_both_kinds_of_networks(name, s
     for timestep in reference.timesteps:
         latents = reference.step(predict(latents, int(timestep)), timestep, latents).prev_sample
     solver = diffusion.image_solver(name, config, steps)
-    ours = list(diffusion.denoise(diffusion.noise_from(predict, config), noise, solver, ALPHAS))
+    ours = list(diffusion.denoise(diffusion.noise_from(predict, config), noise, solver, FORESEE))
     assert solver.timesteps == [int(timestep) for timestep in reference.timesteps]
     assert len(ours) == steps + (name == "pndm")
     assert relative_error(ours[-1].latents, latents) < 1e-4
@@ -172,7 +173,7 @@ def test_a_perfect_velocity_network_shows_its_picture_from_the_first_step_on(nam
         return alpha**0.5 * disturbance - (1 - alpha) ** 0.5 * picture
 
     solver = diffusion.image_solver(name, VELOCITY, 20)
-    steps = list(diffusion.denoise(diffusion.noise_from(perfect, VELOCITY), noise, solver, ALPHAS))
+    steps = list(diffusion.denoise(diffusion.noise_from(perfect, VELOCITY), noise, solver, FORESEE))
     assert (steps[0].denoised - picture).abs().max() < 1e-3
     assert (steps[-1].latents - picture).abs().max() < 0.1
 
@@ -209,7 +210,7 @@ def test_what_is_inverted_comes_back():
     clip = diffusion.draw_noise((1, 4, 2, 4, 4), seed=10)
     *_, noise = diffusion.inversion(lambda latents, timestep: fixed, clip, CONFIG, 20)
     steps = diffusion.denoise(
-        lambda latents, timestep: fixed, noise, diffusion.image_solver("ddim", CONFIG, 20), ALPHAS
+        lambda latents, timestep: fixed, noise, diffusion.image_solver("ddim", CONFIG, 20), FORESEE
     )
     *_, last = steps
     assert relative_error(last.latents, clip) < 1e-4

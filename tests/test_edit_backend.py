@@ -67,6 +67,15 @@ def test_a_clip_is_tuned_on_and_told_again(backend, catalog, clip):
     assert [found.task.prompt for found in backend.finished(ME)] == ["a robot dances"]  # no tuning among the videos
 
 
+def test_no_picture_is_made_while_an_edit_is_validated(backend, catalog, clip):
+    job = backend.submit(tune(catalog, clip), ME)
+    follow(backend, job)
+    poster = backend.get(job, ME).end.video.with_suffix(".jpg")
+    backend.submit(edit(catalog, job), ME)
+    assert not poster.exists()
+    assert backend.tunings(ME)[0].poster == poster and poster.exists()
+
+
 def test_what_is_somebody_elses_can_not_be_used(backend, catalog, clip):
     with pytest.raises(ValueError, match="no such clip"):
         backend.submit(tune(catalog, clip), OTHER)

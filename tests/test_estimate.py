@@ -11,14 +11,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipelines.catalog import CATALOG
 from pipelines.events import Failed, Result
 from pipelines.models.manager import ModelManager
-from pipelines.models.networks.inflated_unet import EditingUNet, InflatedUNet
-from pipelines.models.networks.pseudo3d_unet import Pseudo3DUNet
-from pipelines.models.networks.unet3d import TextToVideoUNet, build_unet3d
+from pipelines.models.networks.inflated_unet import InflatedUNet
+from pipelines.models.networks.unet3d import build_unet3d
 from pipelines.serving.backend import LocalBackend
 from pipelines.serving.estimate import CORE, DECODING, GPU, has_gpu, seconds, usual_speed, work
 from pipelines.serving.jobs import Job
 from pipelines.settings import Settings
-from pipelines.tasks import Edit, TextToVideo, Tune
+from pipelines.systems.engine import find_engine
+from pipelines.tasks import Edit, Finish, Grid, TextToVideo, Tune
 
 MODELSCOPE, SD = CATALOG["modelscope-1.7b"], CATALOG["stable-diffusion-1.4"]
 
@@ -46,7 +46,7 @@ def test_what_the_catalog_says_of_a_networks_work_is_what_is_counted(name, tmp_p
         with torch.device("meta"):
             manifest = tiny.manifest("tuneavideo_sd14" if inflated else "modelscope_diffusers")
             unet = InflatedUNet(manifest["config"]) if inflated else build_unet3d(manifest["config"])
-    network = EditingUNet if inflated else Pseudo3DUNet if card.system == "tempofunk" else TextToVideoUNet
+    network = find_engine(card.system).network
     assert counted(unet, network, card.defaults.frames, card.defaults.width) == pytest.approx(card.flops, rel=0.1)
 
 
@@ -76,6 +76,19 @@ def test_the_pace_is_that_of_the_best_job_before():
     assert seconds(longer, replace(MODELSCOPE, flops=0.0), made, speed=1.0) == pytest.approx(30.0)
 
 
+def test_the_pace_of_what_needs_no_model_is_that_of_its_pixels():
+    small, large = (Finish.for_video(of, "0" * 32, 2, 1) for of in (task(), task(frames=24)))
+    grid = Grid.for_videos(task(), "a bear\na robot", [7], ["1" * 32, "2" * 32])
+    made = [
+        Job("a", "b", small, "done", end=Result(Path("a.mp4"), {"seconds": 4.0})),
+        Job("a", "b", grid, "done", end=Result(Path("a.mp4"), {"seconds": 1.0})),
+    ]
+    assert seconds(large, None, made, speed=1.0) == pytest.approx(6.0)
+    assert seconds(grid, None, made, speed=1.0) == pytest.approx(1.0)
+    unknown = Finish.for_video(None, "0" * 32, 2, 1)
+    assert seconds(unknown, None, made, speed=1.0) is None and seconds(small, None, [], speed=1.0) is None
+
+
 def test_without_one_it_is_the_kind_of_device():
     assert seconds(task(), MODELSCOPE, [], speed=2e12) == work(task(), MODELSCOPE) / 2e12
     assert seconds(task(), replace(MODELSCOPE, flops=0.0), [], speed=2e12) is None
@@ -92,6 +105,8 @@ def test_the_backend_learns_its_pace(tmp_path):
         assert 0 < guessed < 60
         *_, end = (event for event in backend.events(backend.submit(quick, "1" * 32), "1" * 32) if event)
         assert backend.estimate(quick) == pytest.approx(end.facts["device_seconds"]) != guessed
+        finish = Finish.for_video(quick, "0" * 32, 2, 1)
+        assert (backend.estimate(finish), backend.estimate_on_gpu(finish), backend.lent(finish)) == (None, None, None)
         assert backend.estimate(replace(quick, steps=4)) > 1.3 * end.facts["device_seconds"]
     finally:
         backend.close()

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.media import ffmpeg, uploads
+from pipelines.errors import VideoError
+from pipelines.media import ffmpeg, limited
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the programs below are shell scripts")
 
@@ -52,7 +53,29 @@ def test_limits_hold_for_the_program_and_not_for_us(program, limited):
 def test_too_much_computing_ends_it(program):
     program("while :; do :; done")
     done = ffmpeg.run([], seconds=60, limits={"RLIMIT_CPU": 1})
-    assert done.returncode in uploads.STOPPED
+    assert done.returncode in limited.STOPPED
+
+
+@pytest.mark.parametrize("limits", [None, {"RLIMIT_CORE": 0}])
+@pytest.mark.parametrize("there", ["nothing", "no program"])
+def test_without_ffmpeg_it_is_told_how_to_get_it(tmp_path, monkeypatch, limits, there):
+    path = tmp_path / "ffmpeg"
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(path))
+    if there == "no program":
+        path.write_text("words")
+    with pytest.raises(VideoError, match="ffmpeg.*pip install.*IMAGEIO_FFMPEG_EXE"):
+        ffmpeg.run([], seconds=20, limits=limits)
+    with pytest.raises(VideoError, match="pip install"), ffmpeg.feeding([], seconds=20):
+        pass
+
+
+def test_ffmpeg_of_another_machine_is_told_as_none(tmp_path, monkeypatch):
+    path = tmp_path / "ffmpeg"
+    path.write_bytes(b"\x7fELF of another machine")
+    path.chmod(0o700)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(path))
+    with pytest.raises(VideoError, match="pip install"):
+        ffmpeg.run([], seconds=20, limits={"RLIMIT_CORE": 0})
 
 
 def test_it_reads_bytes_or_a_file_from_its_beginning(program, tmp_path):

@@ -5,7 +5,6 @@ What the steps write into files of the package is put there for the time of a te
 
 import json
 import re
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +19,6 @@ from pipelines.__main__ import main
 from pipelines.catalog import CATALOG, Defaults, Limits, ModelCard, Range, Source, find
 from pipelines.events import Preview, Progress, Result
 from pipelines.media import video
-from pipelines.models import loading
 from pipelines.serving.backend import LocalBackend
 from pipelines.settings import Settings
 from pipelines.systems.diffusion import draw_noise
@@ -75,8 +73,7 @@ def card(tmp_path_factory):
 @pytest.fixture
 def added(card, monkeypatch):
     """The system where steps 3, 4 and 6 put it."""
-    monkeypatch.setitem(loading.CLASSES, "UNetMotionModel", (UNetMotionModel.from_config, lambda name: name))
-    monkeypatch.setitem(sys.modules, "pipelines.animatediff", animatediff)
+    tiny.add_engine(monkeypatch, "animatediff", animatediff.ENGINE)
     monkeypatch.setitem(CATALOG, card.name, card)
 
 
@@ -99,7 +96,7 @@ def test_the_backend_makes_its_video_with_progress_previews_and_facts(backend, c
     steps = [event.step for event in events if isinstance(event, Progress) and event.stage == "Denoising"]
     assert steps and steps == sorted(steps) and any(isinstance(event, Preview) for event in events)
     assert made.facts["network_calls"] == 3 and made.facts["device_seconds"] > 0
-    assert from_json(to_json(task)) == task == backend.task_of(made.video)
+    assert from_json(to_json(task)) == task == backend.task_of(made.video, ME)
 
     again = [event for event in backend.events(backend.submit(task, ME), ME) if event][-1]
     other = [event for event in backend.events(backend.submit(replace(task, seed=8), ME), ME) if event][-1]

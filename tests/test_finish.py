@@ -233,7 +233,7 @@ def test_a_finished_video_is_in_the_library_and_restores_what_it_came_from(backe
     assert video.read(end.video).shape == (15, 256, 256, 3)
     assert [one.id for one in backend.finished(ME, "bear dances")] == [job, made]
     assert [one.id for one in backend.finished(ME, kind="text-to-video")] == [made]
-    assert backend.task_of(end.video) == backend.get(job, ME).task and backend.get(job, ME).task.of == OF
+    assert backend.task_of(end.video, ME).of == backend.get(job, ME).task.of == OF
     assert json.loads(end.video.with_suffix(".json").read_text("utf-8")) == end.facts
     assert backend.export(job, ME, "gif").exists() and backend.poster(job, ME).exists()
 

@@ -158,7 +158,7 @@ def test_the_settings_of_a_video_bring_its_image_and_mask_back(demo, tmp_path):
 
     def restored(task):
         video.write(film, tmp_path / "a.mp4", 8, to_json(task))
-        return restore(str(tmp_path / "a.mp4"))
+        return restore(ME, str(tmp_path / "a.mp4"))
 
     task = TextToVideo.for_model(find("makeavid-sd"), "a dancer", 7, image=IMAGE, mask=MASK, image_guidance=4.0)
     for updates in (restored(task), restored(Finish.for_video(task, "c" * 32, 2, 2))):

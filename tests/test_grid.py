@@ -206,7 +206,7 @@ def test_the_settings_of_a_grid_fill_the_form_that_makes_it_again(backend, tmp_p
 
     def restored(task):
         video.write(film((90, 60, 30)), tmp_path / "a.mp4", 8, to_json(task))
-        updates = restore(str(tmp_path / "a.mp4"))
+        updates = restore(ME, str(tmp_path / "a.mp4"))
         return {key.elem_id: value.value if isinstance(value, gr.Textbox) else value for key, value in updates.items()}
 
     again = restored(a_grid())

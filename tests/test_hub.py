@@ -21,6 +21,7 @@ from pipelines.media import video
 from pipelines.models.convert import hub as sending
 from pipelines.models.folders import card_of_folder
 from pipelines.serving.backend import LocalBackend
+from pipelines.serving.owners import Owners
 from pipelines.settings import Settings
 from pipelines.tasks import Tune
 from ui import hub, page, visitor
@@ -187,17 +188,22 @@ def test_the_owner_of_jobs_is_the_hub_user_on_every_device_until_they_sign_out(t
     for name, value in SPACE.items():
         monkeypatch.setenv(name, value)
     settings = Settings(data=tmp_path)
-    arrive = hub.arrival(settings)
+    backend = LocalBackend(settings)
+    arrive = hub.arrival(backend)
     profile = {"sub": "0123", "preferred_username": "me", "name": "Me"}
     mine = arrive(ME, profile)
     assert mine == arrive("", profile) != arrive("", profile | {"sub": "0124"})
     assert visitor.known(mine) == mine  # an id like any other
-    assert hub.arrival(settings)("", profile) == mine  # after a restart
+    backend.close()
+    backend = LocalBackend(settings)
+    assert hub.arrival(backend)("", profile) == mine  # after a restart
     assert arrive(ME, None) == ME  # not signed in, as ever
     stranger = arrive(mine, None)
     assert stranger != mine and visitor.known(stranger) == stranger
-    assert not visitor.is_of_user(ME, visitor.secret(settings))
-    assert visitor.of_user("0123", "another key") != mine  # nobody can make it who has only the account's name
+    assert not backend.is_account(ME)
+    backend.close()
+    (tmp_path / "key").write_text("0" * 64)
+    assert Owners(settings).account("0123") != mine  # nobody can make it who has the account's name and the secret
 
 
 def test_the_page_offers_to_sign_in_only_where_it_can_be_done(tmp_path, monkeypatch):

@@ -1,8 +1,11 @@
 """Pictures that visitors upload: plain pixels and nothing else are kept, and only for whom they belong to."""
 
 import io
+import json
 import os
 import struct
+import sys
+import tracemalloc
 import zlib
 from dataclasses import replace
 
@@ -17,7 +20,7 @@ from pipelines.media.images import Images
 from pipelines.models.folders import card_of_folder
 from pipelines.serving.backend import LocalBackend
 from pipelines.settings import Settings
-from pipelines.tasks import TextToVideo
+from pipelines.tasks import NOBODY, TextToVideo
 
 
 @pytest.fixture
@@ -69,22 +72,42 @@ def test_names_are_not_to_be_guessed_and_pictures_belong_to_their_owner(tmp_path
             store.get(name, owner)
 
 
+def chunk(kind, content):
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
 def bomb(width, height):
     """A PNG that promises `width` x `height` pixels in a few bytes."""
-
-    def chunk(kind, content):
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 99)) + chunk(b"IEND", b"")
     )
 
 
-def encoded(kind):
+def encoded(kind, **options):
     file = io.BytesIO()
-    picture().save(file, kind)
+    picture().save(file, kind, **options)
     return file.getvalue()
+
+
+def passes(count):
+    """A progressive JPEG whose last scan comes once more, `count` times."""
+    whole = encoded("JPEG", progressive=True)
+    start, end = whole.rindex(b"\xff\xda"), whole.rindex(b"\xff\xd9")
+    return whole[:end] + whole[start:end] * count + whole[end:]
+
+
+def texts(size):
+    """A PNG with text of `size` bytes in every kind of chunk, before and after the pixels."""
+    whole, packed = encoded("PNG"), zlib.compress(b" " * size)
+    chunks = [
+        chunk(b"zTXt", b"Comment\0\0" + packed),
+        chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + packed),
+        chunk(b"tEXt", b"workflow\0" + b" " * size),
+        chunk(b"iCCP", b"profile\0\0" + packed),
+    ]
+    first, last = whole.index(b"IDAT") - 4, whole.index(b"IEND") - 4
+    return whole[:first] + b"".join(chunks) + whole[first:last] + b"".join(chunks[:2]) * 9 + whole[last:]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +123,12 @@ def encoded(kind):
         (encoded("JPEG")[:-100], "damaged"),
         (bomb(30, 30), "damaged"),
         (bomb(5000, 10), "5000x10; 4096 pixels"),
-        (bomb(100_000, 100_000), "no picture|pixels a side"),
+        (bomb(100_000, 100_000), "100000x100000; 4096 pixels"),
+        (passes(200), "more than 100 passes"),
+        (encoded("PNG")[:20] + encoded("JPEG"), "no picture|damaged|pixels a side"),
+        (b"PK\x03\x04" + encoded("PNG"), "no picture"),
+        (b"BM" + encoded("BMP")[2:60], "damaged"),
+        (encoded("WEBP")[:60], "no picture|damaged"),
         (os.urandom(2**20 + 1), "more than 1 MB"),
     ],
 )
@@ -110,6 +138,42 @@ def test_what_is_no_usable_picture_is_refused_in_words_and_leaves_nothing(tmp_pa
     with pytest.raises(ValueError, match=says):
         Images(settings).keep(file, "anna")
     assert not list(settings.data.rglob("*"))
+
+
+@pytest.mark.parametrize("content", [passes(50), texts(2**19), encoded("PNG") + encoded("JPEG") + b"PK\x03\x04"])
+def test_what_is_odd_about_a_picture_and_costs_little_is_passed_over(tmp_path, settings, content):
+    file = tmp_path / "upload"
+    file.write_bytes(content)
+    difference = np.asarray(images.read(file, replace(settings, upload_mb=9))).astype(int) - np.asarray(picture())
+    assert np.abs(difference).max() == 0 or content[:2] == b"\xff\xd8"
+
+
+def test_text_that_unpacks_without_end_is_not_unpacked(tmp_path, settings):
+    file = tmp_path / "upload"
+    file.write_bytes(texts(2**25))
+    assert np.array_equal(images.read(file, replace(settings, upload_mb=99, upload_memory_mb=200)), picture())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not keep the limits")
+def test_memory_and_time_for_a_picture_are_limited_and_ours_stays(tmp_path, settings, monkeypatch):
+    large = Image.new("RGB", (4000, 4000))
+    file = write(tmp_path, large, "large.png")
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="90 MB of memory.*plain JPEG or PNG"):
+        images.read(file, replace(settings, upload_memory_mb=90))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 2**20
+    monkeypatch.setattr(images, "SECONDS", 0)  # of computing: the limit is told before a second is over
+    with pytest.raises(ValueError, match="more than 0 seconds"):
+        images.read(file, settings)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_16_bits_of_grey_keep_all_their_levels(tmp_path, settings, mode):
+    grey = np.arange(2**16, dtype=np.uint16).reshape(256, 256)
+    read = np.asarray(images.read(write(tmp_path, Image.fromarray(grey)), settings, mode)).reshape(256, 256, -1)
+    assert np.array_equal(read, np.broadcast_to((grey >> 8)[..., None], read.shape))
 
 
 def test_a_file_that_is_not_there(tmp_path, settings):
@@ -131,16 +195,9 @@ def test_a_job_gets_its_owners_image_and_nobody_elses(tmp_path, settings):
             backend.submit(task, "ben")
         *_, end = backend.events(backend.submit(task, "anna"), "anna")
         assert isinstance(end, Result) and end.facts["first_image"] == "given"
-        assert end.facts["task"]["image"] == image
+        film = end.video
+        assert backend.task_of(film, "anna") == backend.get(film.parent.name, "anna").task
+        assert backend.task_of(film, "ben").image == backend.task_of(film, "ben").mask == NOBODY
+        assert image not in json.dumps(end.facts) and mask.encode() not in film.read_bytes()
     finally:
         backend.close()
-
-
-def test_old_pictures_are_deleted_unless_a_job_needs_them(tmp_path, settings):
-    store, file = Images(settings), write(tmp_path, picture())
-    old, needed, new = (store.keep(file, "anna") for _ in range(3))
-    (settings.data / "images" / "half").mkdir()
-    for name in (old, needed, "half"):
-        os.utime(settings.data / "images" / name, (0, 0))
-    store.tidy({needed})
-    assert {folder.name for folder in (settings.data / "images").iterdir()} == {needed, new}

@@ -15,9 +15,8 @@ from running_app import ROOT
 
 from pipelines.catalog import find
 from pipelines.events import Failed, Losses, Preview, Progress, Result
-from pipelines.serving import jobs
+from pipelines.serving import jobs, recovery
 from pipelines.serving.jobs import JobTable, Limits
-from pipelines.serving.storage import Storage
 from pipelines.settings import Settings
 from pipelines.tasks import Edit, TextToVideo, Tune
 
@@ -116,18 +115,70 @@ def test_owners_take_turns(table):
     assert turns(table) == told
 
 
-def test_nobody_starves_while_others_keep_coming(table):
-    table.add(task("first"), "patient")
-    assert turns(table) == ["first"]
+def run(table, clock, seconds):
+    job = table.take(0)
+    clock.now += seconds
+    finish(table, job)
+    return job.task.prompt
+
+
+def test_who_used_fewer_seconds_in_the_last_hour_goes_first(table, clock):
+    table.add(task("long"), "a"), run(table, clock, 40)
+    table.add(task("short"), "b"), run(table, clock, 5)
+    table.add(task("a"), "a"), table.add(task("b"), "b"), table.add(task("new"), "c")
+    assert turns(table) == ["new", "b", "a"]
+    clock.now += 3600
+    table.add(task("a"), "a"), table.add(task("b"), "b")
+    assert turns(table) == ["a", "b"]
+
+
+def test_nobody_starves_while_others_keep_coming(table, clock):
+    table.add(task("first"), "patient"), run(table, clock, 60)
     table.add(task("second"), "patient")
-    for number in range(5):
-        table.add(task(f"guest {number}"), f"guest {number}")
-    assert turns(table, until=3) == ["second", "guest 0", "guest 1"]
-    table.add(task("third"), "patient")
-    for number in range(5, 10):
+    for number in range(8):  # every 10 s a guest who has used nothing
+        clock.now += 10
         table.add(task(f"guest {number}"), f"guest {number}")
     order = turns(table)
-    assert order.index("guest 4") < order.index("third") < order.index("guest 5")
+    assert order.index("guest 4") < order.index("second") < order.index("guest 6")
+
+
+def test_many_ids_at_one_address_count_as_a_few_owners(table, clock):
+    for number in range(8):
+        table.add(task("once"), f"crowd {number}", "192.0.2.1"), run(table, clock, 8)
+    for number in range(8):
+        table.add(task(f"crowd {number}"), f"crowd {number}", "192.0.2.1")
+    table.add(task("guest"), "guest", "192.0.2.2")
+    order = turns(table)  # all eight count 8 seconds each, or a quarter of 64
+    assert order[0] == "guest"
+
+
+def test_new_ids_of_an_address_share_what_one_owner_has_until_a_job_has_run(table):
+    jobs = [table.add(task(f"{number}"), f"new {number}", "192.0.2.1") for number in range(10)]
+    with pytest.raises(ValueError, match="new at your address"):
+        table.add(task("one more"), "new 10", "192.0.2.1")
+    table.add(task("elsewhere"), "new 10", "192.0.2.2")
+    table.take(0)
+    finish(table, jobs[0])
+    table.add(task("known"), "new 0", "192.0.2.1")
+    table.add(task("one more"), "new 10", "192.0.2.1")
+
+
+def test_places_are_kept_for_who_has_none_waiting(table):
+    for number in range(37):
+        table.add(task("a"), f"owner {number}")
+    table.add(task("second"), "owner 0")  # 38 of 50
+    with pytest.raises(ValueError, match="for visitors who have none waiting"):
+        table.add(task("third"), "owner 0")
+    for number in range(37, 49):
+        table.add(task("a"), f"owner {number}")
+    with pytest.raises(ValueError, match="50 videos are waiting"):
+        table.add(task("a"), "owner 49")
+
+
+def test_an_address_is_kept_nowhere(table, tmp_path):
+    table.add(task("a"), "me", "192.0.2.77")
+    assert not any(b"192.0.2.77" in file.read_bytes() for file in tmp_path.iterdir())
+    assert "192.0.2.77" not in repr(vars(table))
 
 
 def test_of_one_owner_one_job_runs_at_a_time(table):
@@ -231,7 +282,7 @@ WORKER = """
 import random, sys, time
 from pathlib import Path
 from pipelines.events import Progress, Result
-from pipelines.serving.jobs import JobTable, Limits
+from pipelines.serving import recovery
 from pipelines.settings import Settings
 from pipelines.serving.storage import Storage
 from pipelines.media import video
@@ -239,8 +290,9 @@ from test_jobs import task
 
 data, seed = Path(sys.argv[1]), int(sys.argv[2])
 dice = random.Random(seed)
-table = JobTable(data / "jobs.db", Limits(1000, 1000))
-storage = Storage(Settings(data=data), table)
+settings = Settings(data=data, queue=1000, queue_each=1000)
+table, _ = recovery.opened(settings)
+storage = Storage(settings, table)
 known = open(data / "known.txt", "a", buffering=1)
 known.write("up\\n")
 while True:
@@ -287,8 +339,8 @@ def test_a_kill_at_any_moment_loses_and_doubles_nothing(tmp_path):
     assert any("running" in one.values() for one in states)  # some kills met a job
 
     told = [line for line in known.read_text().splitlines() if line not in ("up", "")]
-    table = JobTable(tmp_path / "jobs.db", Limits(1000, 1000))
-    Storage(Settings(data=tmp_path), table)
+    table, told_of_data = recovery.opened(Settings(data=tmp_path, queue=1000, queue_each=1000))
+    assert told_of_data == []
     every = {job.id: job for job in [*table.unfinished(), *table.finished()]}
     died = {identifier for identifier in states[-1] if identifier not in every}
     for identifier in died:
@@ -301,10 +353,15 @@ def test_a_kill_at_any_moment_loses_and_doubles_nothing(tmp_path):
 
     finished = table.finished()
     assert len(finished) > 25
-    assert {folder.name for folder in (tmp_path / "videos").iterdir()} == {job.id for job in finished}
+    waiting = {job.id for job in table.unfinished()}
+    assert {folder.name for folder in (tmp_path / "videos").iterdir()} == {job.id for job in finished} | waiting
+    for identifier in waiting:
+        files = {file.suffix for file in (tmp_path / "videos" / identifier).iterdir()}
+        assert files <= {".json", ".mp4"}  # what its last attempt wrote whole is written over by the next
     for job in finished:
         assert job.end.video.read_bytes() == job.id.encode() * 20_000
-        assert sorted(file.suffix for file in job.end.video.parent.iterdir()) == [".json", ".mp4"]
+        names = {"job.json", job.end.video.name, job.end.video.with_suffix(".json").name}
+        assert {file.name for file in job.end.video.parent.iterdir()} == names
     assert all(job.state in ("queued", "interrupted") for job in table.unfinished())
     order = sorted(table.unfinished(), key=lambda job: job.progress.step)
     assert sorted(turns(table, until=10**6)) == sorted(job.task.prompt for job in order)

@@ -83,13 +83,34 @@ def test_networks_and_sampling_do_mathematics_only(file):
     assert all(name.startswith("models.networks.") for name in ours(file))
 
 
+MOVES = {"to", "cuda", "cpu", "half", "float", "bfloat16", "to_empty", "prepare"}
+
+
+@pytest.mark.parametrize("file", files("pipelines"), ids=lambda file: file.name)
+def test_what_is_leased_is_not_moved(file):
+    """test_engine.py looks on while every system runs; this looks at what does not run there."""
+    tree, leased = ast.parse(file.read_text()), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.withitem) and isinstance(node.optional_vars, ast.Name):
+            if "lease(" in ast.unparse(node.context_expr):
+                leased.add(node.optional_vars.id)
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        called = node.func
+        if isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name):
+            assert called.value.id not in leased or called.attr not in MOVES, ast.unparse(node)
+        if ast.unparse(called).endswith("Accelerator"):  # its `prepare` moves to the first device else
+            assert "device_placement=False" in ast.unparse(node)
+
+
 @pytest.mark.parametrize("file", files("pipelines"), ids=lambda file: file.name)
 def test_only_the_manager_moves_modules_and_only_loading_reads_weights(file):
     calls = {node.attr for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Attribute)}
     name, folder = file.name, file.parent.name
     if name != "manager.py":
         assert not calls & {"cuda", "empty_cache", "to_empty"} or name == "benchmark.py"
-    if name not in ("loading.py", "sources.py") and folder != "convert":
+    if name not in ("loading.py", "sources.py", "weights.py") and folder != "convert":
         assert not roots(file) & {"safetensors", "huggingface_hub"}
         assert not calls & {"load_state_dict", "from_pretrained", "load_file"} or name == "tokens.py"
 

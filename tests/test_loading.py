@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipelines.catalog import CATALOG, Source
-from pipelines.models import loading, sources
+from pipelines.models import files, loading, sources
 from pipelines.models.folders import card_of_folder
 from pipelines.settings import Settings
 
@@ -164,12 +164,12 @@ def test_a_hash_is_remembered_until_the_file_changes(tmp_path, settings):
     file = tmp_path / "weights"
     file.write_bytes(b"one")
     os.utime(file, ns=(1, 1))
-    assert sources.content_hash(file, settings) == hashlib.sha256(b"one").hexdigest()
+    assert files.content_hash(file, settings) == hashlib.sha256(b"one").hexdigest()
     file.write_bytes(b"two")
     os.utime(file, ns=(1, 1))  # same size, same time: nothing tells that it changed, and it is not read again
-    assert sources.content_hash(file, settings) == hashlib.sha256(b"one").hexdigest()
+    assert files.content_hash(file, settings) == hashlib.sha256(b"one").hexdigest()
     os.utime(file, ns=(2, 2))
-    assert sources.content_hash(file, settings) == hashlib.sha256(b"two").hexdigest()
+    assert files.content_hash(file, settings) == hashlib.sha256(b"two").hexdigest()
 
 
 # Damage: a sentence that names the file

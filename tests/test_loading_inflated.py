@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from pipelines.catalog import Source
 from pipelines.models import loading, sources
+from pipelines.models.layouts import layout_of_names
 from pipelines.models.networks.inflated_unet import InflatedUNet, temporal_start
 from pipelines.settings import Settings
 
@@ -219,5 +220,12 @@ def test_what_is_downloaded_of_followyourpose():
         for name in ("pytorch_model.bin", "optimizer.bin")
     ]
     names = [*numbers, "pose_encoder.pth", "README.md", "followyourpose_checkpoint-1000/random_states_0.pkl"]
-    wanted = sources._files_to_download(names, None, ("unet",))
+    wanted = layout_of_names(names).downloads(names, ("unet",), None)
     assert set(wanted) & set(names) == {"followyourpose_checkpoint-1000/pytorch_model.bin", "pose_encoder.pth"}
+
+
+def test_what_is_downloaded_of_modelscopes_own_repository():
+    pickles = ["VQGAN_autoencoder.pth", "open_clip_pytorch_model.bin", "text2video_pytorch_model.pth"]
+    names = [*pickles, "configuration.json", "README.md", ".gitattributes", "samples/a.gif"]
+    wanted = layout_of_names(names).downloads(names, ("tokenizer", "scheduler", "text_encoder", "unet", "vae"), None)
+    assert sorted(wanted) == sorted([*pickles, "configuration.json"])

@@ -38,7 +38,8 @@ def test_tensors_are_counted_while_they_live():
 
 
 def test_largest():
-    assert [largest(lambda n: n * n, room, 2, 9) for room in (3, 4, 26, 81, 1000)] == [None, 2, 5, 9, 9]
+    assert [largest(lambda n: n * n, room, range(2, 10)) for room in (3, 4, 26, 81, 1000)] == [None, 2, 5, 9, 9]
+    assert largest(lambda n: n, 12, range(1, 130, 4)) == 9
 
 
 @pytest.fixture(scope="module")

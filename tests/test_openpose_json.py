@@ -2,6 +2,8 @@
 
 import json
 import os
+import sys
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 from test_keypoints import dancer
 
-from pipelines.poses import openpose_json
+from pipelines.poses import openpose_json, openpose_parser
 from pipelines.poses.keypoints import Poses
 
 
@@ -43,11 +45,10 @@ def test_what_is_written_is_read_again(tmp_path, name):
     assert openpose_json.read(tmp_path / name, fps=30).fps == 30
 
 
-def test_many_files_come_in_the_order_of_their_numbers(tmp_path):
-    paths = [
-        save(tmp_path / f"clip_{number}_keypoints.json", frame(dancer(1)[0] + (number, 0, 0))) for number in range(12)
-    ]
-    read = openpose_json.read(sorted(paths))  # 10 before 2
+def test_the_files_of_a_zip_come_in_the_order_of_their_numbers(tmp_path):
+    contents = [json.dumps(frame(dancer(1)[0] + (number, 0, 0))).encode() for number in range(12)]
+    names = sorted((f"clip_{number}_keypoints.json", number) for number in range(12))  # 10 before 2
+    read = openpose_json.read(zipped(tmp_path / "a.zip", *((name, contents[number]) for name, number in names)))
     assert read.joints[:, 0, 0, 0] - read.joints[0, 0, 0, 0] == pytest.approx(np.arange(12), abs=1e-3)
 
 
@@ -98,6 +99,12 @@ def test_frames_and_people_without_a_body_are_empty(tmp_path):
     [
         ("", "empty"),
         ("{", "no JSON"),
+        ('[{"people": []},]', "no JSON"),
+        ('[{"people": []} {"people": []}]', "no JSON"),
+        ('{"people": []} {"people": []}', "no JSON"),
+        ('{"people": []}PK\x03\x04', "no JSON"),
+        ('{"people": ' + "[" * 100_000, "no JSON"),
+        ('{"people": [' + "9" * 5000 + "]}", "no JSON"),
         ("[" * 100_000, "no JSON"),
         ("1" * 10_000, "no JSON"),
         ('{"people": "me"}', "people"),
@@ -132,15 +139,91 @@ def zipped(path: Path, *files: tuple[str, bytes], method: int = zipfile.ZIP_DEFL
 
 
 def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
-    monkeypatch.setattr(openpose_json, "MAX_BYTES", 2**20)
-    bomb = zipped(tmp_path / "bomb.zip", ("a.json", b" " * (20 * 2**20)))
-    assert bomb.stat().st_size < 2**15
+    bomb = zipped(tmp_path / "bomb.zip", *((f"{number}.json", b" " * (20 * 2**20)) for number in range(3)))
+    assert bomb.stat().st_size < 2**16
     read = []
     original = zipfile.ZipExtFile.read
     monkeypatch.setattr(zipfile.ZipExtFile, "read", lambda *args: read.append(args) or original(*args))
-    with pytest.raises(ValueError, match="takes more than 1 MB"):
+    with open(bomb, "rb") as file, pytest.raises(openpose_parser.Refused, match="more memory than keypoints"):
+        openpose_parser.parse(file, "bomb.zip", 2**20)
+    assert [size for _, size in read] == [2**20 + 1]
+    monkeypatch.setattr(openpose_json, "MAX_BYTES", 2**20)
+    with pytest.raises(ValueError, match="more memory than keypoints"):
         openpose_json.read(bomb)
-    assert [size for _, size in read] == [openpose_json.MAX_BYTES + 1]
+
+
+def test_a_zip_of_many_lists_costs_little_here_and_in_the_process_that_reads_it(tmp_path):
+    lists = b'{"people":[' + b",".join([b"[]"] * 500_000) + b"]}"
+    path = zipped(tmp_path / "lists.zip", *((f"{number}.json", lists) for number in range(40)))  # 60 MB of them
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="500000 people in frame 1, and 64"):
+        openpose_json.read(path)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 2**20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not keep the limit on memory")
+def test_what_would_take_more_memory_than_there_may_be_is_refused(tmp_path, monkeypatch):
+    path = save(tmp_path / "numbers.json", '{"people": [[' + ",".join(["1.5"] * 4_000_000) + "]]}")
+    with pytest.raises(ValueError, match="has 4000000 numbers"):
+        openpose_json.read(path)
+    monkeypatch.setattr(openpose_json, "MEMORY_MB", 100)
+    with pytest.raises(ValueError, match="100 MB of memory"):
+        openpose_json.read(path)
+    save(path, '{"people": [' + "[]," * 2_000_000 + "1]}")
+    with pytest.raises(ValueError, match="more lists than keypoints"):
+        openpose_json.read(path)
+
+
+def test_one_frame_at_a_time_is_in_memory(tmp_path):
+    person = {"pose_keypoints_2d": dancer(1)[0].ravel().tolist(), "face_keypoints_2d": [1.5] * 210}
+    path = save(tmp_path / "a.json", [{"people": [person] * 20}] * 100)
+    with open(path, "rb") as file:
+        tracemalloc.start()
+        facts, payload = openpose_parser.parse(file, "a.json", 2**26)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert facts["bodies"] == 2000 and most < 3 * path.stat().st_size + 3 * len(payload) + 2**20
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_utf_16_is_called_by_its_name(tmp_path, encoding):
+    path = tmp_path / "a.json"
+    path.write_bytes(json.dumps(frame(dancer(1)[0])).encode(encoding))
+    assert openpose_json.is_keypoints(path)
+    with pytest.raises(ValueError, match="UTF-16.*Save it as UTF-8"):
+        openpose_json.read(path)
+
+
+def test_an_empty_zip_is_called_empty(tmp_path):
+    path = zipped(tmp_path / "a.zip")
+    assert openpose_json.is_keypoints(path)
+    with pytest.raises(ValueError, match="The zip is empty"):
+        openpose_json.read(path)
+
+
+def test_odd_names_in_a_zip_are_only_names(tmp_path):
+    content = json.dumps(frame(dancer(1)[0])).encode()
+    for names in (("1\u00b23.json", "2.json"), ("9" * 5005 + ".json", "2.json"), ("\u0662.json", "a/\n.json")):
+        read = openpose_json.read(zipped(tmp_path / "a.zip", *((name, content) for name in names)))
+        assert len(read.joints) == 2
+    data = zipped(tmp_path / "b.zip", ("\u00e4.json", b"{")).read_bytes()
+    (tmp_path / "b.zip").write_bytes(data.replace("\u00e4".encode(), b"\xff\xfe"))  # no UTF-8
+    with pytest.raises(ValueError, match="The zip is damaged"):
+        openpose_json.read(tmp_path / "b.zip")
+    with pytest.raises(ValueError, match=r"^\?\?x.json is no JSON file"):
+        openpose_json.read(zipped(tmp_path / "c.zip", ("\x1b\u202ex.json", b"{")))
+
+
+@pytest.mark.parametrize("fps, known", [(1e-9, None), (5000, None), (0.5, 0.5), (0, openpose_json.FPS), ("9", 8)])
+def test_a_rate_that_no_clip_has_is_told(tmp_path, fps, known):
+    path = save(tmp_path / "a.json", [frame(dancer(1)[0], fps=fps)])
+    if known:
+        assert openpose_json.read(path).fps == known
+    else:
+        with pytest.raises(ValueError, match=f"says {fps:g} frames a second"):
+            openpose_json.read(path)
 
 
 def test_a_zip_that_lies_about_its_size_is_counted_as_it_comes(tmp_path, monkeypatch):
@@ -150,7 +233,7 @@ def test_a_zip_that_lies_about_its_size_is_counted_as_it_comes(tmp_path, monkeyp
         at = data.index(signature) + offset
         data[at : at + 4] = (100).to_bytes(4, "little")
     (tmp_path / "lie.zip").write_bytes(data)
-    with pytest.raises(ValueError, match="damaged|no JSON|more than"):
+    with pytest.raises(ValueError, match="damaged|no JSON|more memory"):
         openpose_json.read(tmp_path / "lie.zip")
 
 
@@ -186,13 +269,6 @@ def test_links_folders_and_devices_are_refused(tmp_path):
             openpose_json.read(path)
     with pytest.raises(ValueError, match="can't be opened"):
         openpose_json.read(tmp_path / "nothing.json")
-
-
-def test_files_together_are_counted(tmp_path, monkeypatch):
-    monkeypatch.setattr(openpose_json, "MAX_BYTES", 3000)
-    paths = [save(tmp_path / f"{number}.json", frame(dancer(1)[0])) for number in range(5)]
-    with pytest.raises(ValueError, match="take more than"):
-        openpose_json.read(paths)
 
 
 def test_a_file_with_a_byte_order_mark_is_read(tmp_path):

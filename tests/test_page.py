@@ -21,9 +21,10 @@ def test_gradio_keeps_no_copy_of_a_finished_video(tmp_path):
     backend = LocalBackend(settings)
     demo = page.build(backend, settings)
     backend.close()
-    file = tmp_path / "data" / "videos" / "0123" / "a-bear-7.mp4"
-    file.parent.mkdir()
-    file.write_bytes(b"video")
+    made = tmp_path / "data" / "videos" / "0123" / "a-bear-7.mp4"
+    made.parent.mkdir()
+    made.write_bytes(b"video")
+    file = backend.address(made)
     for name in ("video", "chosen-video", "mp4", "gif-file", "library-webm-file"):
         (component,) = [block for block in demo.blocks.values() if block.elem_id == name]
         component.GRADIO_CACHE = str(tmp_path / "copies")
@@ -31,7 +32,7 @@ def test_gradio_keeps_no_copy_of_a_finished_video(tmp_path):
         told = asyncio.run(processing_utils.async_move_files_to_cache(value, component, postprocess=True))
         assert told["path"] == str(file), name
     assert not (tmp_path / "copies").exists()
-    assert page.launch_options(settings)["allowed_paths"][0] == str(tmp_path / "data" / "videos")
+    assert page.launch_options(settings)["allowed_paths"] == [str(tmp_path / "data" / "public" / "shown")]
 
 
 def test_the_settings_of_a_video_go_to_the_tab_that_makes_such(tmp_path):
@@ -43,7 +44,7 @@ def test_the_settings_of_a_video_go_to_the_tab_that_makes_such(tmp_path):
 
     def restored(task):
         video.write(film, tmp_path / "a.mp4", 8, to_json(task))
-        updates = restore(str(tmp_path / "a.mp4"))
+        updates = restore("1" * 32, str(tmp_path / "a.mp4"))
         return next(update.selected for update in updates.values() if isinstance(update, gr.Tabs))
 
     sd = find("miniature-sd")

@@ -13,7 +13,7 @@ from pipelines.media import video
 from pipelines.models.folders import card_of_folder
 from pipelines.serving.backend import LocalBackend
 from pipelines.settings import Settings
-from pipelines.tasks import PoseToVideo, Tune
+from pipelines.tasks import NOBODY, PoseToVideo, Tune
 
 ME, OTHER = "1" * 32, "2" * 32
 SIDE, FRAMES = 64, 8
@@ -56,7 +56,7 @@ def test_kept_keypoints_and_a_motion_become_videos(backend, catalog, tmp_path):
         made = follow(backend, backend.submit(task(catalog, **poses), ME))[-1]
         assert isinstance(made, Result) and made.facts["poses"]["people"] == people
         assert video.read(made.video).shape == (FRAMES, SIDE, SIDE, 3)
-        assert backend.task_of(made.video) == task(catalog, **poses)
+        assert backend.task_of(made.video, ME) == task(catalog, **poses)
     assert len(backend.finished(ME, kind="pose-to-video")) == 2
 
 
@@ -96,7 +96,8 @@ def test_who_was_tuned_on_dances_and_the_model_stays_as_it_was(backend, catalog,
     films = []
     for looks in ("", job, ""):
         made = follow(backend, backend.submit(task(catalog, motion="wave", tuned=looks), ME))[-1]
-        assert made.facts["task"]["tuned"] == looks and backend.task_of(made.video).tuned == looks
+        assert backend.task_of(made.video, ME).tuned == looks != made.facts["task"]["tuned"] or not looks
+        assert backend.task_of(made.video, OTHER).tuned == (NOBODY if looks else "")
         films.append(video.read(made.video))
     assert (films[0] == films[2]).all() and (films[0] != films[1]).any()
 

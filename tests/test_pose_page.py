@@ -49,7 +49,7 @@ OTHER = {  # what a person may set -> the control, what it is set to, what the t
 class Recorder(LocalBackend):
     """Takes every task, and makes nothing of it."""
 
-    def submit(self, task, owner):
+    def submit(self, task, owner, address):
         self.asked = [*getattr(self, "asked", []), task]
         raise ValueError("Enough.")
 
@@ -138,14 +138,16 @@ def test_every_choice_of_what_is_followed_draws_the_skeletons_anew(built):
 
 def test_the_settings_of_a_video_come_back_to_every_control(built, tmp_path):
     demo, backend = built
-    kept = backend.keep_clip(shutil.copyfile(find_motion("duet"), tmp_path / "duet.json"), ME, poses=True)
+    kept = backend.keep_clip(
+        shutil.copyfile(find_motion("duet"), tmp_path / "duet.json"), backend.owner(ME), poses=True
+    )
     card = find("miniature-followyourpose")
     changed = {name: says for name, (_, _, says) in OTHER.items() if name not in ("prompt", "seed", "motion")}
     task = PoseToVideo.for_model(card, "a bear\ton ice", 9, clip=kept.name, **changed)
     video.write(
         np.random.default_rng(0).integers(0, 255, (2, 32, 32, 3), np.uint8), tmp_path / "a.mp4", 8, to_json(task)
     )
-    filled = event(demo, "restore").fn(str(tmp_path / "a.mp4"))
+    filled = event(demo, "restore").fn(ME, str(tmp_path / "a.mp4"))
     assert next(update.selected for update in filled.values() if isinstance(update, gr.Tabs)) == "pose-to-video"
     (wanted,) = [value for one, value in filled.items() if isinstance(one, gr.State)]
     updates = event(demo, "refill").fn(ME, wanted)
@@ -162,10 +164,11 @@ def test_the_settings_of_a_video_come_back_to_every_control(built, tmp_path):
 def test_who_was_tuned_on_can_be_chosen_for_the_models_that_it_fits(built, tmp_path):
     demo, backend = built
     video.write(np.random.default_rng(0).integers(0, 255, (4, 128, 128, 3), np.uint8), tmp_path / "clip.mp4", 8)
-    clip = backend.keep_clip(tmp_path / "clip.mp4", ME).name
+    me = backend.owner(ME)
+    clip = backend.keep_clip(tmp_path / "clip.mp4", me).name
     tune = Tune.for_model(find("miniature-sd"), "a bear in red", 1, clip=clip, frames=2, steps=1)
-    job = LocalBackend.submit(backend, tune, ME)
-    assert isinstance(list(backend.events(job, ME))[-1], Result)
+    job = LocalBackend.submit(backend, tune, me)
+    assert isinstance(list(backend.events(job, me))[-1], Result)
     dress = event(demo, "dress").fn
     offered = dress(ME, "miniature-followyourpose", "")
     assert offered.visible and offered.value == "" and offered.choices[1:] == [("a bear in red", job)]

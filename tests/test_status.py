@@ -48,8 +48,7 @@ def test_what_models_hold_is_told_and_freed_unless_it_is_used(tmp_path):
 
 def test_jobs_are_counted_without_a_word_on_whose_they_are(tmp_path):
     backend = LocalBackend(settings(tmp_path))
-    backend._closing = True
-    backend._worker.join()
+    backend._loop.join()
     task = TextToVideo.for_model(find("miniature-modelscope"), "a bear bows", 7)
     for owner in (ME, "2" * 32, "3" * 32):
         backend._jobs.add(task, owner)

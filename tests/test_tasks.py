@@ -264,3 +264,22 @@ def test_a_crop_leaves_something():
 def test_a_motion_that_is_not_there_is_refused_with_the_choice(motion):
     with pytest.raises(ValueError, match="Choose one of: bow"):
         PoseToVideo.for_model(FOLLOWYOURPOSE, "a bear", 1, motion=motion)
+
+
+@pytest.mark.parametrize("setting", [{"sound": True}, {"strength": 0.5}])
+def test_what_a_model_has_no_use_for_is_refused(setting):
+    card = find("a-man-is-surfing")  # tuned by its makers: there is no clip here whose sound or motion could be kept
+    with pytest.raises(ValueError, match=f"A man is surfing takes no {next(iter(setting))}"):
+        Edit.for_model(card, "a panda surfs", 1, **setting)
+    assert Edit.for_model(card, "a panda surfs", 1, sound=False, strength=0.0).sound is False
+
+
+def test_the_frames_that_a_size_allows_are_of_the_models_own():
+    card, small = (
+        _with_limits(Limits(frames=Range(1, 81, 4), side=Range(64, 256, 64), voxels=voxels))
+        for voxels in (8 * 128 * 128, 64 * 64)
+    )
+    with pytest.raises(ValueError, match="it makes 5 frames at most"):
+        TextToVideo.for_model(card, "a bear", 7, frames=9, width=128, height=128)
+    with pytest.raises(ValueError, match="Choose a smaller size"):
+        TextToVideo.for_model(small, "a bear", 7, frames=1, width=128, height=128)

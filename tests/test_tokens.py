@@ -45,19 +45,18 @@ def test_counts_and_cuts_as_transformers_does(old, prompt):
     for folder in (NEW, old):
         tokenizer = tokens.tokenizer_of(folder)
         assert tokenizer.encode(prompt, add_special_tokens=False).ids == theirs.input_ids[1:-1]
-        assert tokens.report(prompt, tokenizer) == (count, cut)
+        assert tokens.report(prompt, tokenizer, tokens.MAX_TOKENS) == (count, cut)
 
 
 def test_the_limit_is_exact():
     tokenizer = tokens.tokenizer_of(NEW)
     for words, cut in ((75, ""), (76, "a"), (77, "a a")):
-        assert tokens.report(" ".join(["a"] * words), tokenizer) == (words + 2, cut)
+        assert tokens.report(" ".join(["a"] * words), tokenizer, tokens.MAX_TOKENS) == (words + 2, cut)
 
 
 def test_it_needs_neither_torch_nor_transformers():
-    script = (
-        f"import sys; from pipelines import tokens; from pathlib import Path; tokens.tokenizer_of(Path({str(NEW)!r}))"
-    )
+    imports = "import sys; from pathlib import Path; from pipelines.models import tokens"
+    script = f"{imports}; tokens.tokenizer_of(Path({str(NEW)!r}))"
     done = subprocess.run(
         [sys.executable, "-c", f"{script}; print(len({{'torch', 'transformers'}} & set(sys.modules)))"],
         capture_output=True,

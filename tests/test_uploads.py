@@ -326,6 +326,55 @@ def test_time_is_bounded(folder):
     assert time.monotonic() - started < 20
 
 
+def gif(frames, side, hundredths=1):
+    """A GIF of so many whole frames, 23 bytes each."""
+    size = struct.pack("<HH", side, side)
+    frame = b"!\xf9\x04\x00" + struct.pack("<H", hundredths) + b"\0\0," + bytes(4) + size + b"\0\x02\x02L\x01\0"
+    return b"GIF89a" + size + b"\xf0\0\0" + b"\0\0\0\xff\xff\xff" + frame * frames + b";"
+
+
+def test_more_pixels_than_there_is_time_for_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
+    path = tmp_path / "bomb.gif"
+    path.write_bytes(gif(3000, 4096))
+    monkeypatch.setattr(uploads, "_steady", None)  # what decodes more than the first frame
+    for refuse in (
+        lambda: uploads.inspect(path, SETTINGS),
+        lambda: uploads.frames(path, SETTINGS),
+        lambda: uploads.normalise(path, tmp_path / "out.mp4", SETTINGS),
+    ):
+        with pytest.raises(ValueError, match="3000 frames of 4096x4096, which take longer than 120 seconds") as refused:
+            refuse()
+        check_sentence(str(refused.value))
+    path.write_bytes(gif(3000, 480))
+    assert uploads.inspect(path, SETTINGS).frames == 3000
+
+
+def test_frames_that_stay_for_long_count_as_often_as_they_are_drawn(tmp_path):
+    """Two quick frames make a quick clip, in which the third is repeated for a minute."""
+    path = tmp_path / "stays.gif"
+    path.write_bytes(gif(4, 4096, 2)[:-1] + gif(1, 4096, 6000)[-24:])
+    with pytest.raises(ValueError, match=r"\d{4} frames of 4096x4096"):
+        uploads.inspect(path, SETTINGS)
+    path.write_bytes(gif(4, 480, 2)[:-1] + gif(1, 480, 6000)[-24:])
+    assert uploads.inspect(path, SETTINGS).frames == 3000
+
+
+def test_a_clip_that_grows_midway_keeps_to_what_its_first_frame_was_allowed_for(tmp_path, monkeypatch):
+    jpeg = ["-c:v", "mjpeg", "-pix_fmt", "yuvj420p"]
+    parts = [
+        make(tmp_path / f"{side}.mjpeg", *jpeg, count=count, width=side, height=side)
+        for side, count in ((64, 1), (512, 299))
+    ]
+    (tmp_path / "both.mjpeg").write_bytes(b"".join(part.read_bytes() for part in parts))
+    ffmpeg("-r", 30, "-i", tmp_path / "both.mjpeg", "-c", "copy", tmp_path / "grows.mkv")
+    assert uploads.frames(tmp_path / "grows.mkv", SETTINGS, frames=4).shape == (4, 64, 64, 3)
+    monkeypatch.setattr(uploads, "PIXELS", 150**2 * 300 // 120)
+    assert uploads.inspect(tmp_path / "grows.mkv", SETTINGS).frames == 300
+    with pytest.raises(ValueError) as refused:
+        uploads.frames(tmp_path / "grows.mkv", SETTINGS, frames=4)
+    check_sentence(str(refused.value))
+
+
 def test_decoded_frames_are_bounded(tmp_path):
     source = ["-f", "lavfi", "-i", "color=gray:s=1920x1080:r=30:d=4"]
     ffmpeg(*source, *H264, "-preset", "ultrafast", tmp_path / "long.mp4")

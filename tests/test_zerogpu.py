@@ -6,7 +6,7 @@ import subprocess
 import sys
 from contextvars import copy_context
 from dataclasses import replace
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,6 +26,7 @@ from pipelines.serving import zerogpu
 from pipelines.serving.backend import LocalBackend
 from pipelines.serving.runner import generated
 from pipelines.settings import Settings
+from pipelines.systems import modelscope
 from pipelines.systems.tuning import TUNING
 from pipelines.tasks import Edit, PoseToVideo, TextToVideo, Tune
 from ui import estimates
@@ -182,16 +183,14 @@ def test_the_time_asked_for_is_estimated_from_the_task(backend, catalog):
         backend.submit(known, ME)
 
 
-class Failing(ModuleType):
-    """A system that fails as the prompt says."""
-
-    def generate(self, task, models):
-        yield Progress("Denoising", 0, 1)
-        raise (ValueError if task.prompt == "words" else RuntimeError)("it is too dark")
+def generate(task, models):
+    """Fails as the prompt says."""
+    yield Progress("Denoising", 0, 1)
+    raise (ValueError if task.prompt == "words" else RuntimeError)("it is too dark")
 
 
 def test_what_goes_wrong_in_the_fork_is_told_as_elsewhere(settings, catalog, spaces, monkeypatch, caplog):
-    monkeypatch.setitem(sys.modules, "pipelines.failing", Failing("pipelines.failing"))
+    tiny.add_engine(monkeypatch, "failing", replace(modelscope.ENGINE, generate={TextToVideo: generate}))
     failing = {"text": replace(catalog["text"], system="failing")}
     backend = zerogpu.ZeroBackend(settings, failing, spaces)
     try:

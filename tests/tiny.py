@@ -3,7 +3,9 @@
 import gzip
 import json
 import re
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgpack
 import torch
@@ -12,8 +14,11 @@ from tokenizers.pre_tokenizers import ByteLevel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from pipelines.catalog import ENGINES
+from pipelines.models.classes import CLASSES
 from pipelines.models.networks.inflated_unet import InflatedUNet
 from pipelines.models.networks.pseudo3d_unet import UNetPseudo3DConditionModel
+from pipelines.systems.engine import Engine
 
 GOLDENS = Path(__file__).parent / "data" / "goldens"
 
@@ -101,6 +106,14 @@ def finish(generator):
             events.append(next(generator))
         except StopIteration as end:
             return events, end.value
+
+
+def add_engine(monkeypatch, name: str, engine: Engine) -> None:
+    """Registers `engine` under `name`, as the catalog does, for the time of a test."""
+    monkeypatch.setitem(ENGINES, name, f"engine_{name}")
+    monkeypatch.setitem(sys.modules, f"engine_{name}", SimpleNamespace(ENGINE=engine))
+    for kind, network in engine.classes.items():
+        monkeypatch.setitem(CLASSES, kind, network)
 
 
 def count_calls(modules):

@@ -1,5 +1,6 @@
 """Who may enter: everybody, whoever knows the password, or the Hub users whom the owner of a Space admits."""
 
+import asyncio
 import math
 import os
 import time
@@ -8,17 +9,22 @@ from hmac import compare_digest
 from html import escape
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pipelines.settings import Settings
-from ui import hub
+from ui import health, hub, visitor
+from ui.attempts import Attempts
 
 OWNER = "owner"  # in the setting: whoever the Space belongs to
-# The only paths that lead to a door that is shut: signing in and out, and what gradio asks itself when it starts.
-OPEN = ("/login/huggingface", "/login/callback", "/logout", "/gradio_api/startup-events")
+# The only paths that lead to a door that is shut: signing in and out, what gradio asks itself when it starts, and what
+# those ask who watch over the app.
+OPEN = ("/login/huggingface", "/login/callback", "/logout", "/gradio_api/startup-events", health.PATH)
 SIGN_IN = "This copy of Marionette is private. Sign in with Hugging Face first, in a browser, on its page."
+
+PATIENCE = 10.0  # seconds for which the answer to a password is held back; where more is due, it is refused
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -36,12 +42,13 @@ _PAGE = """<!doctype html>
 </html>"""
 
 
-def gate(settings: Settings, environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """What `Blocks.launch` needs so that only those enter whom `settings` let in.
+def gate(settings: Settings, environment: Mapping[str, str] = os.environ) -> list[Middleware]:
+    """What stands before the app where `settings` admit some Hub users only.
 
     Raises ValueError where nobody could sign in.
     """
-    return _with_password(settings) | _with_names(admitted(settings, environment))
+    names = admitted(settings, environment)
+    return [Middleware(AccessGate, names=names)] if names else []
 
 
 def admitted(settings: Settings, environment: Mapping[str, str] = os.environ) -> frozenset[str]:
@@ -65,18 +72,25 @@ def admitted(settings: Settings, environment: Mapping[str, str] = os.environ) ->
     return frozenset(names)
 
 
-def _with_password(settings: Settings) -> dict[str, Any]:
+def password(settings: Settings) -> dict[str, Any]:
+    """What `Blocks.launch` needs to ask for the password that is set, if one is."""
     if not settings.password:
         return {}
 
-    def opens(name: str, password: str) -> bool:
-        return compare_digest(password.encode(), settings.password.encode())
+    attempts = Attempts()
+
+    async def opens(name: str, given: str) -> bool:
+        address = visitor.ADDRESS.get()
+        while wait := attempts.wait(address):  # of several at once only one is heard after each wait
+            if wait > PATIENCE:
+                told = f"Too many wrong passwords. Try again in {math.ceil(wait)} seconds."
+                raise HTTPException(429, told, headers={"Retry-After": str(math.ceil(wait))})
+            await asyncio.sleep(wait)
+        right = compare_digest(given.encode(errors="replace"), settings.password.encode())
+        (attempts.right if right else attempts.wrong)(address)
+        return right
 
     return {"auth": opens, "auth_message": "Any name, and the password that the owner of this copy has set."}
-
-
-def _with_names(names: frozenset[str]) -> dict[str, Any]:
-    return {"app_kwargs": {"middleware": [Middleware(AccessGate, names=names)]}} if names else {}
 
 
 class AccessGate:

@@ -128,7 +128,7 @@ def endpoints(backend: Backend, settings: Settings) -> None:
             visitor_id: Whose jobs they are: 32 hexadecimal digits, kept secret. Left out, a new one is made and told.
 
         Returns:
-            The MP4 file of the grid, and its facts. Their task's "jobs" are those of the videos, row after row.
+            The MP4 file of the grid, and its facts. Their "jobs" are those of the videos, row after row.
         """
         given = _given(
             negative_prompt=negative_prompt, frames=frames, width=width, height=height, fps=fps, steps=steps,
@@ -378,17 +378,22 @@ def _run(backend: Backend, visitor_id: object, task: Callable[[str], Task | list
     try:
         owner = visitor.known(visitor_id)
         wanted = task(owner)
-        job = backend.submit_grid(wanted, owner)[-1] if isinstance(wanted, list) else backend.submit(wanted, owner)
+        if isinstance(wanted, list):
+            job = backend.submit_grid(wanted, owner, visitor.ADDRESS.get())[-1]
+        else:
+            job = backend.submit(wanted, owner, visitor.ADDRESS.get())
     except (ValueError, OSError) as error:
         raise gr.Error(str(error), print_exception=False) from error
-    ids = {"job": job, "visitor_id": owner}
+    ids: dict[str, Any] = {"job": job, "visitor_id": owner}
+    if isinstance(wanted, list):
+        ids["jobs"] = list(backend.get(job, owner).task.jobs)
     so_far: dict[str, Any] = ids
     for moment in stream.follow(backend, job, owner):
         match moment:
             case None:
                 yield None, so_far  # so that gradio notices a client that has gone
             case stream.Moment(end=Result(video=path, facts=facts)):
-                yield FileData(path=str(path.resolve()), mime_type="video/mp4").model_dump(), facts | ids
+                yield FileData(path=backend.address(path), mime_type="video/mp4").model_dump(), facts | ids
             case stream.Moment(end=Failed(message=message)):
                 raise gr.Error(message, print_exception=False)
             case stream.Moment(progress=Progress() as progress):

@@ -62,7 +62,7 @@ def panel(backend: Backend, owner: gr.BrowserState, compared: gr.State) -> None:
             job = jobs[number] if side_by_side and number < len(jobs) else None
             updates |= {
                 columns[number]: gr.Column(visible=job is not None),
-                videos[number]: str(job.end.video) if job else None,
+                videos[number]: backend.address(job.end.video) if job else None,
                 captions[number]: f'<p class="caption">{number + 1}. {html.title(job)}</p>' if job else "",
             }
         return updates

@@ -10,7 +10,7 @@ from pipelines.events import Failed, Result
 from pipelines.serving.backend import Backend, Tuning
 from pipelines.serving.jobs import Job
 from pipelines.tasks import Edit
-from ui import edit_html, estimates, finish, forms, html, hub, stream, tune_clip, why
+from ui import edit_html, estimates, finish, forms, html, hub, stream, tune_clip, visitor, why
 from ui.languages import ENGLISH_ONLY, say
 from ui.media import CLICKS, in_step, player, slider
 from ui.refill import Form
@@ -161,7 +161,7 @@ def _editing(
             return {panel: gr.Column(visible=False)}
         settings = {"strength": 0.0, "sound": False, "prompt": tuning.job.task.prompt} | again
         return fill_panel(visitor_id, identifier, edit_html.title_of(tuning), find(tuning.job.task.model), settings) | {
-            **{of_clip: gr.Column(visible=True), before: str(tuning.video), about: ""},
+            **{of_clip: gr.Column(visible=True), before: backend.address(tuning.video), about: ""},
             strength: gr.Slider(visible=True, value=settings["strength"]),
             sound: gr.Checkbox(settings["sound"], visible=tuning.sound),
             managing: gr.Accordion(visible=True),
@@ -177,8 +177,8 @@ def _editing(
         return fill_panel(visitor_id, card.name, card.title, card, settings) | {
             **{of_clip: gr.Column(visible=False), before: None},
             about: html.model_card(card, backend.availability(card.name)),
-            strength: gr.Slider(visible=False),
-            sound: gr.Checkbox(False, visible=False),
+            strength: gr.Slider(value=0, visible="strength" in card.takes),
+            sound: gr.Checkbox(False, visible="sound" in card.takes),
             managing: gr.Accordion(visible=False),
         }
 
@@ -191,7 +191,7 @@ def _editing(
             heading: f"<h2>3. Tell “{html.escape(title)}” again</h2>",
             prompt: again["prompt"],
             shown: jobs[0].id if jobs else "",
-            after: str(jobs[0].end.video) if jobs else None,
+            after: backend.address(jobs[0].end.video) if jobs else None,
             after_caption: _told(jobs[0].task if jobs else None),
             table: edit_html.edits(jobs, jobs[0].id if jobs else ""),
             guidance: gr.Slider(maximum=card.limits.guidance.high, value=again["guidance"]),
@@ -207,7 +207,7 @@ def _editing(
             return {message: gr.HTML(html.failure(str(error)), visible=True)}
         return {
             shown: job_.id,
-            after: str(job_.end.video),
+            after: backend.address(job_.end.video),
             after_caption: _told(job_.task),
             table: edit_html.edits(made(identifier, visitor_id), job_.id),
         }
@@ -233,7 +233,7 @@ def _editing(
         waiting: list[str] = []
         try:
             for task in forms.edits(prompts, tuned(identifier, visitor_id), *values):
-                waiting.append(backend.submit(task, visitor_id))
+                waiting.append(backend.submit(task, visitor_id, visitor.ADDRESS.get()))
         except ValueError as error:
             yield {message: gr.HTML(html.failure(str(error)), visible=True)}
             if not waiting:
@@ -252,7 +252,7 @@ def _editing(
                     case stream.Moment(end=Result(video=path)):
                         jobs = made(identifier, visitor_id)
                         yield {
-                            **{after: str(path), shown: started, line: ""},
+                            **{after: backend.address(path), shown: started, line: ""},
                             after_caption: _told(backend.get(started, visitor_id).task),
                             table: edit_html.edits(jobs, started),
                         }
@@ -282,11 +282,12 @@ def _editing(
                 case "rename":
                     backend.rename(identifier, visitor_id, title)
                 case "resume":
-                    backend.resume(identifier, visitor_id)
+                    backend.resume(identifier, visitor_id, visitor.ADDRESS.get())
                 case "delete":
                     backend.delete(identifier, visitor_id)
                 case "export":
-                    return {archive: gr.File(str(backend.export_tuned(identifier, visitor_id)), visible=True)}
+                    exported = backend.address(backend.export_tuned(identifier, visitor_id))
+                    return {archive: gr.File(exported, visible=True)}
         except (ValueError, OSError) as error:
             return {message: gr.HTML(html.failure(str(error), "That did not work."), visible=True)}
         if act == "rename":

@@ -8,7 +8,7 @@ from gradio.i18n import I18nData
 from pipelines.events import Failed, Result
 from pipelines.serving.backend import Backend
 from pipelines.tasks import TIMES, Finish
-from ui import forms, html, stream
+from ui import forms, html, stream, visitor
 from ui.languages import say
 from ui.media import player
 
@@ -62,8 +62,9 @@ def piece(backend: Backend, owner: gr.BrowserState, job: gr.State, name: str) ->
                     yield {line: gr.skip()}
                 case stream.Moment(end=Result(video=path)):
                     made = backend.get(identifier, visitor_id)
+                    film = backend.address(path)
                     yield {
-                        **{result: gr.Column(visible=True), video: str(path), mp4: gr.DownloadButton(value=str(path))},
+                        **{result: gr.Column(visible=True), video: film, mp4: gr.DownloadButton(value=film)},
                         **{caption: html.caption(made.task), **idle()},
                     }
                 case stream.Moment(end=Failed(message=text, stopped=stopped)):
@@ -75,7 +76,7 @@ def piece(backend: Backend, owner: gr.BrowserState, job: gr.State, name: str) ->
     def run(visitor_id: str, identifier: str | None, *choice: object) -> Iterator[dict]:
         try:
             task = forms.finish(backend.get(identifier or "", visitor_id), *choice)
-            started = backend.submit(task, visitor_id)
+            started = backend.submit(task, visitor_id, visitor.ADDRESS.get())
         except ValueError as error:
             yield {message: gr.HTML(html.failure(str(error)), visible=True)}
             return

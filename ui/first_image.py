@@ -12,7 +12,7 @@ from pipelines.catalog import ModelCard
 from pipelines.serving.backend import Backend
 from ui import html, visitor
 from ui.languages import say
-from ui.media import slider
+from ui.media import READING, slider
 
 PICTURES = [".png", ".jpg", ".jpeg", ".webp", ".bmp"]
 PNG = "data:image/png;base64,"
@@ -119,7 +119,7 @@ class FirstImage:
         guidance = values.get("image_guidance")
         low, high = card.limits.guidance.low, card.limits.guidance.high
         return {
-            self.panel: gr.Column(visible=card.image_model is not None),
+            self.panel: gr.Column(visible="image" in card.takes),
             self.guidance: gr.Slider(low, high, value=values["guidance"] if guidance is None else guidance),
             **{getattr(self, name): values[name] for name in ("image", "mask") if name in values},
         }
@@ -157,7 +157,7 @@ def drawn(event: gr.EventData) -> str:
 def build(backend: Backend, owner: gr.BrowserState, card: ModelCard) -> FirstImage:
     """Builds the controls where it is called; they are to be seen where `card` takes a first image."""
     image, mask, strokes = gr.State(""), gr.State(""), gr.State()
-    with gr.Column(visible=card.image_model is not None, elem_id="first-image") as panel:
+    with gr.Column(visible="image" in card.takes, elem_id="first-image") as panel:
         gr.HTML(say("<h3>A first image, if you like</h3>"))
         gr.HTML(WORDS)
         with gr.Row(elem_id="first-image-files"):
@@ -208,8 +208,8 @@ def build(backend: Backend, owner: gr.BrowserState, card: ModelCard) -> FirstIma
         }
 
     quiet = {"api_visibility": "private", "show_progress": "hidden"}
-    upload.upload(take, [owner, upload], [owner, image, mask, message], **quiet)
-    upload_mask.upload(take_mask, [owner, upload_mask], [mask, message], **quiet)
+    upload.upload(take, [owner, upload], [owner, image, mask, message], **quiet, **READING)
+    upload_mask.upload(take_mask, [owner, upload_mask], [mask, message], **quiet, **READING)
     remove.click(lambda: ("", ""), None, [image, mask], **quiet)
     gr.on(
         [image.change, mask.change],

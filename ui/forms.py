@@ -40,7 +40,7 @@ def text_to_video(
     if randomise:
         seed = new_seed()
     card, values = find(model, catalog), dict(zip(SETTINGS, settings, strict=True))
-    if card.image_model is not None:
+    if "image" in card.takes:
         values |= first_image or {}
     return TextToVideo.for_model(card, prompt, seed, **values)
 

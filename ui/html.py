@@ -30,7 +30,6 @@ NOTHING_YET = say(
     '<button type="button" class="offer" data-job="" data-act="begin">Make your first video</button></p>'
 )
 _CARD = f'<div class="model-card"><p>{{}}</p>{{}}<dl>{"<dt>{}</dt><dd>{}</dd>" * 4}</dl></div>'
-TOKENS = 77  # what CLIP reads, its start and end included
 LAMPS = 24
 # A template: its texts are the lines of HEADLINES, in the reader's language.
 HEADER = r"""
@@ -125,11 +124,11 @@ def prompt_hints(prompt: str, card: ModelCard, tokens: tuple[int, str] | None) -
         count, cut = tokens
         if cut:
             hints.append(
-                f'<p class="hint warning">Too long: the model reads the first {TOKENS} tokens of {count}. '
+                f'<p class="hint warning">Too long: the model reads the first {card.max_tokens} tokens of {count}. '
                 f"It will not see “{escape(shorten(cut, 200))}”.</p>"
             )
         else:
-            hints.append(f'<p class="hint count">{count} of {TOKENS} tokens</p>')
+            hints.append(f'<p class="hint count">{count} of {card.max_tokens} tokens</p>')
     if card.vocabulary and (new := unknown_words(prompt, card.vocabulary)):
         named = ", ".join(f"“{escape(shorten(word, 24))}”" for word in new[:4])
         kinds = "".join(

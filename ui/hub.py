@@ -7,7 +7,6 @@ import gradio as gr
 
 from pipelines.events import Progress
 from pipelines.serving.backend import Backend
-from pipelines.settings import Settings
 from ui import html, stream, visitor
 from ui.languages import say
 
@@ -17,16 +16,15 @@ def offered(environment: Mapping[str, str] = os.environ) -> bool:
     return bool(environment.get("SPACE_ID") and environment.get("OAUTH_CLIENT_ID"))
 
 
-def arrival(settings: Settings) -> Callable[[str, gr.OAuthProfile | None], str]:
+def arrival(backend: Backend) -> Callable[[str, gr.OAuthProfile | None], str]:
     """What tells, from what a browser keeps, who has come."""
     if not offered():
         return visitor.known
-    secret = visitor.secret(settings)
 
     def arrive(value: str, profile: gr.OAuthProfile | None) -> str:
         if profile is not None:
-            return visitor.of_user(profile["sub"], secret)
-        return visitor.known("" if visitor.is_of_user(value, secret) else value)  # who has signed out is a stranger
+            return backend.account(profile["sub"])
+        return visitor.known("" if backend.is_account(value) else value)  # who has signed out is a stranger
 
     return arrive
 

@@ -77,16 +77,16 @@ def tab(
     def look(visitor_id: str, words: str, number: int, together: list[str]) -> dict:
         """What there is now: the jobs that wait or run, and the newest videos."""
         found = backend.finished(visitor_id, words, limit=number * PAGE + 1)
-        cards = [_card(job) for job in found[: number * PAGE]]
+        cards = [_card(job, visitor_id) for job in found[: number * PAGE]]
         return {
             making: html.making(backend.unfinished(visitor_id)),
             shelf: html.shelf(cards, searched=bool(words.strip()), compared=together),
             more: gr.Button(visible=len(found) > number * PAGE),
         }
 
-    def _card(job: Job) -> html.Card:
+    def _card(job: Job, visitor_id: str) -> html.Card:
         try:
-            poster = backend.poster(job.id, job.owner)
+            poster = backend.poster(job.id, visitor_id)
         except (ValueError, OSError):  # deleted by hand, or damaged: it can still be deleted here
             poster = None
         return html.Card(job.id, job.task, html.title(job), job.ended, poster)
@@ -107,8 +107,8 @@ def tab(
         return {
             **{chosen: job.id, opened: time.time()},
             panel: gr.Column(visible=True),
-            video: str(job.end.video) if job.end.video.exists() else None,
-            about: html.about_video(_card(job)),
+            video: backend.address(job.end.video),
+            about: html.about_video(_card(job, visitor_id)),
             facts: html.rounded(job.end.facts),
             really: gr.Button(visible=False),
         }

@@ -25,6 +25,9 @@ new MutationObserver(() => {
   place?.focus({preventScroll: true});
 }).observe(element, {childList: true, subtree: true});
 """
+# For listeners that read an upload: more than are read at once, as others of the same visitor only wait, and fewer than
+# there are threads for all that visitors do. gradio's own default is one at a time for everybody.
+READING = {"concurrency_id": "uploads", "concurrency_limit": 12}
 _IN_STEP = """() => setTimeout(() => {
   const videos = [...document.querySelectorAll('%s')].filter(video => video.src);
   const longest = () => videos.reduce((one, other) => other.duration > one.duration + 0.05 ? other : one);
@@ -49,7 +52,7 @@ def export(title: I18nData, kind: str, backend: Backend, owner: gr.BrowserState,
     button = gr.Button(title, size="md", elem_id=name)
     file = gr.DownloadButton(elem_id=f"{name}-file", elem_classes="unseen")  # it saves what the other made
     button.click(
-        lambda visitor_id, identifier: str(backend.export(identifier, visitor_id, kind)),
+        lambda visitor_id, identifier: backend.address(backend.export(identifier, visitor_id, kind)),
         [owner, job],
         file,
         show_progress_on=button,
@@ -66,7 +69,12 @@ def player(label: I18nData, **rest: object) -> gr.Video:
 
 def slider(allowed: Range, value: float, **rest: object) -> gr.Slider:
     """A slider over `allowed`."""
-    return gr.Slider(allowed.low, allowed.high, value, step=allowed.step or 0.5, buttons=[], **rest)
+    return gr.Slider(allowed.low, allowed.high, value, step=step(allowed), buttons=[], **rest)
+
+
+def step(allowed: Range) -> float:
+    """From one value of a slider over `allowed` to the next; like a Range, a slider counts from its lower end."""
+    return allowed.step or 0.5
 
 
 def in_step(*ids: str) -> str:

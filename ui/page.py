@@ -21,6 +21,7 @@ from ui import (
     pose_to_video,
     responsible_use,
     restore,
+    server,
     space,
     status,
     text_to_video,
@@ -28,6 +29,7 @@ from ui import (
     visitor,
 )
 from ui.languages import WORDS, say
+from ui.origins import Origins
 from ui.refill import Forms
 from ui.theme import theme
 
@@ -36,18 +38,19 @@ ASSETS = Path(__file__).resolve().parent.parent / "assets"
 
 def build(backend: Backend, settings: Settings) -> gr.Blocks:
     """The page over `backend`. Raises ValueError where `settings` name a model that there is not."""
-    # Files of jobs are served from where they are: of all else gradio keeps a copy, which would outlive a deletion.
+    backend = visitor.ForVisitors(backend)
+    # What is shown is served from where it is: of all else gradio keeps a copy, which would outlive a deletion.
     gr.set_static_paths(_served(settings))
     old = (3600, 24 * 3600)  # every hour, uploads older than a day are deleted
-    with gr.Blocks(title="Marionette", analytics_enabled=False, fill_width=True, delete_cache=old) as demo:
+    with server.Page(title="Marionette", analytics_enabled=False, fill_width=True, delete_cache=old) as demo:
         with gr.Row(elem_id="head"):
             gr.HTML(html.HEADLINES, html_template=html.HEADER)
             status.corner(backend, settings)
         space.notice(backend, settings)
         hub.sign_in()
-        owner = visitor.state(settings)
+        owner = visitor.state(backend)
         arrived = demo.load(
-            hub.arrival(settings), owner, owner, api_visibility="private", queue=False, show_progress="hidden"
+            hub.arrival(backend), owner, owner, api_visibility="private", queue=False, show_progress="hidden"
         )
         given, followed = gr.State(), gr.State()  # a video of the library that is to be edited, or followed
         begun = gr.State()  # a first image from the library
@@ -64,7 +67,7 @@ def build(backend: Backend, settings: Settings) -> gr.Blocks:
                 button = library.tab(backend, owner, shelf, tabs, forms, clips, begun)
         use_by_code.section(demo)
         responsible_use.section()
-        restore.takers(backend, forms, button)
+        restore.takers(backend, owner, forms, button)
         api.endpoints(backend, settings)
     for card in CATALOG.values():  # so that a browser learns the words of every card, as it is now and once it is here
         for missing in (None, backend.availability(card.name)):
@@ -88,14 +91,19 @@ def launch_options(settings: Settings) -> dict[str, Any]:
         "footer_links": ["api", "settings"],
         "run_history": False,
         "ssr_mode": False,
+        "state_session_capacity": server.SESSIONS,
+        "max_threads": server.THREADS,
+        "enable_monitoring": settings.monitoring,
         **agents.tools(settings),
-        **access.gate(settings),
+        **access.password(settings),
+        "_app": server.App(Origins.of(settings), access.gate(settings)),
+        "app_kwargs": {"lifespan": server.tidied},
     }
 
 
 def _served(settings: Settings) -> list[str]:
-    """The folders whose files a browser may load."""
-    return [str((settings.data / name).resolve()) for name in ("videos", "clips")]
+    """The only folder whose files a browser may load."""
+    return [str(settings.shown.resolve())]
 
 
 def _scripts(*names: str) -> str:

@@ -14,7 +14,7 @@ from pipelines.serving.jobs import Job
 from pipelines.tasks import PoseToVideo
 from ui import edit_html, estimates, finish, forms, html, pose_controls, pose_html, stream, visitor, why
 from ui.languages import ENGLISH_ONLY, say
-from ui.media import CLICKS, export, in_step, player
+from ui.media import CLICKS, READING, export, in_step, player
 from ui.refill import Form
 from ui.text_to_video import FRAMES_LABEL, filled_in, sampling
 from ui.tune_clip import CLIPS
@@ -158,7 +158,7 @@ def tab(backend: Backend, owner: gr.BrowserState, this: gr.Tab, arrived: gr.even
         size = measured.seconds, measured.width, measured.height, measured.fps, measured.cut
         return {
             there: gr.Column(visible=True),
-            source: str(kept.preview),
+            source: backend.address(kept.preview),
             about_clip: edit_html.about_clip(*size),
         }
 
@@ -286,11 +286,18 @@ def tab(backend: Backend, owner: gr.BrowserState, this: gr.Tab, arrived: gr.even
     again = {"fn": look, "trigger_mode": "multiple", **looked}
     chosen.click(choose_motion, None, taken, **quiet).then(**again)
     gr.on(
-        [file.upload, file.clear], take, [owner, file], [owner, *taken], show_progress_on=file, api_visibility="private"
+        [file.upload, file.clear],
+        take,
+        [owner, file],
+        [owner, *taken],
+        show_progress_on=file,
+        api_visibility="private",
+        **READING,
     ).then(**again)
-    given.change(lambda visitor_id, film: take(visitor_id, film[0]), [owner, given], [owner, *taken], **quiet).then(
-        **again
+    from_library = given.change(
+        lambda visitor_id, film: take(visitor_id, film[0]), [owner, given], [owner, *taken], **quiet, **READING
     )
+    from_library.then(**again)
     wanted.change(refill, [owner, wanted], filled, **quiet).then(
         **again | {"fn": look_again, "inputs": [wanted, *again["inputs"]]}
     )
@@ -324,18 +331,19 @@ def tab(backend: Backend, owner: gr.BrowserState, this: gr.Tab, arrived: gr.even
         there_is = bool(shown_job)
         return {players: gr.Row(visible=there_is), details: gr.Column(visible=there_is), **idle()}
 
-    def finished(made: Job) -> dict:
-        kept = {kind: str(path) for kind, path in backend.companions(made.id, made.owner).items()}
+    def finished(made: Job, visitor_id: str) -> dict:
+        film, kept = backend.address(made.end.video), backend.companions(made.id, visitor_id)
+        kept = {kind: backend.address(path) for kind, path in kept.items()}
         return {
             **{shown: made.id, players: gr.Row(visible=True), details: gr.Column(visible=True)},
-            video: str(made.end.video),
+            video: film,
             told: f'<p class="caption">{html.escape(made.task.prompt)}</p>',
             of_skeletons: gr.Column(visible="skeletons" in kept),
             skeletons: kept.get("skeletons"),
             of_source: gr.Column(visible="source" in kept),
             original: kept.get("source"),
             figures: pose_html.measures(made),
-            mp4: gr.DownloadButton(value=str(made.end.video)),
+            mp4: gr.DownloadButton(value=film),
             save_skeletons: gr.DownloadButton(value=kept.get("skeletons"), visible="skeletons" in kept),
             save_joints: gr.DownloadButton(value=kept.get("keypoints"), visible="keypoints" in kept),
             facts: html.rounded(made.end.facts),
@@ -348,7 +356,7 @@ def tab(backend: Backend, owner: gr.BrowserState, this: gr.Tab, arrived: gr.even
         problem = gr.HTML(visible=False)
         try:
             for task in forms.poses_to_videos(*values, seed=seed_value, randomise=randomise_value):
-                waiting.append(backend.submit(task, visitor_id))
+                waiting.append(backend.submit(task, visitor_id, visitor.ADDRESS.get()))
                 seed_value = task.seed
         except ValueError as error:
             problem = gr.HTML(html.failure(str(error)), visible=True)
@@ -372,7 +380,7 @@ def tab(backend: Backend, owner: gr.BrowserState, this: gr.Tab, arrived: gr.even
                         yield {line: gr.skip()}
                     case stream.Moment(end=Result()):
                         shown_job = started
-                        yield {**finished(backend.get(started, visitor_id)), mist: gr.HTML(visible=False)}
+                        yield {**finished(backend.get(started, visitor_id), visitor_id), mist: gr.HTML(visible=False)}
                     case stream.Moment(end=Failed(message=text, stopped=stopped)):
                         card = html.stopped(text) if stopped else html.failure(text)
                         yield {message: gr.HTML(card, visible=True), mist: gr.HTML(visible=False)}
@@ -388,7 +396,7 @@ def tab(backend: Backend, owner: gr.BrowserState, this: gr.Tab, arrived: gr.even
         yield {line: gr.skip()}  # as above
         latest = backend.finished(visitor_id, limit=1, kind="pose-to-video")
         for made in latest:
-            yield finished(made)
+            yield finished(made, visitor_id)
         going = [one for one in backend.unfinished(visitor_id) if isinstance(one.task, PoseToVideo)]
         if going:
             yield {wanted: (asdict(going[0].task), time.time())}

@@ -9,20 +9,20 @@ from ui.refill import Forms
 from ui.text_to_video import TO_PROMPT
 
 
-def takers(backend: Backend, forms: Forms, button: gr.UploadButton) -> None:
+def takers(backend: Backend, owner: gr.BrowserState, forms: Forms, button: gr.UploadButton) -> None:
     """Lets `button` take a video, and builds what takes one that is dropped (assets/drop.js)."""
     with gr.Column(elem_id="dropped", elem_classes="unseen"):
         dropped = gr.UploadButton(elem_classes="unseen")
 
-    def restore(file: str) -> dict:
-        filled = forms.fill(backend.task_of(Path(file)))
+    def restore(visitor_id: str, file: str) -> dict:
+        filled = forms.fill(backend.task_of(Path(file), visitor_id))
         gr.Success("This video's settings are filled in.", title="Restored")
         return filled
 
     for taker in (dropped, button):
         taker.upload(
             restore,
-            taker,
+            [owner, taker],
             forms.controls,
             show_progress="hidden",
             api_visibility="private",

@@ -50,6 +50,7 @@ def corner(backend: Backend, settings: Settings, environment: Mapping[str, str] 
 
 def drawn(status: Status) -> str:
     rows = [("Device", escape(status.device)), ("Queue", _queue(status)), ("Models in memory", _models(status))]
+    rows += [("Data", escape(note)) for note in status.notes]
     return f'<dl class="status">{"".join(f"<dt>{name}</dt><dd>{text}</dd>" for name, text in rows)}</dl>'
 
 

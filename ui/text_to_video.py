@@ -14,7 +14,7 @@ from pipelines.settings import Settings
 from pipelines.tasks import Grid, Task, TextToVideo
 from ui import estimates, finish, first_image, forms, html, matrix, stream, visitor, why
 from ui.languages import ENGLISH_ONLY, say
-from ui.media import CLICKS, export, player, slider
+from ui.media import CLICKS, export, player, slider, step
 from ui.refill import Form
 
 PICTURES = Path(__file__).resolve().parent.parent / "assets" / "examples"
@@ -136,8 +136,8 @@ def tab(
     def begin_with(given: tuple[str, float], name: str) -> dict:
         """Chooses a model that takes a first image where the chosen one takes none."""
         chosen = {begin.image: given[0], begin.mask: ""}
-        if find(name).image_model is None:
-            name = next(name for name, card in offered("text-to-video").items() if card.image_model)
+        if "image" not in find(name).takes:
+            name = next(name for name, card in offered("text-to-video").items() if "image" in card.takes)
             chosen |= {model: name, **choose_model(name)}
         return chosen
 
@@ -179,14 +179,15 @@ def tab(
         return {scene: html.scene("open" if shown_job else "closed"), line: "", **idle()}
 
     def finished(made: Job) -> dict:
+        film = backend.address(made.end.video)
         return {
             shown: made.id,
             scene: html.scene("open"),
-            video: gr.Video(str(made.end.video), visible=True),
+            video: gr.Video(film, visible=True),
             line: "",
             result: gr.Column(visible=True),
             caption: html.caption(made.task),
-            mp4: gr.DownloadButton(value=str(made.end.video)),
+            mp4: gr.DownloadButton(value=film),
             facts: html.rounded(made.end.facts),
             **idle(),
         }
@@ -229,9 +230,9 @@ def tab(
             else:
                 tasks = [forms.text_to_video(*values, **seeding)]
             if len(tasks) > 1:
-                waiting = backend.submit_grid(tasks, visitor_id)
+                waiting = backend.submit_grid(tasks, visitor_id, visitor.ADDRESS.get())
             else:
-                waiting = [backend.submit(tasks[0], visitor_id)]
+                waiting = [backend.submit(tasks[0], visitor_id, visitor.ADDRESS.get())]
         except ValueError as error:
             yield {message: gr.HTML(html.failure(str(error)), visible=True)}
             return
@@ -379,7 +380,7 @@ def filled_in(controls: dict[str, gr.components.Component], card: ModelCard, val
     limits = card.limits
     ranges = {"frames": limits.frames, "fps": limits.fps, "steps": limits.steps, "guidance": limits.guidance}
     updates = {
-        controls[name]: gr.Slider(minimum=allowed.low, maximum=allowed.high, value=values[name])
+        controls[name]: gr.Slider(minimum=allowed.low, maximum=allowed.high, step=step(allowed), value=values[name])
         if isinstance(controls[name], gr.Slider)
         else values[name]
         for name, allowed in ranges.items()

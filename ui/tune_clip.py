@@ -10,7 +10,7 @@ from pipelines.serving.backend import Backend
 from pipelines.tasks import TRAINED, Tune
 from ui import edit_html, estimates, forms, html, stream, visitor
 from ui.languages import ENGLISH_ONLY, say
-from ui.media import player, slider
+from ui.media import READING, player, slider
 
 CLIPS = [".mp4", ".mov", ".m4v", ".webm", ".mkv", ".gif"]
 SAMPLE = say("Sample now")
@@ -154,7 +154,7 @@ def bench(
             owner: visitor_id,
             clip: kept.name,
             there: gr.Column(visible=True),
-            source: str(kept.preview),
+            source: backend.address(kept.preview),
             about: edit_html.about_clip(measured.seconds, measured.width, measured.height, measured.fps, measured.cut),
             start: gr.Slider(maximum=measured.seconds, value=0),
             end: gr.Slider(maximum=measured.seconds, value=measured.seconds),
@@ -230,7 +230,7 @@ def bench(
         visitor_id = visitor.known(visitor_id)
         try:
             task = forms.tune(*values)
-            started = backend.submit(task, visitor_id)
+            started = backend.submit(task, visitor_id, visitor.ADDRESS.get())
         except ValueError as error:
             yield {message: gr.HTML(html.failure(str(error), "Nothing was tuned."), visible=True)}
             return
@@ -255,12 +255,20 @@ def bench(
         return gr.Button(say("Drawing after the next step…"), interactive=False)
 
     quiet = {"api_visibility": "private", "show_progress": "hidden"}
-    looked = {"fn": draw_part, "inputs": [owner, clip, model, *part], "outputs": [strip], **quiet}
+    looked = {"fn": draw_part, "inputs": [owner, clip, model, *part], "outputs": [strip], **quiet, **READING}
     taken = [owner, clip, there, source, about, start, end, stride, message, strip]
-    gr.on([file.upload, file.clear], take, [owner, file], taken, api_visibility="private", show_progress_on=file).then(
-        **looked
+    gr.on(
+        [file.upload, file.clear],
+        take,
+        [owner, file],
+        taken,
+        api_visibility="private",
+        show_progress_on=file,
+        **READING,
+    ).then(**looked)
+    from_library = given.change(
+        lambda visitor_id, video: take(visitor_id, video[0]), [owner, given], taken, **quiet, **READING
     )
-    from_library = given.change(lambda visitor_id, video: take(visitor_id, video[0]), [owner, given], taken, **quiet)
     from_library.then(**looked)
     gr.on([control.release for control in (start, end, stride, frames, across, down)], **looked)
     gr.on([width.change, height.change], **looked, trigger_mode="always_last")

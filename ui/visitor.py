@@ -1,19 +1,23 @@
 """Who a visitor is: a random id that their browser keeps, and that says which jobs and videos are theirs."""
 
-import hmac
-import os
+import inspect
 import re
 import secrets
-from pathlib import Path
+from collections.abc import Callable
+from contextvars import ContextVar
+from functools import wraps
+from typing import Any
 
 import gradio as gr
 
-from pipelines.settings import Settings
+from pipelines.serving.backend import Backend
+
+ADDRESS: ContextVar[str] = ContextVar("address", default="")  # which asks for what is being done
 
 
-def state(settings: Settings) -> gr.BrowserState:
+def state(backend: Backend) -> gr.BrowserState:
     """The visitor's id. Under a name and a secret that never change, browsers still know it after a restart."""
-    return gr.BrowserState("", storage_key="marionette-visitor", secret=secret(settings))
+    return gr.BrowserState("", storage_key="marionette-visitor", secret=backend.browser_secret)
 
 
 def known(value: object) -> str:
@@ -23,33 +27,28 @@ def known(value: object) -> str:
     return secrets.token_hex(16)
 
 
-def of_user(subject: str, key: str) -> str:
-    """The id of a signed-in user, by what their Hub account is called for ever; the same on every device.
+class ForVisitors:
+    """The backend, for those who know visitors by their ids: every method that takes an owner takes an id instead.
 
-    Without the `key` nobody can make or guess one.
+    This is the only place where an id becomes an owner, so that no id is kept behind it.
     """
-    first = _half("user " + subject, key)
-    return first + _half("proof " + first, key)
 
+    def __init__(self, backend: Backend):
+        self._backend = backend
 
-def is_of_user(value: object, key: str) -> bool:
-    """Whether `value` is an id that `of_user` made."""
-    if not isinstance(value, str):
-        return False
-    return hmac.compare_digest(value[16:].encode(), _half("proof " + value[:16], key).encode())
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._backend, name)
+        if not callable(method) or "owner" not in inspect.signature(method).parameters:
+            return method
+        return self._for_id(method)
 
+    def _for_id(self, method: Callable) -> Callable:
+        signature = inspect.signature(method)
 
-def _half(text: str, key: str) -> str:
-    return hmac.digest(key.encode(), text.encode(), "sha256").hex()[:16]
+        @wraps(method)
+        def call(*values: object, **named: object) -> Any:
+            given = signature.bind(*values, **named)
+            given.arguments["owner"] = self._backend.owner(given.arguments["owner"])
+            return method(*given.args, **given.kwargs)
 
-
-def secret(settings: Settings) -> str:
-    """What only this app knows, kept among its data."""
-    file: Path = settings.data / "secret"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new:
-            new.write(secrets.token_hex(32))
-    except FileExistsError:
-        pass
-    return file.read_text()
+        return call

@@ -2,23 +2,22 @@
 
 import io
 import json
-import logging
 import secrets
 import shutil
-import time
-import warnings
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
-from PIL import Image, ImageOps
+import PIL
+from PIL import Image
 
-from pipelines.media import video
+from pipelines.media import limited, video
 from pipelines.settings import Settings
 
 KINDS = ("PNG", "JPEG", "WEBP", "BMP")  # plain pictures; PIL's readers of other kinds do far more than read
+SECONDS = 20  # of computing that one may take to decode
 SHOWN = 512  # pixels: as large as a picture is shown to be drawn on
 LOST = "There is no such image here. Upload it again."
-
-log = logging.getLogger(__name__)
 
 
 class Images:
@@ -65,34 +64,60 @@ class Images:
             raise ValueError(LOST) from error
         return file.getvalue()
 
-    def tidy(self, needed: set[str]) -> None:
-        """Deletes the pictures that are older than videos may be, and those never finished; none of `needed`."""
-        oldest = time.time() - self._settings.keep_days * 86_400
+    def owners(self) -> dict[str, str]:
+        """Whose each picture is, by its name; "" for one that is not whole."""
+        found = {}
+        for folder in self._folder.glob(32 * "[0-9a-f]"):
+            try:
+                found[folder.name] = str(json.loads((folder / "image.json").read_text("utf-8"))["owner"])
+            except (OSError, ValueError, KeyError, TypeError):
+                found[folder.name] = ""
+        return found
+
+    def delete(self, name: str) -> None:
+        """Deletes the picture called `name`."""
+        shutil.rmtree(self._folder / name)
+
+    def of(self, owner: str) -> Iterator[tuple[str, Path]]:
+        """The names of the owner's pictures, and the files."""
         for folder in self._folder.glob("*"):
-            whole = (folder / "image.json").exists()
-            if folder.name not in needed and folder.stat().st_mtime < (oldest if whole else time.time() - 3600):
-                log.info("Image %s is deleted, as the settings for old videos say", folder.name)
-                shutil.rmtree(folder, ignore_errors=True)
+            with suppress(ValueError):
+                yield folder.name, self.get(folder.name, owner)
 
 
 def read(path: str | Path, settings: Settings, mode: str = "RGB") -> Image.Image:
     """The picture in the file `path`, in colours ("RGB") or grey ("L"), turned upright as its EXIF data say.
 
-    Raises ValueError, in words for the person who uploaded it, where it is no picture, damaged or too large.
+    It is decoded in a process of its own, as image_parser says. Raises ValueError, in words for the person who uploaded
+    it, where it is no picture, damaged, too large, or takes too long.
     """
-    path, side = Path(path), settings.upload_side
+    side = settings.upload_side
     try:
-        if path.stat().st_size > settings.upload_mb * 2**20:
+        file = limited.open_file(path)
+    except (OSError, ValueError):
+        file = None
+    if file is None:
+        raise ValueError(f"This is no picture that can be read. Save it as one of: {', '.join(KINDS)}.")
+    with file:
+        if file.seek(0, 2) > settings.upload_mb * 2**20:
             raise ValueError(f"The picture has more than {settings.upload_mb} MB. Save it smaller.")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PIL warns of large pictures; the limit here is lower
-            picture = Image.open(path, formats=KINDS)
-    except (OSError, Image.DecompressionBombError) as error:
-        raise ValueError(f"This is no picture that can be read. Save it as one of: {', '.join(KINDS)}.") from error
-    with picture:
-        if max(picture.size) > side:
-            raise ValueError(f"The picture is {picture.width}x{picture.height}; {side} pixels a side can be read.")
         try:
-            return ImageOps.exif_transpose(picture).convert(mode)
-        except Exception as error:  # PIL's readers raise everything
+            facts, pixels = limited.parse(
+                Path(__file__).with_name("image_parser.py"),
+                file,
+                seconds=SECONDS,
+                memory_mb=settings.upload_memory_mb,
+                answer=side * side * 3,
+                libraries=[str(Path(PIL.__file__).parent.parent)],
+                kinds=KINDS,
+                side=side,
+                mode=mode,
+            )
+        except (limited.OutOfTime, limited.OutOfMemory) as error:
+            raise ValueError(
+                f"The picture takes more than {SECONDS} seconds or {settings.upload_memory_mb} MB of memory to read. "
+                "Save it smaller, as a plain JPEG or PNG."
+            ) from error
+        except limited.Failed as error:
             raise ValueError("This picture is damaged. Save it again, and upload that.") from error
+    return Image.frombytes(mode, (facts["width"], facts["height"]), pixels)

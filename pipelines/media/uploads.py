@@ -8,7 +8,6 @@ another file: a playlist or a reference inside a clip leads nowhere.
 import math
 import os
 import re
-import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from pipelines.media import ffmpeg, video
+from pipelines.media import ffmpeg, limited, video
 from pipelines.settings import Settings
 
 KINDS = {"mov": "MP4 or MOV", "matroska": "WebM or MKV", "gif": "GIF"}  # demuxer -> what people call its files
@@ -36,12 +35,14 @@ SOUND_DECODERS = "aac,mp3,mp3float,opus,libopus,vorbis,flac,alac,ac3,eac3,pcm_s1
 THREADS = 2
 MAX_FPS = 1000
 MAX_COUNT = 10_000  # frames, and frames from one to the next
-STOPPED = (-9, -24)  # SIGKILL and SIGXCPU, by which the limit on computing time ends a process
 MAX_BYTES = 512 * 2**20  # of decoded frames
+PIXELS = 135_000_000  # that a slow machine decodes and shrinks in a second: a minute of 3840x2160 at 30 fps takes two
+ROUNDED = 64  # pixels by which codecs round a side up
 PREVIEW_HEIGHT, PREVIEW_FPS = 720, 60
 PREVIEW_RATE = 10**6  # bytes a second, at most
 SOUND_RATE = 40_000  # likewise
 MAX_COMMENT = 2**18  # bytes that are read of what a file says about itself; a task takes a few thousand
+SMALLER = "Cut it shorter, or save it smaller (1280x720 is plenty)."
 SAVE_AGAIN = "If it plays elsewhere, save it again there as an MP4 (H.264) and upload that."
 
 
@@ -89,6 +90,7 @@ class _Upload:
 class _Measured:
     clip: Clip
     start: Fraction  # seconds from the beginning of the file to that of the clip
+    most: int  # pixels of a frame: a clip may grow midway, but not beyond what all its frames may have together
 
 
 def inspect(path: str | Path, settings: Settings) -> Clip:
@@ -229,12 +231,8 @@ def sound(path: str | Path, out: Path, settings: Settings, start: float, seconds
 @contextmanager
 def _opened(path: str | Path, settings: Settings) -> Iterator[_Upload]:
     """Opens an upload and looks at its first bytes. Links, folders and devices are refused, and never waited for."""
-    flags = os.O_RDONLY
-    for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY", "O_CLOEXEC"):  # no system has them all
-        flags |= getattr(os, name, 0)
     try:
-        ordinary = stat.S_ISREG(os.lstat(path).st_mode)
-        file = os.fdopen(os.open(path, flags), "rb", buffering=0) if ordinary else None
+        file = limited.open_file(path)
     except (OSError, ValueError) as error:  # ValueError: no file has such a name
         raise ValueError("The uploaded file can't be opened. Upload it again.") from error
     if file is None:
@@ -245,8 +243,7 @@ def _opened(path: str | Path, settings: Settings) -> Iterator[_Upload]:
             raise ValueError("The file is empty. Upload it again.")
         if size > settings.upload_mb * 10**6:
             raise ValueError(
-                f"The file has {math.ceil(size / 10**6)} MB, and {settings.upload_mb} are allowed. "
-                "Cut it shorter, or save it smaller (1280x720 is plenty)."
+                f"The file has {math.ceil(size / 10**6)} MB, and {settings.upload_mb} are allowed. {SMALLER}"
             )
         demuxer = _sniff(file.read(12))
         if demuxer is None:
@@ -300,10 +297,19 @@ def _measure(upload: _Upload) -> _Measured:
     size = re.search(r"^#dimensions 0: (\d+)x(\d+)\n#sar 0: (\d+)/(\d+)$.*^0,", first, re.MULTILINE | re.DOTALL)
     if size is None:
         raise ValueError(f"The clip is damaged: not one frame can be read. {SAVE_AGAIN}")
-    width, height, wide, high = map(int, size.groups())
+    coded_width, coded_height, wide, high = map(int, size.groups())
+    width, height = coded_width, coded_height
     if wide and high:  # pixels that are not square
         width = max(1, round(width * wide / high))
     _check_side(width, height, side)
+    # Those that are decoded, or those that are shrunk where frames that stay longer are repeated.
+    work = max(len(packets), math.ceil(min(seconds, limit) * min(fps, PREVIEW_FPS)))
+    most = int(PIXELS * upload.settings.upload_work_seconds) // work
+    if (coded_width + ROUNDED) * (coded_height + ROUNDED) > most:
+        raise ValueError(
+            f"The clip has {work} frames of {coded_width}x{coded_height}, which take longer than "
+            f"{upload.settings.upload_work_seconds:.10g} seconds to read. {SMALLER}"
+        )
     clip = Clip(
         width=width,
         height=height,
@@ -315,7 +321,7 @@ def _measure(upload: _Upload) -> _Measured:
         sound="#media_type 1: audio" in first,
         cut=seconds > limit,
     )
-    return _Measured(clip, times[0] * tick)
+    return _Measured(clip, times[0] * tick, min(most, (side + ROUNDED) ** 2))
 
 
 def _rate(times: list[int], last: int, tick: Fraction) -> Fraction:
@@ -358,7 +364,7 @@ def _steady(measured: _Measured, first: int, fps: float, width: int, height: int
         *(f"fps=fps={rate}:round=up", "trim=start=0", "tpad=stop=1:stop_mode=clone"),
         *(f"scale=w='{w}':h='{h}':flags=area+accurate_rnd+full_chroma_int", f"pad={width}:{height}:-1:-1", "setsar=1"),
     ]
-    before = ["-ss", f"{moment:.6f}", "-noaccurate_seek"]
+    before = ["-max_pixels", str(measured.most), "-ss", f"{moment:.6f}", "-noaccurate_seek"]
     return before, ["-map", "0:V:0", "-vf", ",".join(filters), "-fps_mode", "cfr", "-r", str(rate)]
 
 
@@ -370,7 +376,7 @@ def _read(upload: _Upload, before: list[str], *after: list[str], written: int = 
     settings = upload.settings
     arguments = [
         *("-v", "error", "-protocol_whitelist", "fd", "-format_whitelist", upload.demuxer),
-        *("-codec_whitelist", decoders, "-max_pixels", str((settings.upload_side + 64) ** 2)),  # codecs round sizes up
+        *("-codec_whitelist", decoders, "-max_pixels", str((settings.upload_side + ROUNDED) ** 2)),
         *("-threads", str(THREADS), "-filter_threads", "1", *before, "-f", upload.demuxer, "-i", "fd:"),
         *(argument for group in after for argument in group),
     ]
@@ -380,15 +386,12 @@ def _read(upload: _Upload, before: list[str], *after: list[str], written: int = 
         "RLIMIT_FSIZE": max(written, 16 * ffmpeg.MAX_LOG),
         "RLIMIT_CORE": 0,
     }
-    too_long = (
-        f"The clip takes longer than {settings.upload_work_seconds:.10g} seconds to read. Cut it shorter, or save it "
-        "smaller (1280x720 is plenty)."
-    )
+    too_long = f"The clip takes longer than {settings.upload_work_seconds:.10g} seconds to read. {SMALLER}"
     try:
         done = ffmpeg.run(arguments, upload.file, seconds=settings.upload_work_seconds, limits=limits)
     except subprocess.TimeoutExpired as error:
         raise ValueError(too_long) from error
-    if done.returncode in STOPPED:
+    if done.returncode in limited.STOPPED:
         raise ValueError(too_long)
     complaints = done.stderr.decode("utf-8", "replace")
     if re.search("Cannot allocate memory|Resource temporarily unavailable", complaints):  # ffmpeg goes on all the same

@@ -4,16 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipelines.catalog import CATALOG, ModelCard, Range, Source
-from pipelines.models.sources import (
-    POSE,
-    PSEUDO3D,
-    is_original,
-    part_folder,
-    pose_checkpoint,
-    read_json,
-    source_of_folder,
-)
+from pipelines.models.files import part_folder, read_json
+from pipelines.models.layouts import layout_of
+from pipelines.models.layouts.diffusers import POSE, trained_side, vae_scale_factor
+from pipelines.models.sources import source_of_folder
 
+PSEUDO3D = "StableDiffusionPseudo3DPipeline"  # TempoFunk's
 TEXT_TO_VIDEO = ("TextToVideoSDPipeline", "TextToVideoMSPipeline")
 UNKNOWN = {  # what no config says
     "licence": "As its maker says",
@@ -32,18 +28,13 @@ def card_of_folder(folder: Path | str, base: ModelCard | None = None) -> ModelCa
     folder = Path(folder).resolve()
     if not folder.is_dir():
         raise ValueError(f"There is no folder {folder}.")
-    if is_original(folder):
-        arguments = read_json(folder / "configuration.json").get("model", {}).get("model_args", {})
-        return _modelscope(folder, arguments.get("max_frames", 16), 256)
-    whole = pose_checkpoint(folder) is None
-    if whole and not (folder / "model_index.json").is_file():
-        raise ValueError(f"{folder} holds no model: it has neither a model_index.json nor a configuration.json.")
-    kind = read_json(folder / "model_index.json").get("_class_name") if whole else POSE
+    layout = layout_of(folder)
+    kind = layout.pipeline(folder)
     try:
         if kind == PSEUDO3D:
             return _pseudo3d(folder)
         if kind in TEXT_TO_VIDEO:
-            return _modelscope(folder, 16, _side(folder, folder, 32))
+            return _modelscope(folder, *layout.clip_size(folder))
         if kind == POSE:
             return _pose(folder, base)
         return _inflated(folder, tuned=kind == "TuneAVideoPipeline", base=base)
@@ -69,7 +60,7 @@ def _inflated(folder: Path, tuned: bool, base: ModelCard | None) -> ModelCard:
     """Raises ValueError, as source_of_folder does, where it is neither Stable Diffusion nor tuned from it."""
     source = source_of_folder(folder, base and base.source)
     published = CATALOG["stable-diffusion-1.4"]
-    side = _side(folder, Path(base.source.location) if base and base.source.is_folder else folder, 64)
+    side = trained_side(folder, Path(base.source.location) if base and base.source.is_folder else folder, 64)
     return replace(
         published,
         name=folder.name,
@@ -90,7 +81,7 @@ def _pose(folder: Path, base: ModelCard | None) -> ModelCard:
     whole = Path(source.base.location) if source.base and source.base.is_folder else folder
     side = published.defaults.width
     if (part_folder(whole, "unet") / "config.json").is_file():
-        side = max(64, _side(whole, whole, 64) // 64 * 64)
+        side = max(64, trained_side(whole, whole, 64) // 64 * 64)
     return replace(
         published,
         name=folder.name,
@@ -104,21 +95,10 @@ def _pose(folder: Path, base: ModelCard | None) -> ModelCard:
     )
 
 
-def _side(folder: Path, vae: Path, usual: int) -> int:
-    """The pixels of a side that the UNet in `folder` was made for; `vae` is the folder of a model with its VAE."""
-    size = read_json(part_folder(folder, "unet") / "config.json").get("sample_size") or usual
-    return _factor(vae) * (size if isinstance(size, int) else min(size))
-
-
-def _factor(folder: Path) -> int:
-    file = part_folder(folder, "vae") / "config.json"
-    return 2 ** (len(read_json(file).get("block_out_channels", [0] * 4)) - 1) if file.is_file() else 8
-
-
 def _pseudo3d(folder: Path) -> ModelCard:
     """The Stable Diffusion whose UNet draws the first image lies in `sd_image`, or else is the published model's."""
     unet = read_json(part_folder(folder, "unet") / "config.json")
-    factor = _factor(folder)
+    factor = vae_scale_factor(folder)
     step = factor * 2 ** (len(unet.get("block_out_channels", [0] * 4)) - 1)
     size = unet.get("sample_size") or 64
     side = max(step, factor * (size if isinstance(size, int) else min(size)) // step * step)

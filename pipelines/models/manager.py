@@ -164,7 +164,8 @@ class ModelManager:
         """The module `name` without its weights, on the meta device: to count what work with it will take."""
         with self._lock, _BUILDING:
             if name not in self._empty:
-                self._empty[name] = self._cast(self._find(name).empty()).requires_grad_(False)
+                component = self._find(name)
+                self._empty[name] = self._cast(component.empty(), component).requires_grad_(False)
             return self._empty[name]
 
     def room(self, name: str) -> int:
@@ -235,14 +236,16 @@ class ModelManager:
         with _BUILDING:
             module = component.load(self.on_progress or (lambda done, total: None))
             if isinstance(module, nn.Module):
-                self._cast(module).eval().requires_grad_(False)
+                self._cast(module, component).eval().requires_grad_(False)
         resident = Resident([], component.key, _bytes(module), CPU, time.perf_counter() - started, module=module)
         self._residents[component.key] = resident
         return resident
 
-    def _cast(self, module: nn.Module) -> nn.Module:
+    def _cast(self, module: nn.Module, component: Component) -> nn.Module:
         # Not .to(self.dtype), of which diffusers warns whoever calls it.
-        return module.half() if self.dtype == torch.float16 else module.float()
+        if self.dtype != torch.float16:
+            return module.float()
+        return module.bfloat16() if component.bfloat16 else module.half()
 
     def _bring(self, resident: Resident, working_bytes: int) -> None:
         """Sees that `resident` is on the device, with `working_bytes` free beside it if that can be had."""

@@ -37,10 +37,10 @@ def backward(loss: Tensor) -> None:
     )
 
 
-def largest(needs: Callable[[int], int], room: int, low: int, high: int) -> int | None:
-    """The largest whole number from `low` to `high` whose `needs`, which must grow, are at most `room`, or None."""
-    fits = bisect_right(range(low, high + 1), room, key=needs)
-    return low + fits - 1 if fits else None
+def largest(needs: Callable[[int], int], room: int, numbers: range) -> int | None:
+    """The largest of `numbers`, which rise, whose `needs`, which must grow, are at most `room`, or None."""
+    fits = bisect_right(numbers, room, key=needs)
+    return numbers[fits - 1] if fits else None
 
 
 def allotted(
@@ -59,16 +59,13 @@ def allotted(
     for slices in (8,) if models.frugal else (1, 8):
         if (needed := needs(task.frames, task.width, task.height, slices)) <= room:
             return needed, slices
-    frames, side = models.card(task.model).limits.frames, models.card(task.model).limits.side
-    most = largest(lambda number: needs(number, task.width, task.height, 8), room, int(frames.low), task.frames)
-    if most is not None:
+    limits = models.card(task.model).limits
+    frames, sides = limits.frames.numbers(task.frames), limits.side.numbers(min(task.width, task.height))
+    advice = "Choose a smaller model."
+    if most := largest(lambda number: needs(number, task.width, task.height, 8), room, frames):
         advice = f"At {task.width}x{task.height}, {most} frames fit."
-    else:
-        steps = range(int(side.low), min(task.width, task.height) + 1, int(side.step))
-        fits = largest(lambda step: needs(task.frames, steps[step], steps[step], 8), room, 0, len(steps) - 1)
-        advice = "Choose a smaller model."
-        if fits is not None:
-            advice = f"{task.frames} frames fit at {steps[fits]}x{steps[fits]}."
+    elif side := largest(lambda side: needs(task.frames, side, side, 8), room, sides):
+        advice = f"{task.frames} frames fit at {side}x{side}."
     raise MemoryError(
         f"{task.frames} frames of {task.width}x{task.height} need {needed / 1e9:.2f} GB of memory on {models.device} "
         f"beside the weights, and {max(room, 0) / 1e9:.2f} GB can be had. {advice}"
@@ -80,7 +77,8 @@ class _FusedAttention(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if function is F.scaled_dot_product_attention:
-            return _Attention.apply(*args[:3])
+            by_name = [kwargs[name] for name in ("query", "key", "value")[len(args) :]]
+            return _Attention.apply(*args[:3], *by_name)
         return function(*args, **(kwargs or {}))
 
 

@@ -1,8 +1,8 @@
-"""How long a prompt is for CLIP, told while it is being typed: without torch and without transformers."""
+"""Counts the tokens of a prompt while it is being typed: without torch and without transformers."""
 
 from pathlib import Path
 
-from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
+from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import BPE
 
 MAX_TOKENS = 77  # of CLIP, its two marks included
@@ -10,7 +10,8 @@ _WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\
 
 
 def tokenizer_of(folder: Path) -> Tokenizer:
-    """CLIP's tokenizer in `folder`: from tokenizer.json, or as older libraries saved it, vocab.json and merges.txt."""
+    """The tokenizer in `folder`: from tokenizer.json, or CLIP's as older libraries saved it, vocab.json and
+    merges.txt."""
     if (folder / "tokenizer.json").is_file():
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         tokenizer.no_truncation()
@@ -25,12 +26,15 @@ def tokenizer_of(folder: Path) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(Regex(_WORDS), "removed", invert=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
+    special = [(token, tokenizer.token_to_id(token)) for token in ("<|startoftext|>", "<|endoftext|>")]
+    tokenizer.post_processor = processors.TemplateProcessing("<|startoftext|> $A <|endoftext|>", None, special)
     return tokenizer
 
 
-def report(prompt: str, tokenizer: Tokenizer) -> tuple[int, str]:
-    """How many tokens `prompt` is, CLIP's two marks included, and the end of it that is not read ("" for none)."""
+def report(prompt: str, tokenizer: Tokenizer, most: int) -> tuple[int, str]:
+    """How many tokens `prompt` is, special ones included, and the end of it that is beyond `most` ("" for none)."""
     encoded = tokenizer.encode(prompt, add_special_tokens=False)
-    read = MAX_TOKENS - 2
+    special = tokenizer.num_special_tokens_to_add(is_pair=False)
+    read = most - special
     cut = prompt[encoded.offsets[read][0] :] if len(encoded) > read else ""
-    return len(encoded) + 2, cut
+    return len(encoded) + special, cut

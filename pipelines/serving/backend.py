@@ -1,14 +1,13 @@
 """Where jobs run. The page knows only this protocol; `LocalBackend` runs one job at a time per device in a thread."""
 
 import json
-import math
 import shutil
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -21,15 +20,23 @@ from pipelines.media import clips, uploads, video
 from pipelines.media.images import Images
 from pipelines.media.uploads import Choice, Clip
 from pipelines.models import tokens
-from pipelines.models.sources import availability, locate, part_folder
+from pipelines.models.files import part_folder
+from pipelines.models.sources import availability, locate
 from pipelines.poses import keypoints, openpose_json
 from pipelines.poses.pose_preview import PosePreview, PosePreviews
-from pipelines.serving import estimate, status
+from pipelines.serving import estimate, health, recovery, status, tidy
+from pipelines.serving.ages import Ages
 from pipelines.serving.clip_storage import Clips, Kept
-from pipelines.serving.jobs import Job, JobTable, Limits, new_id
+from pipelines.serving.content import Contents
+from pipelines.serving.jobs import Job, new_id
+from pipelines.serving.owners import Owners
+from pipelines.serving.quota import Quota, Upload
+from pipelines.serving.readers import Readers
 from pipelines.serving.runner import LOADING, WRITING, Pace, make
+from pipelines.serving.shown import Shown
 from pipelines.serving.status import Status
 from pipelines.serving.storage import Storage
+from pipelines.serving.watch import Loop
 from pipelines.settings import Settings
 from pipelines.tasks import Edit, Finish, Grid, PoseToVideo, Task, TextToVideo, Tune, from_json, kind_of
 
@@ -37,7 +44,7 @@ if TYPE_CHECKING:  # torch comes with the manager, and waits for the first job
     from pipelines.models.manager import ModelManager
 
 STOPPED = "Stopped."
-TIDY_SECONDS = 600.0  # how often the storage is looked through for videos that are too old or too many
+CLOSING_SECONDS = 5.0  # that a running job has to end in when the app is ended
 
 
 @dataclass(frozen=True)
@@ -47,8 +54,8 @@ class Tuning:
     job: Job
     facts: dict[str, Any]  # "steps" done, "losses", "frames", "width", "height", "fps", "base"
     video: Path  # the frames of the clip that it was tuned on
-    poster: Path | None  # a small picture of them
     sound: bool  # whether there is sound to keep
+    poster: Path | None = None  # a small picture of them, where tunings are listed
 
     @property
     def shape(self) -> tuple[str, int, int, int]:
@@ -59,14 +66,31 @@ class Tuning:
 class Backend(Protocol):
     """Takes tasks, runs them, and tells how they go.
 
+    A visitor is known by an id, which `owner` makes an owner of; all other methods know owners only.
     Every job belongs to an owner. To anybody else a job does not exist: every method that takes a job's id raises the
     same ValueError for a job of somebody else as for an unknown one.
     """
 
-    def submit(self, task: Task, owner: str) -> str:
-        """Queues `task` and returns the job's id. Raises ValueError for a bad task or a full queue or disk."""
+    @property
+    def browser_secret(self) -> str:
+        """What browsers encrypt a visitor's id with. The page publishes it: it opens nothing."""
 
-    def submit_grid(self, tasks: Sequence[TextToVideo], owner: str) -> list[str]:
+    def owner(self, visitor_id: object) -> str:
+        """The owner that stands for a visitor's id; for what is no id, a new one of nobody."""
+
+    def account(self, subject: str) -> str:
+        """The visitor's id of a signed-in user, by what their account is called for ever."""
+
+    def is_account(self, visitor_id: object) -> bool:
+        """Whether `account` makes this id, or made it in an older version."""
+
+    def submit(self, task: Task, owner: str, address: str = "") -> str:
+        """Queues `task` and returns the job's id. Raises ValueError for a bad task or a full queue or disk.
+
+        `address` is the network address that asks, "" where it is not known: it has a limit too.
+        """
+
+    def submit_grid(self, tasks: Sequence[TextToVideo], owner: str, address: str = "") -> list[str]:
         """Queues `tasks`, which differ in prompt and seed, row after row, and then what lays their videos side by side.
 
         Returns the jobs' ids, that of the grid last. Raises ValueError as `submit` does; then none is queued.
@@ -108,7 +132,7 @@ class Backend(Protocol):
 
     def keep_clip(self, path: str | Path, owner: str, poses: bool = False) -> Kept:
         """Checks an upload, a clip or where `poses` are wanted also keypoints, and keeps a copy under a name of its
-        own. Raises ValueError where it is none."""
+        own. Raises ValueError where it is none, and where too many others are being read."""
 
     def keep_image(self, path: str | Path, owner: str, mask: bool = False) -> str:
         """Checks an upload, a first image or a `mask` of one, and keeps its pixels under the name that it returns.
@@ -148,7 +172,7 @@ class Backend(Protocol):
     def tunings(self, owner: str) -> list[Tuning]:
         """The owner's tuned models that there are something of, newest first."""
 
-    def resume(self, job: str, owner: str) -> None:
+    def resume(self, job: str, owner: str, address: str = "") -> None:
         """Queues a tuning that was stopped or has failed once more; it goes on from what is there."""
 
     def rename(self, job: str, owner: str, title: str) -> None:
@@ -161,9 +185,13 @@ class Backend(Protocol):
         """Uploads a tuned model to the private repository `name` of the Hub user whose `token` that is, and returns its
         address. Raises ValueError where the Hub refuses."""
 
-    def task_of(self, path: Path) -> Task:
-        """The task in the uploaded video `path`, if that was made by Marionette. Raises ValueError where it was not,
-        is no video at all, or asks for what can't be made here."""
+    def task_of(self, path: Path, owner: str) -> Task:
+        """The task in the uploaded video `path`, if that was made by Marionette, with those of the owner's own things
+        that it names. Raises ValueError where it was not, is no video at all, or asks for what can't be made here."""
+
+    def address(self, file: Path) -> str | None:
+        """Where the web server finds `file`, a video, an export or a preview that a method here told, from now on; None
+        where it is gone."""
 
     def availability(self, model: str) -> str | None:
         """None if the weights of `model` are at hand, else one sentence: what is missing and what to do."""
@@ -172,16 +200,25 @@ class Backend(Protocol):
         """The seconds that `task` will take here, roughly, once its turn has come; None where that can't be told."""
 
     def estimate_on_gpu(self, task: Task) -> float | None:
-        """What `estimate` would be on a GPU such as Spaces have; None where jobs run on a GPU already."""
+        """What `estimate` would be on a GPU such as Spaces have; None where jobs run on a GPU already, and for a task
+        without a model, which uses none."""
 
     def lent(self, task: Task) -> int | None:
-        """The seconds of GPU that `task` asks for at once where GPUs are lent; None where they are not."""
+        """The seconds of GPU that `task` asks for at once where GPUs are lent; None where they are not, and for a task
+        without a model."""
 
     def has_gpu(self) -> bool:
         """Whether jobs run on a GPU."""
 
     def status(self) -> Status:
         """What the machine is at. Loads nothing."""
+
+    def health(self) -> dict[str, Any]:
+        """Whether videos can be made ("ok"), and what is known of the worker, the disk and the table. No secrets."""
+
+    def receiving(self, size: int) -> AbstractContextManager[None]:
+        """Holds room for a request that brings uploads of `size` bytes. Entering it raises ValueError where there is
+        none."""
 
     def unload(self) -> None:
         """Frees the memory of every model that no job uses right now; the next job loads what it needs again."""
@@ -198,13 +235,22 @@ class LocalBackend:
     """The backend of one machine: a thread that runs job after job on the device of `settings`."""
 
     def __init__(self, settings: Settings, catalog: Mapping[str, ModelCard] = CATALOG):
-        """Goes on with the jobs in the data folder. Raises ValueError where another process uses that folder."""
+        """Goes on with the jobs in the data folder. Raises ValueError where another process uses that folder, and
+        OSError where it can't be written."""
         self._settings = settings
         self._catalog = catalog
-        self._jobs = JobTable(settings.data / "jobs.db", Limits(settings.queue, settings.queue_each))
+        self._owners = Owners(settings)
+        self._jobs, self._notes = recovery.opened(settings, self._owners.renew)
+        self._shown = Shown(settings)
+        self._shown.clear()
         self._storage = Storage(settings, self._jobs)
         self._clips = Clips(settings)
         self._images = Images(settings)
+        self._contents = Contents(self._jobs, self._storage, self._clips, self._images)
+        self._readers = Readers()
+        self._quota = Quota(settings)
+        self._tidy = tidy.Tidy(settings, Ages(settings.data / "ages.json"), self._things)
+        self._next_tidy = time.monotonic() + tidy.FIRST_SECONDS
         self._tokenizers: dict[str, tokens.Tokenizer] = {}  # by model
         self._past: dict[tuple, dict[str, float]] = {}  # seconds a stage took, by kind of job: see Pace
         self._models: ModelManager | None = None
@@ -212,17 +258,30 @@ class LocalBackend:
         self._pose_previews = PosePreviews()
         self._asked: set[str] = set()  # the tunings of which somebody wants a sample
         self._closing = False
-        self._worker = threading.Thread(target=self._work, name="worker", daemon=True)
-        self._worker.start()
+        self._loop = Loop(self._work)
+        self._loop.start()
 
-    def submit(self, task: Task, owner: str) -> str:
-        return self._jobs.add(self._admitted(task, owner), owner).id
+    @property
+    def browser_secret(self) -> str:
+        return self._owners.browser_secret
 
-    def submit_grid(self, tasks: Sequence[TextToVideo], owner: str) -> list[str]:
+    def owner(self, visitor_id: object) -> str:
+        return self._owners.of(visitor_id)
+
+    def account(self, subject: str) -> str:
+        return self._owners.account(subject)
+
+    def is_account(self, visitor_id: object) -> bool:
+        return self._owners.is_account(visitor_id)
+
+    def submit(self, task: Task, owner: str, address: str = "") -> str:
+        return self._jobs.add(self._admitted(task, owner), owner, address).id
+
+    def submit_grid(self, tasks: Sequence[TextToVideo], owner: str, address: str = "") -> list[str]:
         admitted: dict[str, Task] = {new_id(): self._admitted(task, owner) for task in tasks}
         prompts, seeds = dict.fromkeys(task.prompt for task in tasks), dict.fromkeys(task.seed for task in tasks)
         grid = Grid.for_videos(tasks[0], "\n".join(prompts), list(seeds), list(admitted))
-        return [job.id for job in self._jobs.add_all(admitted | {new_id(): grid}, owner)]
+        return [job.id for job in self._jobs.add_all(admitted | {new_id(): grid}, owner, address)]
 
     def _admitted(self, task: Task, owner: str) -> Task:
         """The task, validated. Raises ValueError where it can't be taken on."""
@@ -263,12 +322,14 @@ class LocalBackend:
         return self._storage.poster(self._jobs.get(job, owner))
 
     def keep_clip(self, path: str | Path, owner: str, poses: bool = False) -> Kept:
-        self._storage.check_space()
-        return self._clips.keep(path, owner, poses)
+        self._make_room(path, owner)
+        with self._readers.turn(owner):
+            return self._clips.keep(path, owner, poses)
 
     def keep_image(self, path: str | Path, owner: str, mask: bool = False) -> str:
-        self._storage.check_space()
-        return self._images.keep(path, owner, mask)
+        self._make_room(path, owner)
+        with self._readers.turn(owner):
+            return self._images.keep(path, owner, mask)
 
     def keep_frame(self, job: str, owner: str) -> str:
         source = self.export(job, owner, "mp4")
@@ -284,7 +345,8 @@ class LocalBackend:
 
     def look(self, task: Tune, owner: str) -> tuple[bytes, Choice]:
         kept = self._clips.get(task.clip, owner)
-        frames, fps = clips.read(task, kept.file, self._settings)
+        with self._readers.turn(owner):
+            frames, fps = clips.read(task, kept.file, self._settings)
         return video.animation(frames, fps), clips.used(task, kept.clip)
 
     def motion(self, name: str) -> Clip:
@@ -305,11 +367,11 @@ class LocalBackend:
 
     def tunings(self, owner: str) -> list[Tuning]:
         found = (self._tuning(job) for job in self._jobs.tunings(owner))
-        return [tuning for tuning in found if tuning is not None]
+        return [replace(tuning, poster=_poster(tuning.video)) for tuning in found if tuning is not None]
 
-    def resume(self, job: str, owner: str) -> None:
+    def resume(self, job: str, owner: str, address: str = "") -> None:
         self._storage.check_space()
-        self._jobs.again(self._jobs.get(job, owner).id)
+        self._jobs.again(self._jobs.get(job, owner).id, address)
 
     def rename(self, job: str, owner: str, title: str) -> None:
         title = " ".join(str(title).split())
@@ -317,11 +379,14 @@ class LocalBackend:
             raise ValueError("A name has 80 letters or fewer.")
         self._jobs.rename(self._jobs.get(job, owner).id, title)
 
-    def task_of(self, path: Path) -> Task:
+    def task_of(self, path: Path, owner: str) -> Task:
         said = uploads.read_comment(path, self._settings)
         if not said:
             raise ValueError("This video does not tell how it was made: it is not by Marionette, or was changed since.")
-        return from_json(said, self._catalog)
+        return self._contents.own(from_json(said, self._catalog), owner)
+
+    def address(self, file: Path) -> str | None:
+        return self._shown.address(file)
 
     def export_tuned(self, job: str, owner: str) -> Path:
         tuned = self._tuned(job, owner)
@@ -366,12 +431,14 @@ class LocalBackend:
         return availability(find(model, self._catalog), self._settings)
 
     def estimate(self, task: Task) -> float | None:
-        card = find(task.model, self._catalog)
+        card = None if isinstance(task, Finish | Grid) else find(task.model, self._catalog)
         made = self._jobs.tunings() if isinstance(task, Tune) else self._jobs.finished(kind=kind_of(task), limit=20)
         return estimate.seconds(task, card, made, self._speed())
 
     def estimate_on_gpu(self, task: Task) -> float | None:
-        return None if self.has_gpu() else estimate.seconds(task, find(task.model, self._catalog), (), estimate.GPU)
+        if self.has_gpu() or isinstance(task, Finish | Grid):
+            return None
+        return estimate.seconds(task, find(task.model, self._catalog), (), estimate.GPU)
 
     def lent(self, task: Task) -> int | None:
         return None
@@ -383,7 +450,9 @@ class LocalBackend:
         jobs = self._jobs.unfinished()
         waiting = sum(job.waits for job in jobs)
         held = self._models.stats() if self._models is not None else []
-        return Status(status.device(self._settings), len(jobs) - waiting, waiting, status.loaded(held))
+        trouble = (f"The table of jobs is {self._jobs.trouble}.",) if self._jobs.trouble else ()
+        told = (*self._notes, *trouble)
+        return Status(status.device(self._settings), len(jobs) - waiting, waiting, status.loaded(held), told)
 
     def unload(self) -> None:
         if self._models is not None:
@@ -393,19 +462,51 @@ class LocalBackend:
         return estimate.usual_speed(self._settings)
 
     def tokens(self, model: str, prompt: str) -> tuple[int, str] | None:
+        card = find(model, self._catalog)
         if model not in self._tokenizers:
             if self.availability(model) is not None:
                 return None
-            source = find(model, self._catalog).source
-            folder = part_folder(locate(source, self._settings), "tokenizer")
+            folder = part_folder(locate(card.source, self._settings), "tokenizer")
             self._tokenizers[model] = tokens.tokenizer_of(folder)
-        return tokens.report(prompt, self._tokenizers[model])
+        return tokens.report(prompt, self._tokenizers[model], card.max_tokens)
 
     def close(self) -> None:
         self._closing = True
         self._pose_previews.close()
-        self._worker.join()
+        if not self._loop.join(CLOSING_SECONDS):  # it is in the middle of something that can't be interrupted
+            for job in self._jobs.unfinished():
+                self._jobs.interrupt(job.id)
         self._jobs.close()
+
+    def _make_room(self, path: str | Path, owner: str) -> None:
+        """Raises ValueError where the disk, or the room for uploads, does not take a copy of `path` and what is made
+        of it."""
+        try:
+            size = 2 * Path(path).stat().st_size  # a clip's preview is smaller than the clip, but not by how much
+        except OSError as error:
+            raise ValueError("The upload is not there any more. Upload it again.") from error
+        self._storage.check_space(size)
+        self._quota.make_room(size, owner, self._uploads())
+
+    def _uploads(self) -> list[Upload]:
+        needed, days, data = tidy.needed(self._jobs.unfinished()), self._settings.keep_days, self._settings.data
+        found = []
+        for kind, store in (("clips", self._clips), ("images", self._images)):
+            owners = store.owners()
+            things = tidy.uploads(kind, data / kind, owners, needed, days, store.delete)
+            found += [Upload(owners[thing.name], thing) for thing in things]
+        return found
+
+    def _things(self) -> list[tidy.Thing]:
+        """Everything among the data that may be deleted for its age or for room."""
+        kept = self._storage.things(tidy.needed(self._jobs.unfinished()))
+        return [*kept, *(upload.thing for upload in self._uploads()), *tidy.temporary(self._settings)]
+
+    def health(self) -> dict[str, Any]:
+        return health.report(self._loop, self._jobs, self._settings, self._settings.data, self._notes)
+
+    def receiving(self, size: int) -> AbstractContextManager[None]:
+        return self._quota.receiving(size)
 
     def _inputs(self, task: Task, owner: str) -> dict[str, Any]:
         """The files that `task` works on. Raises ValueError where they are gone, or somebody else's."""
@@ -469,14 +570,8 @@ class LocalBackend:
             facts = json.loads((self._storage.tuned(job.id) / "tuned.json").read_text("utf-8"))
         except (OSError, ValueError):
             return None
-        source = self._storage.place(job)
-        poster = source.with_suffix(".jpg")
-        try:
-            if not poster.exists():
-                video.poster(source, poster)
-        except OSError:  # deleted by hand, or damaged: edits do not need it
-            poster = None
-        return Tuning(job, facts, source, poster, (self._storage.tuned(job.id) / clips.SOUND).exists())
+        sound = (self._storage.tuned(job.id) / clips.SOUND).exists()
+        return Tuning(job, facts, self._storage.place(job), sound)
 
     def _follow(self, job: Job) -> Iterator[Event | None]:
         told: tuple[Event, ...] = ()
@@ -492,20 +587,17 @@ class LocalBackend:
                 yield None
 
     def _work(self) -> None:
-        tidied = -math.inf
-        while not self._closing:
-            if time.monotonic() - tidied > TIDY_SECONDS:
-                self._storage.tidy()
-                unfinished = [job.task for job in self._jobs.unfinished()]
-                self._clips.tidy({task.clip for task in unfinished if isinstance(task, Tune | PoseToVideo)})
-                pictures = ((task.image, task.mask) for task in unfinished if isinstance(task, TextToVideo))
-                self._images.tidy({name for names in pictures for name in names})
-                tidied = time.monotonic()
-            job = self._jobs.take(seconds=0.25)
-            if job is not None:
-                self._run(job)
-            elif self._models is not None:
-                self._models.unload_idle()
+        """One turn of the worker: what is due of the tidying, and a job if one waits."""
+        if time.monotonic() > self._next_tidy:
+            self._next_tidy = time.monotonic() + tidy.ROUND_SECONDS
+            if self._tidy.round():
+                self._next_tidy = time.monotonic() + tidy.SOON_SECONDS
+        self._jobs.settle()
+        job = self._jobs.take(seconds=0.25)
+        if job is not None:
+            self._run(job)
+        elif self._models is not None:
+            self._models.unload_idle()
 
     def _run(self, job: Job) -> None:
         """Runs the job to its end, whatever that is; nothing that goes wrong in it reaches the worker."""
@@ -526,6 +618,7 @@ class LocalBackend:
         task = job.task.checked(self._catalog)  # it may be from before the app was updated
         self._storage.check_space()
         inputs: dict[str, Any] = self._inputs(task, job.owner)
+        task = self._contents.public(task, job.owner)  # what is made of it may leave the app
         if isinstance(task, Tune):
             self._asked.discard(job.id)
             inputs |= {"folder": self._storage.tuned(job.id), "asked": partial(self._wants_sample, job.id)}
@@ -534,6 +627,7 @@ class LocalBackend:
         def tell(event: Progress | Preview | Losses) -> None:
             if isinstance(event, Progress):
                 event = pace.estimate(event)
+            self._loop.beat()
             if self._jobs.tell(job.id, event).stopping:
                 raise _Stopped
             if self._closing:
@@ -581,6 +675,17 @@ class LocalBackend:
         wanted = job in self._asked
         self._asked.discard(job)
         return wanted
+
+
+def _poster(source: Path) -> Path | None:
+    """The small picture beside the video `source`, made when it is first asked for; None where that can't be."""
+    poster = source.with_suffix(".jpg")
+    try:
+        if not poster.exists():
+            video.poster(source, poster)
+    except OSError:  # deleted by hand, or damaged: edits do not need it
+        return None
+    return poster
 
 
 class _Stopped(BaseException):

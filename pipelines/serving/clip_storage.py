@@ -1,11 +1,11 @@
 """The clips that visitors have uploaded: kept under names that nobody can guess, beside a preview and measures."""
 
 import json
-import logging
 import math
 import secrets
 import shutil
-import time
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,13 +14,12 @@ from pipelines.media import clips, uploads, video
 from pipelines.media.uploads import Clip
 from pipelines.poses import keypoints, openpose_json
 from pipelines.poses.keypoints import Poses, as_clip
+from pipelines.serving.shown import Shown
 from pipelines.settings import Settings
 from pipelines.tasks import PoseToVideo
 
 LOST = "There is no such clip here. Upload it again."
 SIDE, FRAMES = 256, 400  # pixels and frames at most of the preview of keypoints
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,7 @@ class Clips:
 
     def __init__(self, settings: Settings):
         self._settings = settings
+        self._seen = Shown(settings)
         self._folder = settings.data.absolute() / "clips"
 
     def keep(self, path: str | Path, owner: str, poses: bool = False) -> Kept:
@@ -74,14 +74,26 @@ class Clips:
             raise ValueError(LOST)
         return Kept(name, folder / "upload", folder / "preview.mp4", Clip(**facts))
 
-    def tidy(self, needed: set[str]) -> None:
-        """Deletes the clips that are older than videos may be, and those that were never whole; none of `needed`."""
-        oldest = time.time() - self._settings.keep_days * 86_400
+    def owners(self) -> dict[str, str]:
+        """Whose each clip is, by its name; "" for one that is not whole."""
+        found = {}
+        for folder in self._folder.glob(32 * "[0-9a-f]"):
+            try:
+                found[folder.name] = str(json.loads((folder / "clip.json").read_text("utf-8"))["owner"])
+            except (OSError, ValueError, KeyError, TypeError):
+                found[folder.name] = ""
+        return found
+
+    def delete(self, name: str) -> None:
+        """Deletes the clip called `name`."""
+        shutil.rmtree(self._folder / name)
+        self._seen.forget("clips", name)
+
+    def of(self, owner: str) -> Iterator[tuple[str, Path]]:
+        """The names of the owner's clips, and the uploads."""
         for folder in self._folder.glob("*"):
-            whole = (folder / "clip.json").exists()
-            if folder.name not in needed and folder.stat().st_mtime < (oldest if whole else time.time() - 3600):
-                log.info("Clip %s is deleted, as the settings for old videos say", folder.name)
-                shutil.rmtree(folder, ignore_errors=True)
+            with suppress(ValueError):
+                yield folder.name, self.get(folder.name, owner).file
 
 
 def pace(task: PoseToVideo, path: Path | None, settings: Settings) -> float:

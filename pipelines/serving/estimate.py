@@ -4,6 +4,7 @@ What a network computes is known exactly (ModelCard.flops); how fast a device do
 has done, and until there is one from the kind of device.
 """
 
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,7 +13,7 @@ from pipelines.catalog import ModelCard
 from pipelines.events import Result
 from pipelines.serving.jobs import Job
 from pipelines.settings import Settings
-from pipelines.tasks import Task, Tune
+from pipelines.tasks import Finish, Grid, Task, Tune
 
 # In calls of the network:
 DECODING = 2.5  # the VAE's work on all frames
@@ -21,8 +22,16 @@ TRAINING = 2.45  # a tuning step with its gradients, where it saves memory
 GPU, CORE = 25e12, 35e9
 
 
-def work(task: Task, card: ModelCard) -> float:
-    """The FLOPs of `task` with the model `card`; where the card does not know, a number that grows in proportion."""
+def work(task: Task, card: ModelCard | None) -> float:
+    """The FLOPs of `task` with the model `card`; where the card does not know, and for a task without a model, a number
+    that grows in proportion: pixels. 0 where nothing is known of the video that it is made of."""
+    if isinstance(task, Finish | Grid):
+        if task.of is None:
+            return 0.0
+        shape = task.of.frames, task.of.width, task.of.height
+        if isinstance(task, Grid):
+            return len(task.jobs) * math.prod(shape)
+        return math.prod(task.becomes(*shape, task.of.fps)[:3])
     if isinstance(task, Tune):
         calls = TRAINING * task.steps + card.defaults.steps  # and the inversion
     else:
@@ -30,26 +39,30 @@ def work(task: Task, card: ModelCard) -> float:
     return calls * (card.flops or 1.0) * task.frames * task.width * task.height
 
 
-def seconds(task: Task, card: ModelCard, made: Iterable[Job], speed: float) -> float | None:
-    """What `task` will take with the model `card`: as the best of the jobs `made` here, by the work in each.
+def seconds(task: Task, card: ModelCard | None, made: Iterable[Job], speed: float) -> float | None:
+    """What `task` will take with the model `card`, None for a task without one: as the best of the jobs `made` here, by
+    the work in each.
 
-    Where none of these was with that model, by `speed`, FLOPs a second; None where that can't be told either.
+    Where none of these was like it, by `speed`, FLOPs a second; None where that can't be told either.
     """
-    paces = [
-        job.end.facts["device_seconds"] / work(job.task, card)
-        for job in made
-        if job.task.model == task.model and _timed(job)
-    ]
-    if paces:
-        return min(paces) * work(task, card)
-    return work(task, card) / speed if card.flops else None
+    own = work(task, card)
+    took = ((_seconds(job, task), job.task) for job in made)
+    paces = [one / work(done, card) for one, done in took if one is not None and work(done, card)]
+    if paces and own:
+        return min(paces) * own
+    return own / speed if card is not None and card.flops else None
 
 
-def _timed(job: Job) -> bool:
-    """Whether the job tells how long a whole one takes."""
+def _seconds(job: Job, task: Task) -> float | None:
+    """What `job` took, if it tells how long a whole one like `task` takes."""
     if not isinstance(job.end, Result):
-        return False
-    return "device_seconds" in job.end.facts and not job.end.facts.get("resumed_at_step")
+        return None
+    facts = job.end.facts
+    if isinstance(task, Finish | Grid):
+        return facts.get("seconds") if type(job.task) is type(task) else None
+    if job.task.model != task.model or facts.get("resumed_at_step"):
+        return None
+    return facts.get("device_seconds")
 
 
 def has_gpu(settings: Settings) -> bool:

@@ -4,29 +4,35 @@ Queued, running and interrupted jobs are also kept in memory, with what only mat
 progress and preview. Every change is written to the file first.
 """
 
+import hmac
 import json
+import logging
 import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Protocol
 
 from pipelines.events import Event, Failed, Losses, Preview, Progress, Result
-from pipelines.tasks import Grid, Task, kind_of, recall, to_json
+from pipelines.serving import fairness
+from pipelines.serving.fairness import Limits, Place, Use
+from pipelines.tasks import NAMED, NOBODY, Grid, Task, kind_of, recall, to_json
 
+STATES = ("queued", "running", "done", "failed", "cancelled", "interrupted")
 ATTEMPTS = 2  # a job under which the app died twice is not tried a third time
 UNKNOWN = "There is no such job here. It may have been deleted."
 EVERYBODY = object()  # in place of an owner, and nothing that a browser could send: None and "" own nothing
 DIED = "The app was ended from outside twice while it made this video. It may need more memory: try fewer frames."
 
-_SCHEMA = """
+_SCHEMA = f"""
 CREATE TABLE jobs (
     id TEXT PRIMARY KEY,
     owner TEXT NOT NULL,
     task TEXT NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('queued', 'running', 'done', 'failed', 'cancelled', 'interrupted')),
+    state TEXT NOT NULL CHECK (state IN {STATES}),
     attempts INTEGER NOT NULL DEFAULT 0,
     submitted REAL NOT NULL,
     started REAL,
@@ -42,8 +48,18 @@ CREATE TABLE jobs (
 CREATE INDEX jobs_of_owner ON jobs (owner, submitted);
 CREATE INDEX jobs_in_state ON jobs (state, ended);
 """
-_VERSION = 2  # of the schema, in the file's user_version
+_VERSION = 3  # of the schema, in the file's user_version; since 3 no row holds the id of a visitor
 _NEWER = {2: "ALTER TABLE jobs ADD COLUMN title TEXT"}  # version -> what makes it of the one before
+# What SQLite says where the disk, the folder's rights or another process is at fault, and not the file.
+_ELSEWHERE = ("locked", "unable to open", "readonly", "disk is full", "disk I/O", "out of memory")
+BUSY = "not to be read or written for now"
+DAMAGED = "damaged, and is replaced when the app is started again"
+
+log = logging.getLogger(__name__)
+
+
+class Damaged(ValueError):
+    """The file of the table is damaged, or is none of this app."""
 
 
 @dataclass(frozen=True)
@@ -75,57 +91,117 @@ class Job:
         return tuple(event for event in (self.progress, self.preview, self.losses, self.end) if event is not None)
 
 
-@dataclass(frozen=True)
-class Limits:
-    """How many jobs may wait."""
+class Notes(Protocol):
+    """What is kept of jobs outside the table, for when that is lost."""
 
-    queue: int  # of all owners together
-    each: int  # of one owner
+    def note(self, job: Job) -> None:
+        """Notes a job that was added, has ended, waits again or was renamed. Raises nothing."""
+
+    def bury(self, job: str) -> None:
+        """Notes that a job is being deleted."""
 
 
 class JobTable:
-    """Jobs by id. Every method is one indivisible step and may be called from any thread."""
+    """Jobs by id. Every method is one indivisible step and may be called from any thread.
 
-    def __init__(self, file: Path, limits: Limits, clock: Callable[[], float] = time.time):
+    What the file can't take for now (a full disk) stays in memory: progress is given up, the end of a job is written
+    by `settle`. `trouble` says what is wrong with the file: BUSY, DAMAGED or "".
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        limits: Limits,
+        clock: Callable[[], float] = time.time,
+        notes: Notes | None = None,
+        renew: Callable[[Iterable[str]], Mapping[str, str]] = lambda owners: {},
+    ):
         """Opens or makes the table in `file`; jobs that ran when the app died wait again, or have failed for good.
 
-        Raises ValueError where another process has it open, or a newer version of the app wrote it.
+        `renew` tells what the owners in a table from before version 3 are called now: see Owners.renew.
+
+        Raises Damaged for a file that is no table, ValueError where another process has it open, or a newer version of
+        the app wrote it.
         """
         self._limits = limits
         self._clock = clock
+        self._notes: Notes | None = None
         self._changed = threading.Condition()
         self._noted = 0.0  # when progress was last written to the file
-        file.parent.mkdir(parents=True, exist_ok=True)
-        self._rows = _open(file)
         self._live: dict[str, Job] = {}  # jobs that have not ended, oldest first
-        begun = "SELECT owner, max(started) FROM jobs WHERE started IS NOT NULL GROUP BY owner"
-        self._served: dict[str, float] = dict(self._rows.execute(begun))  # when an owner's turn was last
-        with self._changed:
-            self._recover()
+        self._owed: dict[str, Job] = {}  # jobs whose end is not in the file yet
+        self.trouble = ""
+        self._key = secrets.token_bytes(16)  # of the hashes that stand for addresses, which are written nowhere
+        self._addresses: dict[str, str] = {}  # hashes, by job that has not ended
+        self._usual: dict[tuple[str, str], float | None] = {}  # see _usual_seconds
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self._rows = _open(file, renew)
+        try:
+            done = "SELECT DISTINCT owner FROM jobs WHERE state = 'done'"
+            self._served = {owner for (owner,) in self._rows.execute(done)}  # they are not new
+            ran = "SELECT owner, '', ended, ended - started FROM jobs WHERE started IS NOT NULL AND ended > ?"
+            self._used = [Use(*row) for row in self._rows.execute(ran, (clock() - fairness.WINDOW,))]
+            with self._changed:
+                self.everything()  # so that a row that can't be read is found now
+                self._recover()
+        except (sqlite3.DatabaseError, KeyError, TypeError, ValueError) as error:  # a row that makes no job, too
+            self._rows.close()
+            raise _unusable(file, error) from error
+        self._notes = notes  # only now: what is noted may be newer than what the table has just been made of
 
-    def add(self, task: Task, owner: str) -> Job:
+    def add(self, task: Task, owner: str, address: str = "") -> Job:
         """A new waiting job. Raises ValueError where too many wait already."""
-        (job,) = self.add_all({new_id(): task}, owner)
+        (job,) = self.add_all({new_id(): task}, owner, address)
         return job
 
-    def add_all(self, tasks: Mapping[str, Task], owner: str) -> list[Job]:
-        """New waiting jobs, by the ids that they are to have: all of them or, with a ValueError, none."""
+    def add_all(self, tasks: Mapping[str, Task], owner: str, address: str = "") -> list[Job]:
+        """New waiting jobs, by the ids that they are to have: all of them or, with a ValueError, none.
+
+        `address` is the network address that asks, "" where it is not known.
+        """
         with self._changed:
-            self._check_room(owner, sum(_counts(task) for task in tasks.values()))
+            address = self._hashed(address)
+            self._check_room(owner, address, sum(_counts(task) for task in tasks.values()))
             for identifier, task in tasks.items():
                 job = Job(identifier, owner, task, submitted=self._clock())
-                self._rows.execute(
+                self._write(
                     "INSERT INTO jobs (id, owner, task, state, submitted) VALUES (?, ?, ?, ?, ?)",
                     (job.id, owner, to_json(task), job.state, job.submitted),
                 )
                 self._live[job.id] = job
+                self._note(job)
+                self._addresses[job.id] = address
             self._tell_positions()
             return [self._live[identifier] for identifier in tasks]
+
+    def adopt(self, job: Job) -> None:
+        """Takes `job` in as it is, in place of what the table has of it; one that has not ended waits."""
+        with self._changed:
+            video, facts = (
+                (str(job.end.video), json.dumps(job.end.facts)) if isinstance(job.end, Result) else (None,) * 2
+            )
+            error = job.end.message if isinstance(job.end, Failed) else None
+            times = (job.submitted, job.started, job.ended)
+            self._write(
+                "INSERT OR REPLACE INTO jobs (id, owner, task, state, attempts, submitted, started, ended, error, "
+                "video, facts, title) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (job.id, job.owner, to_json(job.task), job.state, job.attempts, *times, error, video, facts, job.title),
+            )
+            self._live.pop(job.id, None)
+            if job.end is None:
+                self._live[job.id] = job
+            self._tell_positions()
+
+    def everything(self) -> list[Job]:
+        """All jobs, in whatever state."""
+        with self._changed:
+            return list(self._read("ORDER BY submitted, rowid"))
 
     def get(self, identifier: str, owner: object = EVERYBODY) -> Job:
         """The job as it is now. Raises ValueError for an unknown one, or one of somebody else than `owner`."""
         with self._changed:
-            job = self._live.get(identifier) or next(self._read("WHERE id = ?", str(identifier)), None)
+            kept = self._live.get(identifier) or self._owed.get(identifier)
+            job = kept or next(self._read("WHERE id = ?", str(identifier)), None)
         if job is None or owner not in (EVERYBODY, job.owner):
             raise ValueError(UNKNOWN)
         return job
@@ -159,28 +235,33 @@ class JobTable:
         with self._changed:
             return list(self._read(f"{where} ORDER BY ended DESC, rowid DESC", *values))
 
-    def again(self, identifier: str) -> None:
+    def again(self, identifier: str, address: str = "") -> None:
         """Queues a job that was stopped or has failed once more. Raises ValueError as `add` does."""
         with self._changed:
             job = self.get(identifier)
             if not isinstance(job.end, Failed):
                 raise ValueError("Only what was stopped or has failed can be resumed.")
-            self._check_room(job.owner, 1)
+            address = self._hashed(address)
+            self._check_room(job.owner, address, 1)
             job = Job(job.id, job.owner, job.task, submitted=self._clock(), title=job.title)
-            self._rows.execute(
+            self._write(
                 "UPDATE jobs SET state = ?, attempts = 0, submitted = ?, started = NULL, ended = NULL, error = NULL "
                 "WHERE id = ?",
                 (job.state, job.submitted, job.id),
             )
+            self._owed.pop(job.id, None)
             self._live[job.id] = job
+            self._note(job)
+            self._addresses[job.id] = address
             self._tell_positions()
 
     def rename(self, identifier: str, title: str) -> None:
         """Notes what the owner calls a job."""
         with self._changed:
-            self._rows.execute("UPDATE jobs SET title = ? WHERE id = ?", (title, identifier))
+            self._write("UPDATE jobs SET title = ? WHERE id = ?", (title, identifier))
             if identifier in self._live:
                 self._live[identifier] = replace(self._live[identifier], title=title)
+            self._note(self.get(identifier))
 
     def take(self, seconds: float) -> Job | None:
         """The job whose turn it is, running from now on; None if there was none for `seconds`.
@@ -191,9 +272,7 @@ class JobTable:
             if not self._changed.wait_for(self._ready, seconds):
                 return None
             job = self._ready()[0]
-            now = self._clock()
-            self._served[job.owner] = now
-            self._set(job.id, state="running", attempts=job.attempts + 1, started=now, progress=None)
+            self._set(job.id, state="running", attempts=job.attempts + 1, started=self._clock(), progress=None)
             self._tell_positions()
             return self._live[job.id]
 
@@ -228,15 +307,29 @@ class JobTable:
     def interrupt(self, identifier: str) -> None:
         """Puts a running job back into the queue, as if it had not begun: the app is being shut down."""
         with self._changed:
-            attempts = self._live[identifier].attempts - 1
-            self._set(identifier, state="interrupted", attempts=attempts, progress=None, preview=None)
+            job = self._live.get(identifier)
+            if job is not None and job.state == "running":
+                self._set(identifier, state="interrupted", attempts=job.attempts - 1, progress=None, preview=None)
+
+    def settle(self) -> None:
+        """Writes the ends of jobs that the file could not take. Raises sqlite3.Error where it still can't."""
+        with self._changed:
+            for job in list(self._owed.values()):
+                self._write_end(job)
+                del self._owed[job.id]
+                self._note(job)
+            if self.trouble == BUSY:
+                self._write(f"PRAGMA user_version = {_VERSION}", ())  # tries the file
 
     def delete(self, identifier: str) -> None:
         """Forgets a job that has ended."""
         with self._changed:
             if identifier in self._live:
                 raise ValueError("This video is still being made. Stop it first.")
-            self._rows.execute("DELETE FROM jobs WHERE id = ?", (identifier,))
+            if self._notes is not None:
+                self._notes.bury(identifier)
+            self._write("DELETE FROM jobs WHERE id = ?", (identifier,))
+            self._owed.pop(identifier, None)
 
     def wait(self, job: Job, seconds: float) -> Job:
         """The job as it is now, as soon as that is not the given `job` any more, or after `seconds`."""
@@ -248,56 +341,64 @@ class JobTable:
         with self._changed:
             self._rows.close()
 
-    def _check_room(self, owner: str, new: int) -> None:
-        waiting = [job for job in self._live.values() if job.waits and _counts(job.task)]
-        mine = sum(job.owner == owner for job in waiting)
-        if new > self._limits.each:
-            raise ValueError(f"That makes {new} videos, and {self._limits.each} of yours may wait. Ask for fewer.")
-        if mine + new > self._limits.each:
-            raise ValueError(f"{mine} videos of yours are waiting already. Wait for one, or stop one.")
-        if len(waiting) + new > self._limits.queue:
-            raise ValueError(f"{len(waiting)} videos are waiting already. Try again in a few minutes.")
+    def _check_room(self, owner: str, address: str, new: int) -> None:
+        waiting = [self._place(job) for job in self._live.values() if job.waits and _counts(job.task)]
+        fairness.check_room(waiting, self._limits, owner, address, new, self._served)
+
+    def _place(self, job: Job, seconds: float | None = None) -> Place:
+        return Place(job.id, job.owner, self._addresses.get(job.id, ""), job.submitted, seconds)
+
+    def _hashed(self, address: str) -> str:
+        return hmac.digest(self._key, address.encode(), "sha256").hex() if address else ""
 
     def _ready(self) -> list[Job]:
         busy = {job.owner for job in self._live.values() if job.state == "running"}
         return [job for job in self._turns() if job.owner not in busy]
 
     def _turns(self) -> list[Job]:
-        """The waiting jobs in the order in which they will run if nobody else comes: owner after owner.
+        """The waiting jobs in the order in which they will run if nobody else comes."""
+        now = self._clock()
+        self._used = fairness.recent(self._used, now)
+        jobs = self._live.values()
+        running = [
+            self._use(job, now, max(now - job.started, self._usual_seconds(job) or fairness.UNKNOWN))
+            for job in jobs
+            if job.state == "running"
+        ]
+        waiting = [self._place(job, self._usual_seconds(job)) for job in jobs if job.waits]
+        return [self._live[job] for job in fairness.turns(waiting, self._used + running, now)]
 
-        An owner's place counts from when they were last served or from when they asked, whichever is later: nobody
-        who comes later can pass, so that nobody starves.
-        """
-        rounds: dict[str, int] = {}  # owner -> how many of their jobs come before
-        keys = {}
-        for job in self._live.values():
-            if job.waits:
-                keys[job.id] = (rounds.get(job.owner, 0), max(self._served.get(job.owner, 0.0), job.submitted))
-                rounds[job.owner] = rounds.get(job.owner, 0) + 1
-        return [self._live[identifier] for identifier in sorted(keys, key=keys.__getitem__)]
+    def _use(self, job: Job, ended: float, seconds: float) -> Use:
+        return Use(job.owner, self._addresses.get(job.id, ""), ended, seconds)
 
     def _tell_positions(self) -> None:
         order = self._turns()
-        usual = {kind: self._usual_seconds(*kind) for kind in set(map(_kind, self._live.values()))}
         ahead: float | None = 0.0
         for job in self._live.values():
             if job.state == "running":
                 left = job.progress.seconds_left if job.progress else None
-                ahead = _sum(ahead, usual[_kind(job)] if left is None else left)
+                ahead = _sum(ahead, self._usual_seconds(job) if left is None else left)
         for position, job in enumerate(order, 1):
             progress = Progress("Waiting", position, len(order), ahead)
             if job.progress != progress:
                 self._live[job.id] = replace(job, progress=progress)
-            ahead = _sum(ahead, usual[_kind(job)])
+            ahead = _sum(ahead, self._usual_seconds(job))
         self._changed.notify_all()
 
-    def _usual_seconds(self, kind: str, model: str) -> float | None:
-        """How long the latest jobs of a kind took `model` on average; None if there are none."""
-        taken = (
-            "SELECT ended - started AS seconds FROM jobs WHERE state = 'done' AND json_extract(task, '$.task') = ? "
-            f"AND {_said('model')} = ? ORDER BY ended DESC LIMIT 10"
-        )
-        return self._rows.execute(f"SELECT avg(seconds) FROM ({taken})", (kind, model)).fetchone()[0]
+    def _usual_seconds(self, job: Job) -> float | None:
+        """How long the latest jobs of its kind took its model on average; None if there are none."""
+        kind = _kind(job)
+        if kind not in self._usual:
+            taken = (
+                "SELECT ended - started AS seconds FROM jobs WHERE state = 'done' AND json_extract(task, '$.task') = ? "
+                f"AND {_said('model')} = ? ORDER BY ended DESC LIMIT 10"
+            )
+            try:
+                self._usual[kind] = self._rows.execute(f"SELECT avg(seconds) FROM ({taken})", kind).fetchone()[0]
+            except sqlite3.Error as error:  # no job is held up for want of an estimate
+                self._mark(error)
+                return None
+        return self._usual[kind]
 
     def _set(self, identifier: str, **changes) -> None:
         """Changes a job that has not ended. Previews are not written, progress about once a second."""
@@ -307,25 +408,66 @@ class JobTable:
         if job.state != before.state or job.progress is not before.progress and now - self._noted > 1:
             self._noted = now
             progress = job.progress or Progress(None, None, None)
-            self._rows.execute(
-                "UPDATE jobs SET state = ?, attempts = ?, started = ?, stage = ?, step = ?, total = ? WHERE id = ?",
-                (job.state, job.attempts, job.started, progress.stage, progress.step, progress.total, identifier),
-            )
+            try:
+                self._write(
+                    "UPDATE jobs SET state = ?, attempts = ?, started = ?, stage = ?, step = ?, total = ? WHERE id = ?",
+                    (job.state, job.attempts, job.started, progress.stage, progress.step, progress.total, identifier),
+                )
+            except sqlite3.Error:
+                if job.state == "running" and before.state != "running":  # not begun before the attempt counts
+                    raise
         self._live[identifier] = job
         self._changed.notify_all()
 
     def _end(self, identifier: str, state: str, end: Result | Failed) -> Job:
         job = replace(self._live[identifier], state=state, ended=self._clock(), end=end)
         job = replace(job, progress=None, preview=None, losses=None)
-        video, facts = (str(end.video), json.dumps(end.facts)) if isinstance(end, Result) else (None, None)
-        error = end.message if isinstance(end, Failed) else None
-        self._rows.execute(
-            "UPDATE jobs SET state = ?, ended = ?, error = ?, video = ?, facts = ? WHERE id = ?",
-            (state, job.ended, error, video, facts, identifier),
-        )
+        if isinstance(end, Result):
+            self._note(job)  # before the row: if the app dies between the two, the video need not be made again
+        try:
+            self._write_end(job)
+            if isinstance(end, Failed):
+                self._note(job)
+        except sqlite3.Error:
+            self._owed[identifier] = job
+        if job.started is not None:
+            self._used.append(self._use(job, job.ended, job.ended - job.started))
+        if state == "done":
+            self._served.add(job.owner)
+            self._usual.pop(_kind(job), None)
         del self._live[identifier]
+        self._addresses.pop(identifier, None)
         self._changed.notify_all()
         return job
+
+    def _write_end(self, job: Job) -> None:
+        done = isinstance(job.end, Result)
+        video, facts = (str(job.end.video), json.dumps(job.end.facts)) if done else (None, None)
+        self._write(
+            "UPDATE jobs SET state = ?, ended = ?, error = ?, video = ?, facts = ? WHERE id = ?",
+            (job.state, job.ended, None if done else job.end.message, video, facts, job.id),
+        )
+
+    def _note(self, job: Job) -> None:
+        if self._notes is not None:
+            self._notes.note(job)
+
+    def _write(self, statement: str, values: tuple[Any, ...]) -> None:
+        try:
+            self._rows.execute(statement, values)
+        except sqlite3.Error as error:
+            self._mark(error)
+            raise
+        if self.trouble == BUSY:
+            self.trouble = ""
+
+    def _mark(self, error: sqlite3.Error) -> None:
+        """Notes the `trouble`, in the log once for as long as it lasts."""
+        trouble = BUSY if _is_elsewhere(error) else DAMAGED
+        if trouble != self.trouble:
+            log.error("The table of jobs: %s (%s)", trouble, error)
+        if self.trouble != DAMAGED:
+            self.trouble = trouble
 
     def _recover(self) -> None:
         for job in list(self._read("WHERE state IN ('queued', 'running', 'interrupted') ORDER BY submitted, rowid")):
@@ -337,7 +479,12 @@ class JobTable:
         self._tell_positions()
 
     def _read(self, where: str, *values: object) -> Iterator[Job]:
-        for row in self._rows.execute(f"SELECT * FROM jobs {where}", values):
+        try:
+            rows = self._rows.execute(f"SELECT * FROM jobs {where}", values).fetchall()
+        except sqlite3.Error as error:
+            self._mark(error)
+            raise
+        for row in rows:
             end = None
             if row["state"] == "done":
                 end = Result(Path(row["video"]), json.loads(row["facts"]))
@@ -374,34 +521,77 @@ def _sum(one: float | None, other: float | None) -> float | None:
     return None if one is None or other is None else one + other
 
 
-def _open(file: Path) -> sqlite3.Connection:
+def _open(file: Path, renew: Callable[[Iterable[str]], Mapping[str, str]]) -> sqlite3.Connection:
     """The only connection to `file`, which it keeps to itself for as long as it lives: there is one writer."""
-    rows = sqlite3.connect(file, timeout=2, isolation_level=None, check_same_thread=False)
-    rows.row_factory = sqlite3.Row
+    rows = None
     try:
+        rows = sqlite3.connect(file, timeout=2, isolation_level=None, check_same_thread=False)
+        rows.row_factory = sqlite3.Row
         rows.execute("PRAGMA locking_mode = EXCLUSIVE")
         rows.execute("PRAGMA journal_mode = WAL")
         rows.execute("PRAGMA synchronous = NORMAL")  # survives every crash of the app; the last second of a power cut
+        rows.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
         rows.execute("BEGIN IMMEDIATE")
         (version,) = rows.execute("PRAGMA user_version").fetchone()
+        if version > _VERSION:
+            raise ValueError(f"{file} was written by a newer version of this app. Use that, or another data folder.")
         if version == 0:
             for statement in _SCHEMA.split(";\n"):
                 rows.execute(statement)
+            renew(())  # files may be older than a table that was lost
         for newer in range(version + 1, _VERSION + 1) if version else ():
-            rows.execute(_NEWER[newer])
+            if newer == 3:
+                try:
+                    _renew(rows, renew)
+                except (AttributeError, KeyError, TypeError, ValueError) as error:  # a row that makes no job
+                    raise sqlite3.DatabaseError("a row can't be read") from error
+            else:
+                rows.execute(_NEWER[newer])
         if version < _VERSION:
             rows.execute(f"PRAGMA user_version = {_VERSION}")
         rows.execute("COMMIT")
-    except sqlite3.OperationalError as error:
-        rows.close()
-        raise ValueError(
-            f"The jobs in {file} can't be opened ({error}). If the app runs already with this data folder, "
-            "end it first or set MARIONETTE_DATA to another folder."
-        ) from error
-    except sqlite3.DatabaseError as error:
-        rows.close()
-        raise ValueError(f"{file} is damaged ({error}). Move it away; the videos beside it stay.") from error
-    if version > _VERSION:
-        rows.close()
-        raise ValueError(f"{file} was written by a newer version of this app. Use that, or another data folder.")
+        faults = [row[0] for row in rows.execute("PRAGMA quick_check(1)")]
+        if faults != ["ok"]:
+            raise sqlite3.DatabaseError(" ".join(faults[0].split()))
+        if 0 < version < 3:  # nor do the parts of the file that are not in use hold an id
+            rows.execute("VACUUM")
+            rows.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except OSError as error:  # nothing is changed but the names of some owners, which are found again
+        if rows is not None:
+            rows.close()
+        raise ValueError(f"The data beside {file} can't be brought up to date ({error}). Mend that first.") from error
+    except (sqlite3.DatabaseError, ValueError) as error:
+        if rows is not None:
+            rows.close()
+        if isinstance(error, sqlite3.DatabaseError):
+            raise _unusable(file, error) from error
+        raise
     return rows
+
+
+def _unusable(file: Path, error: Exception) -> ValueError:
+    """Why the table in `file` can't be used: Damaged, where the file itself is at fault."""
+    if not isinstance(error, sqlite3.Error) or not _is_elsewhere(error):
+        return Damaged(f"{file} is damaged ({error}).")
+    return ValueError(
+        f"The jobs in {file} can't be opened ({error}). If the app runs already with this data folder, "
+        "end it first or set MARIONETTE_DATA to another folder."
+    )
+
+
+def _is_elsewhere(error: sqlite3.Error) -> bool:
+    """Whether the disk, the folder's rights or another process is at fault, and not the file."""
+    return any(words in str(error) for words in _ELSEWHERE)
+
+
+def _renew(rows: sqlite3.Connection, renew: Callable[[Iterable[str]], Mapping[str, str]]) -> None:
+    """Makes a table of version 3 of one of version 2: owners get new names, and facts lose the ids in them."""
+    owners = [owner for (owner,) in rows.execute("SELECT DISTINCT owner FROM jobs")]
+    rows.executemany("UPDATE jobs SET owner = ? WHERE owner = ?", [(new, old) for old, new in renew(owners).items()])
+    for identifier, text in rows.execute("SELECT id, facts FROM jobs WHERE facts IS NOT NULL").fetchall():
+        facts = json.loads(text)
+        for task in (facts.get("task"), (facts.get("task") or {}).get("of")):
+            for name in NAMED if task else ():
+                if value := task.get(name):
+                    task[name] = [NOBODY] * len(value) if isinstance(value, list) else NOBODY
+        rows.execute("UPDATE jobs SET facts = ? WHERE id = ?", (json.dumps(facts), identifier))

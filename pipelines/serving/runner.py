@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from pipelines.events import Losses, Preview, Progress, Result
 from pipelines.media import clips, video
 from pipelines.serving import clip_storage
 from pipelines.settings import Settings
+from pipelines.systems.engine import find_engine
 from pipelines.tasks import Edit, PoseToVideo, Task, Tune, to_json
 
 if TYPE_CHECKING:  # torch comes with the manager, and waits for the first job
@@ -30,14 +30,14 @@ WRITING = "Writing the file"
 MEASURING = "Looking at the poses"
 MEASURING_SECONDS = 30.0  # that a figure is worth waiting for
 
-Making = Generator[Progress | Preview | Losses, None, tuple["np.ndarray", dict[str, Any], "PoseSequence | None"]]
+Generated = Generator[Progress | Preview | Losses, None, tuple["np.ndarray", dict[str, Any], "PoseSequence | None"]]
 
 
 def make(
     task: Task,
     models: "ModelManager",
     path: Path,
-    run: Callable[..., Making] | None = None,
+    run: Callable[..., Generated] | None = None,
     companions: bool = False,
     **inputs: Any,
 ) -> Generator[Progress | Preview | Losses | Result, None, None]:
@@ -58,20 +58,21 @@ def make(
         if not isinstance(task, Tune):
             video.write(frames, path, task.fps, description, sound)
     if companions and sequence is not None:
-        import_module("pipelines.poses.pose_sequence").keep(sequence, path, task.fps)
+        from pipelines.poses import pose_sequence  # and with it OpenCV, which waits for the first job
+
+        pose_sequence.keep(sequence, path, task.fps)
     yield Result(path, facts | {"task": json.loads(description), "seconds": time.perf_counter() - started})
 
 
-def generated(task: Task, models: "ModelManager", **inputs: Any) -> Making:
+def generated(task: Task, models: "ModelManager", **inputs: Any) -> Generated:
     """The part of `make` that wants the device: returns the frames, uint8 [F, H, W, 3], the facts so far and, where a
     dancer followed poses, those."""
     started = time.perf_counter()
     followed: list[PoseSequence] = []
     if isinstance(task, PoseToVideo):
         inputs["follow"] = followed.append
-    name = "tuning" if isinstance(task, Tune) else models.card(task.model).system
-    system = import_module(f"pipelines.systems.{name}")
-    frames, facts = yield from models.attempt(lambda: system.generate(task, models, **inputs))
+    generate = find_engine(models.card(task.model).system).generate[type(task)]
+    frames, facts = yield from models.attempt(lambda: generate(task, models, **inputs))
     sequence = followed[-1] if followed else None
     if sequence is not None and sequence.poses is not None:
         facts |= yield from _pose_accuracy(frames, task, sequence.poses, models)

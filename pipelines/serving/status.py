@@ -33,6 +33,7 @@ class Status:
     running: int  # jobs
     waiting: int  # jobs
     loaded: tuple[Loaded, ...]  # the largest first
+    notes: tuple[str, ...] = ()  # what has happened to the data, in sentences
 
 
 def loaded(residents: "Iterable[Resident]") -> tuple[Loaded, ...]:

@@ -1,22 +1,21 @@
 """Where finished videos lie: a folder for each job, with all that is made of its video. Standard library and ffmpeg."""
 
 import json
-import logging
 import re
 import shutil
 import time
 import unicodedata
+from functools import partial
 from pathlib import Path
 
 from pipelines.events import Result
 from pipelines.media import video
+from pipelines.serving import sidecar, tidy
 from pipelines.serving.jobs import Job, JobTable
+from pipelines.serving.shown import Shown
 from pipelines.settings import Settings
-from pipelines.tasks import Tune
 
 SHOWN_SECONDS = 3600.0  # a video that somebody has just looked at is not deleted for this long
-
-log = logging.getLogger(__name__)
 
 
 class Storage:
@@ -27,20 +26,12 @@ class Storage:
     """
 
     def __init__(self, settings: Settings, jobs: JobTable):
-        """Removes what a killed process left unfinished."""
         self._settings = settings
         self._jobs = jobs
+        self._seen = Shown(settings)
         self._folder = settings.data.absolute() / "videos"
         self._shown: dict[str, float] = {}  # job -> when somebody last looked at it
         self._folder.mkdir(parents=True, exist_ok=True)
-        going_on = [job for job in jobs.unfinished() if isinstance(job.task, Tune)]
-        kept = {job.id for job in (*jobs.finished(), *jobs.tunings(), *going_on)}
-        for folder in self._folder.iterdir():
-            if folder.name not in kept:
-                self.clear(folder.name)
-            else:
-                for part in list(folder.rglob("*.part")):
-                    shutil.rmtree(part) if part.is_dir() else part.unlink()
 
     def place(self, job: Job) -> Path:
         """Where to write the video of `job`: the same place at every attempt."""
@@ -89,26 +80,27 @@ class Storage:
 
     def clear(self, job: str) -> None:
         """Deletes the files of a job."""
-        shutil.rmtree(self._folder / job, ignore_errors=True)
+        self._seen.forget("videos", job)
+        sidecar.clear(self._folder / job)
         self._shown.pop(job, None)
 
-    def check_space(self) -> None:
-        """Raises ValueError where the disk is nearly full."""
-        free, needed = shutil.disk_usage(self._folder).free // 2**20, self._settings.disk_margin_mb
+    def check_space(self, wanted: int = 0) -> None:
+        """Raises ValueError where the disk is nearly full, or would be with `wanted` bytes more."""
+        free, needed = (shutil.disk_usage(self._folder).free - wanted) // 2**20, self._settings.disk_margin_mb
         if free < needed:
             raise ValueError(
-                f"The disk is nearly full: {free} MB are free, and {needed} MB must be. Delete some videos first."
+                f"The disk is nearly full: {max(free, 0)} MB {'would be' if wanted else 'are'} free, and {needed} MB "
+                "must be. Delete some videos first."
             )
 
-    def tidy(self) -> None:
-        """Deletes the videos that are too old, and the oldest where all together are too large; none that is shown."""
+    def things(self, needed: set[str]) -> list[tidy.Thing]:
+        """The videos and tuned models that may be deleted for their age; those `needed` and those shown are held."""
         now = time.monotonic()
         self._shown = {job: when for job, when in self._shown.items() if now - when < SHOWN_SECONDS}
-        oldest = time.time() - self._settings.keep_days * 86_400
-        room = self._settings.keep_gb * 1e9
-        jobs = [*self._jobs.finished(), *self._jobs.tunings()]
-        for job in sorted(jobs, key=lambda job: -job.ended):
-            room -= sum(file.stat().st_size for file in (self._folder / job.id).rglob("*") if file.is_file())
-            if (job.ended < oldest or room < 0) and job.id not in self._shown:
-                log.info("Job %s is deleted, as the settings for old videos say", job.id)
-                self.delete(job)
+        held, days = needed | self._shown.keys(), self._settings.keep_days
+        return [
+            tidy.Thing(
+                "videos", job.id, self._folder / job.id, job.ended, days, job.id in held, partial(self.delete, job)
+            )
+            for job in (*self._jobs.finished(), *self._jobs.tunings())
+        ]

@@ -27,8 +27,9 @@ from pipelines.errors import VideoError
 from pipelines.events import Event, Losses, Preview, Progress, Result
 from pipelines.serving.backend import LocalBackend
 from pipelines.serving.jobs import Job
-from pipelines.serving.runner import Making, generated, make
+from pipelines.serving.runner import Generated, generated, make
 from pipelines.settings import Settings
+from pipelines.systems.engine import find_engine
 from pipelines.tasks import Finish, Grid, Task, TextToVideo, Tune
 
 SPEED = 30e12  # FLOPs a second that really come out of half an RTX Pro 6000; only until a first job was timed
@@ -36,13 +37,6 @@ LEAST = 10  # seconds: what is asked for at least
 # Seconds of GPU for one piece of a tuning. 1.5 times as many are set against the visitor's quota, and a day of somebody
 # who is not signed in has 120. It ends itself after the second number, for what is left to be written.
 PIECE, WORKED = 60, 42
-PARTS = ("tokenizer", "scheduler", "text_encoder", "vae")  # of every model; and beside them, by system:
-NETWORKS = {
-    "modelscope": ("unet",),
-    "tempofunk": ("unet", "image_unet"),
-    "followyourpose": ("inflated_unet",),
-    "tuneavideo": ("inflated_unet",),
-}
 WORDS = {one.__name__: one for one in (ValueError, MemoryError, VideoError)}  # what is told to a person as it is
 
 log = logging.getLogger(__name__)
@@ -106,15 +100,15 @@ class ZeroBackend(LocalBackend):
         self._handing = threading.Lock()
         super().__init__(settings, catalog)
 
-    def submit(self, task: Task, owner: str) -> str:
+    def submit(self, task: Task, owner: str, address: str = "") -> str:
         with self._handing:  # the job must not be begun before its visitor is known
-            job = super().submit(task, owner)
+            job = super().submit(task, owner, address)
             self._visitors[job] = copy_context()
         return job
 
-    def submit_grid(self, tasks: Sequence[TextToVideo], owner: str) -> list[str]:
+    def submit_grid(self, tasks: Sequence[TextToVideo], owner: str, address: str = "") -> list[str]:
         with self._handing:
-            jobs = super().submit_grid(tasks, owner)
+            jobs = super().submit_grid(tasks, owner, address)
             self._visitors |= {job: copy_context() for job in jobs}
         return jobs
 
@@ -124,9 +118,9 @@ class ZeroBackend(LocalBackend):
             raise ValueError(missing)
         return super()._admitted(task, owner)
 
-    def resume(self, job: str, owner: str) -> None:
+    def resume(self, job: str, owner: str, address: str = "") -> None:
         with self._handing:
-            super().resume(job, owner)
+            super().resume(job, owner, address)
             self._visitors[job] = copy_context()
 
     def sample(self, job: str, owner: str) -> None:
@@ -142,8 +136,10 @@ class ZeroBackend(LocalBackend):
             f"to MARIONETTE_ZEROGPU: {model}."
         )
 
-    def lent(self, task: Task) -> int:
+    def lent(self, task: Task) -> int | None:
         """As of any backend; a tuning asks several times."""
+        if isinstance(task, Finish | Grid):
+            return None
         if isinstance(task, Tune):
             return PIECE
         estimated = self.estimate(task)
@@ -170,19 +166,19 @@ class ZeroBackend(LocalBackend):
         """Poses that are looked for before a job are found here, where there is no GPU."""
         return replace(self._settings, device="cpu")
 
-    def _pieces(self, task: Task, models: Any, **inputs: Any) -> Making:
+    def _pieces(self, task: Task, models: Any, **inputs: Any) -> Generated:
         """As `generated`, on a GPU that is lent for it; for a tuning piece after piece, each a step or more."""
         if isinstance(task, Tune):
             inputs["asked"] = _wish(inputs["folder"])
             inputs["asked"]()  # forgets a wish of before
         while True:
-            with closing(self._told(task, inputs)) as told:
-                for item in told:
+            with closing(self._gpu_call(task, inputs)) as items:
+                for item in items:
                     if isinstance(item, _Done):
                         return item.made
                     yield item
 
-    def _told(self, task: Task, inputs: dict[str, Any]) -> Iterator[Event | _Done]:
+    def _gpu_call(self, task: Task, inputs: dict[str, Any]) -> Iterator[Event | _Done]:
         """What comes out of one GPU call. Raises what went wrong there, or why there was none, in words."""
         fault = None
         try:
@@ -227,7 +223,7 @@ def _lendable(models: Any) -> Callable[[Task, dict[str, Any], int], Generator[An
     return on_gpu
 
 
-def _whole(events: Making) -> Generator[Any, None, None]:
+def _whole(events: Generated) -> Generator[Any, None, None]:
     yield _Done((yield from events))
 
 
@@ -249,12 +245,9 @@ def _wanted(settings: Settings, catalog: Mapping[str, ModelCard]) -> list[str]:
 
 def _load(models: Any, card: ModelCard) -> bool:
     """Whether all of the model could be brought to the device. What runs it is imported, too, for the forks to have."""
-    import_module(f"pipelines.systems.{card.system}")
-    if card.tuning:
-        import_module("pipelines.systems.tuning")
+    engine = find_engine(card.system)
     import_module("pipelines.systems.metrics")
-    parts = (*PARTS, *NETWORKS.get(card.system, ("unet",)))
-    return _try(models, [f"{card.name}/{part}" for part in parts])
+    return _try(models, [f"{card.name}/{part}" for part in engine.parts])
 
 
 def _try(models: Any, names: list[str]) -> bool:

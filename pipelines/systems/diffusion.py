@@ -1,7 +1,7 @@
 """Sampling: noise schedules, guidance, solvers, and the one denoising loop. Pure functions and small per-job objects.
 
-A network is any callable `predict(latents, timestep)` that returns the noise in `latents`; no solver knows more of it.
-`noise_from` makes one of a network that predicts something else.
+A network is any callable `predict(latents, timestep)`; no solver knows more of it. Most return the noise in `latents`,
+`noise_from` makes such a one of a network that predicts velocities, and an engine may bring a solver for another kind.
 Latents stay in fp32 through the whole loop, whatever the network computes in.
 """
 
@@ -14,7 +14,8 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler,
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 
-Predict = Callable[[Tensor, int], Tensor]
+Predict = Callable[[Tensor, float], Tensor]
+Estimate = Callable[[Tensor, Tensor, float], Tensor]  # (prediction, latents, timestep) -> the sample, as now foreseen
 
 
 def betas(config: Mapping[str, Any]) -> Tensor:
@@ -78,10 +79,10 @@ def noise_from(predict: Predict, config: Mapping[str, Any]) -> Predict:
 class Solver(Protocol):
     """One way to walk from noise to a sample; made for one job, as it may remember earlier steps."""
 
-    timesteps: Sequence[int]  # descending; the network is called once for each
+    timesteps: Sequence[float]  # descending; the network is called once for each
 
-    def step(self, noise: Tensor, timestep: int, latents: Tensor) -> Tensor:
-        """The latents at the next timestep, given the noise predicted in `latents` at `timestep`."""
+    def step(self, prediction: Tensor, timestep: float, latents: Tensor) -> Tensor:
+        """The latents at the next timestep, given what the network predicts of `latents` at `timestep`."""
 
 
 class ModelScopeDDIM:
@@ -108,15 +109,15 @@ class ModelScopeDDIM:
 
 
 class DiffusersSolver:
-    """A fresh scheduler of diffusers, for one job."""
+    """A fresh scheduler of diffusers, for one job; it says what is to be predicted."""
 
     def __init__(self, scheduler: SchedulerMixin, steps: int):
         self.scheduler = scheduler
         scheduler.set_timesteps(steps)
         self.timesteps = scheduler.timesteps.tolist()
 
-    def step(self, noise: Tensor, timestep: int, latents: Tensor) -> Tensor:
-        return self.scheduler.step(noise, timestep, latents, return_dict=False)[0]
+    def step(self, prediction: Tensor, timestep: float, latents: Tensor) -> Tensor:
+        return self.scheduler.step(prediction, timestep, latents, return_dict=False)[0]
 
 
 class VelocityPNDM(DiffusersSolver):
@@ -190,6 +191,12 @@ def estimate(noise: Tensor, latents: Tensor, alpha: float) -> Tensor:
     return (latents - (1 - alpha) ** 0.5 * noise) / alpha**0.5
 
 
+def estimate_from_noise(config: Mapping[str, Any]) -> Estimate:
+    """The Estimate for a network that predicts noise, under a checkpoint's scheduler config."""
+    alphas = alphas_cumprod(config)
+    return lambda noise, latents, timestep: estimate(noise, latents, float(alphas[int(timestep)]))
+
+
 def spread(values: Tensor) -> float:
     """The largest of `values` less the smallest: 0 where all are one, inf or nan where some are no numbers."""
     low, high = torch.aminmax(values)
@@ -206,10 +213,10 @@ class Step:
     denoised: Tensor  # the network's present estimate of the sample
 
 
-def denoise(predict: Predict, latents: Tensor, solver: Solver, alphas: Tensor) -> Iterator[Step]:
+def denoise(predict: Predict, latents: Tensor, solver: Solver, foresee: Estimate) -> Iterator[Step]:
     """The denoising loop: yields after every call of the network. Leaving off early is closing the generator."""
     for number, timestep in enumerate(solver.timesteps, start=1):
-        noise = predict(latents, timestep)
-        denoised = estimate(noise, latents, float(alphas[timestep]))
-        latents = solver.step(noise, timestep, latents)
+        prediction = predict(latents, timestep)
+        denoised = foresee(prediction, latents, timestep)
+        latents = solver.step(prediction, timestep, latents)
         yield Step(number, len(solver.timesteps), latents, denoised)

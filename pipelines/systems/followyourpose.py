@@ -1,6 +1,6 @@
 """FollowYourPose (Ma et al., 2023, "Follow Your Pose"): a prompt and a skeleton clip become a video.
 
-Read top to bottom: get the skeletons (sequence.py), read the prompt, compute the skeletons' features once a job,
+Read top to bottom: get the skeletons (pose_sequence.py), read the prompt, compute the skeletons' features once a job,
 denoise, decode. `prepare_skeletons`, `pose_features` and `sample` need neither a task nor a manager; scripts/parity
 holds them against the original. Latents are decoded as ModelScope's are.
 """
@@ -25,16 +25,18 @@ from pipelines.models.networks.pose_adapter import VAE_SCALE_FACTOR
 from pipelines.models.tokens import MAX_TOKENS
 from pipelines.poses.pose_sequence import PoseSequence, skeletons
 from pipelines.systems import tuneavideo
-from pipelines.systems.diffusion import Step, draw_noise
+from pipelines.systems.diffusion import Step, draw_noise, image_solver
+from pipelines.systems.engine import Engine
 from pipelines.systems.modelscope import decode
 from pipelines.systems.stable_diffusion import (
     DECODING,
     DENOISING,
     READING,
     decode_frames,
+    encode,
     prepare,
+    report_progress,
     run_facts,
-    told,
     working_memory,
 )
 from pipelines.tasks import PoseToVideo
@@ -54,14 +56,14 @@ def generate(
     tuned: Path | None = None,
     follow: Callable[[PoseSequence], None] = lambda sequence: None,
 ) -> Generator[Progress | Preview, None, tuple[np.ndarray, dict[str, Any]]]:
-    """Makes the video of `task`; returns its frames, uint8 [F, H, W, 3], and the facts of its making.
+    """Generates the video of `task`; returns its frames, uint8 [F, H, W, 3], and the facts of the run.
 
-    `clip` is the upload that the poses are in, and only None where the task names a motion. Where it has fewer frames
-    than are asked for, so has the video. `known` is a folder in which it is remembered where people were found;
-    `follow` is told what the dancer follows, once that is known. `tuned` is the folder of what was tuned on a clip
-    (tuning.py): who is in that then dances, the network having its queries and its attention over time. Raises
-    ValueError, in words for the person who asked, as `skeletons` does, where the tuned model is damaged or was made
-    from another base, and where the result holds no numbers or no picture.
+    `clip` is the upload with the poses, None where the task names a motion; with fewer frames than are asked for, so
+    has the video. `known` is the folder in which found poses are cached; `follow` is called with the skeletons, once
+    they are known. `tuned` is the folder of a model that was tuned on a clip (tuning.py): its queries and its attention
+    over time replace the network's, so that the clip's dancer dances. Raises ValueError, in words for the person who
+    asked, as `skeletons` does, where the tuned model is damaged or was made from another base, and where the result
+    holds no numbers or no picture.
     """
     started = time.perf_counter()
     seconds: dict[str, float] = {}
@@ -91,7 +93,7 @@ def generate(
         features = pose_features(unet, ready, task.strength)
         noise = draw_noise((1, channels, task.frames, height, width), task.seed).to(unet.device)
         settings = (schedule, task.scheduler, task.steps, task.guidance, slices)
-        step = yield from told(sample(unet, text_states, noise, features, *settings), DENOISING, previewer)
+        step = yield from report_progress(sample(unet, text_states, noise, features, *settings), DENOISING, previewer)
         seconds[DENOISING] = time.perf_counter() - began
         facts = run_facts(step, unet, slices, models)
 
@@ -157,3 +159,14 @@ def denoising_memory(unet: InflatedUNet, branches: int, frames: int, height: int
         return network(latents.to(unet.dtype), timestep).float()
 
     return peak_bytes(work)
+
+
+ENGINE = Engine(
+    generate={PoseToVideo: generate},
+    parts=("tokenizer", "scheduler", "text_encoder", "vae", "inflated_unet"),
+    encode=encode,
+    network=EditingUNet,
+    denoising_memory=denoising_memory,
+    solver=image_solver,
+    decode=decode,
+)

@@ -18,17 +18,19 @@ from pipelines.events import Preview, Progress
 from pipelines.models.memory import peak_bytes
 from pipelines.models.networks.unet3d import TextToVideoUNet
 from pipelines.models.tokens import MAX_TOKENS
-from pipelines.systems.diffusion import Step, alphas_cumprod, denoise, draw_noise, guided, solver
+from pipelines.systems.diffusion import Step, denoise, draw_noise, estimate_from_noise, guided, solver
+from pipelines.systems.engine import Engine
 from pipelines.systems.preview import to_uint8
 from pipelines.systems.stable_diffusion import (
     DECODING,
     DENOISING,
     READING,
     decode_frames,
-    decoded,
+    decode_pictures,
+    encode,
     prepare,
+    report_progress,
     run_facts,
-    told,
     working_memory,
 )
 from pipelines.tasks import TextToVideo
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
 def generate(
     task: TextToVideo, models: "ModelManager"
 ) -> Generator[Progress | Preview, None, tuple[np.ndarray, dict[str, Any]]]:
-    """Makes the video of `task`; returns its frames, uint8 [F, H, W, 3], and the facts of its making.
+    """Generates the video of `task`; returns its frames, uint8 [F, H, W, 3], and the facts of the run.
 
     Raises ValueError, in words for the person who asked, where the result holds no numbers or no picture.
     """
@@ -60,7 +62,7 @@ def generate(
         noise = draw_noise((1, channels, task.frames, height, width), task.seed).to(unet.device)
         began = time.perf_counter()
         steps = sample(unet, text_states, noise, schedule, task.scheduler, task.steps, task.guidance, slices)
-        step = yield from told(steps, DENOISING, previewer)
+        step = yield from report_progress(steps, DENOISING, previewer)
         seconds[DENOISING] = time.perf_counter() - began
         facts = run_facts(step, unet, slices, models)
 
@@ -93,12 +95,12 @@ def sample(
 
     if guidance > 1:
         predict = guided(predict, guidance)
-    return denoise(predict, noise, solver(scheduler, schedule, steps), alphas_cumprod(schedule))
+    return denoise(predict, noise, solver(scheduler, schedule, steps), estimate_from_noise(schedule))
 
 
 def decode(vae: AutoencoderKL, latents: Tensor) -> Iterator[np.ndarray]:
     """The frames of scaled latents (1, c, f, h, w), one by one: uint8 (H, W, 3), truncated and not rounded."""
-    for picture in decoded(vae, latents):
+    for picture in decode_pictures(vae, latents):
         yield to_uint8(picture.permute(1, 2, 0)).cpu().numpy()
 
 
@@ -112,3 +114,14 @@ def denoising_memory(
     network = TextToVideoUNet(unet, texts, slices)
     timestep = torch.empty(1, device="meta")
     return peak_bytes(lambda: network(latents.to(unet.dtype), timestep).float())
+
+
+ENGINE = Engine(
+    generate={TextToVideo: generate},
+    parts=("tokenizer", "scheduler", "text_encoder", "vae", "unet"),
+    encode=encode,
+    network=TextToVideoUNet,
+    denoising_memory=denoising_memory,
+    solver=solver,
+    decode=decode,
+)

@@ -66,6 +66,11 @@ def fit_latent_rgb(vae: AutoencoderKL, latents: Tensor | None = None) -> tuple[T
     latents = latents.to(vae.device, vae.dtype)
     pictures = vae.decode(latents / vae.config.scaling_factor).sample  # (n, 3, H, W)
     pictures = pictures.nan_to_num().clamp(-1, 1)  # where half precision is too narrow, the video can still be made
+    return colour_map(latents, pictures)
+
+
+def colour_map(latents: Tensor, pictures: Tensor) -> tuple[Tensor, Tensor]:
+    """The `matrix` (c, 3) and `bias` (3,) by which `latents` (n, c, h, w) come closest to `pictures` (n, 3, H, W)."""
     colours = F.adaptive_avg_pool2d(pictures, latents.shape[2:]).movedim(1, -1).flatten(0, 2).float()  # (n h w, 3)
     values = latents.movedim(1, -1).flatten(0, 2).float()  # (n h w, c)
     values = torch.cat([values, torch.ones_like(values[:, :1])], dim=1)  # (n h w, c + 1)

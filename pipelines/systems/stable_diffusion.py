@@ -55,7 +55,7 @@ def encode(texts: list[str], tokenizer: CLIPTokenizer, encoder: CLIPTextModel) -
     return encoder(tokens.to(encoder.device)).last_hidden_state
 
 
-def decoded(vae: AutoencoderKL, latents: Tensor) -> Iterator[Tensor]:
+def decode_pictures(vae: AutoencoderKL, latents: Tensor) -> Iterator[Tensor]:
     """The pictures of scaled latents (1, c, f, h, w), one by one: (3, H, W), in [-1, 1] or a little beyond.
 
     Half precision is too narrow for some frames of some VAEs: from the first such frame on, it goes on in fp32. Raises
@@ -74,8 +74,10 @@ def decoded(vae: AutoencoderKL, latents: Tensor) -> Iterator[Tensor]:
         yield picture
 
 
-def told(steps: Iterator[Step], stage: str, previewer: Previewer) -> Generator[Progress | Preview, None, Step]:
-    """Takes all `steps`, telling of each, and returns the last. Raises ValueError where one fell apart."""
+def report_progress(
+    steps: Iterator[Step], stage: str, previewer: Previewer
+) -> Generator[Progress | Preview, None, Step]:
+    """Takes all `steps`, reports each, and returns the last. Raises ValueError where one fell apart."""
     for step in steps:
         if not 0 < spread(step.latents) < math.inf:  # it also waits for the device, so that Stop comes in time
             raise ValueError(
@@ -103,14 +105,19 @@ def decode_frames(
     latents: Tensor,
     decode: Callable[[AutoencoderKL, Tensor], Iterator[np.ndarray]],
     models: "ModelManager",
+    working_bytes: int | None = None,
 ) -> Generator[Progress, None, np.ndarray]:
-    """The frames, uint8 [F, H, W, 3], that the system's own `decode` finds in scaled `latents` (1, c, f, h, w)."""
+    """The frames, uint8 [F, H, W, 3], that the system's own `decode` finds in scaled `latents` (1, c, f, h, w).
+
+    `working_bytes` is what it takes beside the weights; by default that of one frame.
+    """
     frames = []
-    working_bytes = decoding_memory(models.empty(f"{task.model}/vae"), *latents.shape[-2:])
+    if working_bytes is None:
+        working_bytes = decoding_memory(models.empty(f"{task.model}/vae"), *latents.shape[-2:])
     with models.lease(f"{task.model}/vae", working_bytes=working_bytes) as vae:
         for frame in decode(vae, latents):
             frames.append(frame)
-            yield Progress(DECODING, len(frames), latents.shape[2])
+            yield Progress(DECODING, len(frames), task.frames)
     return np.stack(frames)
 
 

@@ -25,17 +25,19 @@ from pipelines.media import images
 from pipelines.models.memory import peak_bytes
 from pipelines.models.networks.pseudo3d_unet import Pseudo3DUNet, UNetPseudo3DConditionModel
 from pipelines.models.tokens import MAX_TOKENS
-from pipelines.systems.diffusion import DiffusersSolver, Step, alphas_cumprod, denoise, draw_noise, guided
+from pipelines.systems.diffusion import DiffusersSolver, Step, denoise, draw_noise, estimate_from_noise, guided
+from pipelines.systems.engine import Engine
 from pipelines.systems.stable_diffusion import (
     DECODING,
     DENOISING,
     READING,
     decode_frames,
-    decoded,
+    decode_pictures,
     decoding_memory,
+    encode,
     prepare,
+    report_progress,
     run_facts,
-    told,
     working_memory,
 )
 from pipelines.tasks import TextToVideo
@@ -50,7 +52,7 @@ DRAWING = "Drawing the first image"
 def generate(
     task: TextToVideo, models: "ModelManager", image: Path | None = None, mask: Path | None = None
 ) -> Generator[Progress | Preview, None, tuple[np.ndarray, dict[str, Any]]]:
-    """Makes the video of `task`; returns its frames, uint8 [F, H, W, 3], and the facts of its making.
+    """Generates the video of `task`; returns its frames, uint8 [F, H, W, 3], and the facts of the run.
 
     `image` and `mask` are the files that the task names, if it does. Raises ValueError, in words for the person who
     asked, where the result holds no numbers or no picture, and where a file is no picture.
@@ -82,7 +84,8 @@ def generate(
             noise = draw_noise((1, channels, height, width), task.seed).to(unet.device)
             states = text_states if task.image_guidance > 1 else text_states[1:]
             steps = sample(unet, states, noise, None, schedule, task.scheduler, task.steps, task.image_guidance)
-            hint = (yield from told(steps, DRAWING, previewer)).latents  # as they are: never decoded and encoded again
+            drawn = yield from report_progress(steps, DRAWING, previewer)
+            hint = drawn.latents  # as they are: never decoded and encoded again
         seconds[DRAWING] = time.perf_counter() - began
 
     with models.lease(f"{task.model}/unet", working_bytes=denoising_bytes) as unet:
@@ -91,7 +94,7 @@ def generate(
         states = text_states if task.guidance > 1 else text_states[1:]
         began = time.perf_counter()
         steps = sample(unet, states, noise, condition, schedule, task.scheduler, task.steps, task.guidance, slices)
-        step = yield from told(steps, DENOISING, previewer)
+        step = yield from report_progress(steps, DENOISING, previewer)
         seconds[DENOISING] = time.perf_counter() - began
         facts = run_facts(step, unet, slices, models)
         facts["first_image"] = "drawn" if image is None else "given"
@@ -166,7 +169,7 @@ def sample(
 
     if guidance > 1:
         predict = guided(predict, guidance)
-    return denoise(predict, noise, solver(scheduler, schedule, steps), alphas_cumprod(schedule))
+    return denoise(predict, noise, solver(scheduler, schedule, steps), estimate_from_noise(schedule))
 
 
 def solver(name: str, schedule: Mapping[str, Any], steps: int) -> DiffusersSolver:
@@ -192,7 +195,7 @@ def solver(name: str, schedule: Mapping[str, Any], steps: int) -> DiffusersSolve
 
 def decode(vae: AutoencoderKL, latents: Tensor) -> Iterator[np.ndarray]:
     """The frames of scaled latents (1, c, f, h, w), one by one: uint8 (H, W, 3), rounded."""
-    for picture in decoded(vae, latents):
+    for picture in decode_pictures(vae, latents):
         levels = ((picture.float() / 2 + 0.5) * 255).round().clamp(0, 255)
         yield levels.to(torch.uint8).permute(1, 2, 0).cpu().numpy()
 
@@ -217,3 +220,14 @@ def _peak(unet: UNetPseudo3DConditionModel | UNet2DConditionModel, branches: int
     network = Pseudo3DUNet(unet, texts, slices)
     timestep = torch.empty(1, device="meta")
     return peak_bytes(lambda: network(latents.to(unet.dtype), timestep).float())
+
+
+ENGINE = Engine(
+    generate={TextToVideo: generate},
+    parts=("tokenizer", "scheduler", "text_encoder", "vae", "unet", "image_unet"),
+    encode=encode,
+    network=Pseudo3DUNet,
+    denoising_memory=denoising_memory,
+    solver=solver,
+    decode=decode,
+)

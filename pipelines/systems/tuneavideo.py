@@ -1,4 +1,4 @@
-"""Tune-A-Video (Wu et al., 2023): a clip is told again in other words, by a network that was tuned on it (tuning.py).
+"""Tune-A-Video (Wu et al., 2023): a prompt edits a clip, by a network that was tuned on the clip (tuning.py).
 
 Read top to bottom: read the prompt, find the noise that leads back to the clip, denoise from there under the new
 prompt, decode. `encode_clip`, `invert` and `sample` need neither a task nor a manager; scripts/parity holds them
@@ -25,9 +25,9 @@ from pipelines.models.networks.inflated_unet import EditingUNet, InflatedUNet
 from pipelines.models.tokens import MAX_TOKENS
 from pipelines.systems.diffusion import (
     Step,
-    alphas_cumprod,
     denoise,
     draw_noise,
+    estimate_from_noise,
     guided,
     image_solver,
     inversion,
@@ -40,8 +40,8 @@ from pipelines.systems.stable_diffusion import (
     READING,
     decode_frames,
     prepare,
+    report_progress,
     run_facts,
-    told,
     working_memory,
 )
 from pipelines.tasks import Edit
@@ -56,7 +56,7 @@ INVERTING = "Inverting the clip"
 def generate(
     task: Edit, models: "ModelManager", tuned: Path | None = None
 ) -> Generator[Progress | Preview, None, tuple[np.ndarray, dict[str, Any]]]:
-    """Makes the video of `task`; returns its frames, uint8 [F, H, W, 3], and the facts of its making.
+    """Generates the video of `task`; returns its frames, uint8 [F, H, W, 3], and the facts of the run.
 
     `tuned` is the folder of what was tuned on a clip; a model that is published as tuned has none, and starts from
     noise. Raises ValueError, in words for the person who asked, where the tuned model is damaged or was made from
@@ -86,7 +86,7 @@ def generate(
             seconds[INVERTING] = time.perf_counter() - began
         began = time.perf_counter()
         steps = sample(unet, text_states, latents, schedule, task.scheduler, task.steps, task.guidance, slices)
-        step = yield from told(steps, DENOISING, previewer)
+        step = yield from report_progress(steps, DENOISING, previewer)
         seconds[DENOISING] = time.perf_counter() - began
         facts = run_facts(step, unet, slices, models)
 
@@ -108,19 +108,21 @@ def load(folder: Path, base: str) -> Tuned:
 def inverted(
     unet: InflatedUNet, empty: Tensor, tuned: Tuned, schedule: Mapping[str, Any], steps: int, folder: Path
 ) -> Generator[Progress, None, Tensor]:
-    """The latents, (steps + 1, 1, c, f, h, w), on the way from the clip to noise, made if they are not kept yet.
+    """The latents, (steps + 1, 1, c, f, h, w), on the way from the clip to noise: read from `folder`, or computed and
+    saved there.
 
     `unet` holds the tuned parameters, `empty` are the states of the empty prompt.
     """
-    kept = files.load_inversion(steps, folder)
-    if kept is not None:
-        return kept
-    trajectory = []
+    trajectory = files.load_inversion(steps, folder)
+    if trajectory is not None:
+        return trajectory
+    computed = []
     for latents in invert(unet, empty, tuned.latents.to(unet.device), schedule, steps):
-        trajectory.append(latents.cpu())
-        yield Progress(INVERTING, len(trajectory) - 1, steps)
-    files.save_inversion(torch.stack(trajectory), folder)
-    return torch.stack(trajectory)
+        computed.append(latents.cpu())
+        yield Progress(INVERTING, len(computed) - 1, steps)
+    trajectory = torch.stack(computed)
+    files.save_inversion(trajectory, folder)
+    return trajectory
 
 
 @contextmanager
@@ -207,7 +209,7 @@ def sample(
     if guidance > 1:
         predict = guided(predict, guidance)
     solver = image_solver(scheduler, schedule, steps)
-    return denoise(noise_from(predict, schedule), latents, solver, alphas_cumprod(schedule))
+    return denoise(noise_from(predict, schedule), latents, solver, estimate_from_noise(schedule))
 
 
 @lru_cache(maxsize=256)

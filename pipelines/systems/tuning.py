@@ -29,10 +29,12 @@ from pipelines.models.networks.inflated_unet import EditingUNet, InflatedUNet
 from pipelines.models.tokens import MAX_TOKENS
 from pipelines.settings import Settings
 from pipelines.systems import tuneavideo
-from pipelines.systems.diffusion import alphas_cumprod
+from pipelines.systems.diffusion import alphas_cumprod, image_solver
+from pipelines.systems.engine import Engine
+from pipelines.systems.modelscope import decode
 from pipelines.systems.preview import Previewer
 from pipelines.systems.stable_diffusion import encode, vae_scale_factor
-from pipelines.tasks import Tune, to_json
+from pipelines.tasks import Edit, Tune, to_json
 
 if TYPE_CHECKING:
     from pipelines.models.manager import ModelManager
@@ -55,11 +57,11 @@ def generate(
     source: Path,
     asked: Callable[[], bool] = lambda: False,
 ) -> Generator[Progress | Losses | Preview, None, tuple[np.ndarray, dict[str, Any]]]:
-    """Tunes on `clip`, an upload, and keeps the tuned model in `folder`; goes on from what is there already.
+    """Tunes on `clip`, an upload, and saves the tuned model in `folder`; resumes what is there already.
 
     Writes the frames that it tunes on as the video `source`, and returns them, uint8 [F, H, W, 3], with the facts of
     the tuning. Where `asked()` is true after a step, it draws a sample, which changes nothing of the tuning. Closed
-    early, it keeps what is tuned so far. Raises ValueError, in words for the person who asked, where clip or caption
+    early, it saves what is tuned so far. Raises ValueError, in words for the person who asked, where clip or caption
     or weights are at fault.
     """
     seconds: dict[str, float] = {}
@@ -116,7 +118,7 @@ def generate(
 def _sample(
     unet: InflatedUNet, texts: Tensor, tuned: Tuned, task: Tune, schedule: Mapping[str, Any], previewer: Previewer
 ) -> Generator[Progress | Preview, None, None]:
-    """Tells the clip again under its own caption with the parameters of this moment, in a few steps of DDIM.
+    """Samples the clip under its own caption with the present parameters, in a few steps of DDIM.
 
     `texts` (2, tokens, c) are the empty prompt and the caption. There is no randomness in it.
     """
@@ -130,7 +132,7 @@ def _sample(
 
 
 def _last(items: Iterator[Item], tuned: Tuned, task: Tune) -> Generator[Progress, None, Item]:
-    """The last of `items`, telling at each where the tuning is: so that Stop comes in time."""
+    """The last of `items`; reports the progress of the tuning at each, so that Stop comes in time."""
     for item in items:  # noqa: B007  the last one is returned
         yield Progress(TUNING, len(tuned.facts["losses"]), task.steps)
     return item
@@ -180,7 +182,7 @@ def loss_of(
     return F.mse_loss(network(noisy.to(network.unet.dtype), timesteps).float(), target.float())
 
 
-class Tuning(nn.Module):
+class TuningLoss(nn.Module):
     """One tuning step's loss as a module, which is what accelerate spreads over several devices."""
 
     def __init__(self, network: EditingUNet, schedule: Mapping[str, Any]):
@@ -207,7 +209,7 @@ def working_memory(task: Tune, models: "ModelManager", frames: int) -> tuple[int
     for checkpointing in (True,) if models.frugal else (False, True):
         if (needed := needs(frames, checkpointing)) <= room:
             return needed, checkpointing
-    most = largest(lambda number: needs(number, True), room, 2, frames)
+    most = largest(lambda number: needs(number, True), room, range(2, frames + 1))
     advice = f"At this size {most} frames fit." if most else "Choose a smaller size or a smaller model."
     raise MemoryError(
         f"Tuning on {frames} frames of {task.width}x{task.height} needs {needed / 1e9:.2f} GB of memory on "
@@ -236,13 +238,15 @@ def tuning_memory(unet: InflatedUNet, trained: str, frames: int, height: int, wi
 
 
 def _begin(task: Tune, unet: InflatedUNet, latents: Tensor, fps: float, base: str, folder: Path) -> Tuned:
-    """What the folder holds of the same tuning, or the beginning of one."""
+    """The same tuning as far as `folder` holds it, or a new one."""
     _, _, frames, *_ = latents.shape
     facts = {"base": base, "task": json.loads(to_json(task)), "frames": frames, "fps": fps}
     facts |= {"width": task.width, "height": task.height}
     if (folder / files.FILE).exists():
         tuned = files.load(folder)
-        if {key: tuned.facts.get(key) for key in facts} == facts:
+        # A folder is of one clip, whatever that was called when the tuning began.
+        before = tuned.facts | {"task": tuned.facts.get("task", {}) | {"clip": task.clip}}
+        if {key: before.get(key) for key in facts} == facts:
             if len(tuned.facts["losses"]) == task.steps:
                 return tuned
             if tuned.moments:
@@ -264,14 +268,16 @@ def _train(
     schedule: Mapping[str, Any],
     folder: Path,
 ) -> Generator[Progress | Losses, None, None]:
-    """Trains up to `task.steps` steps, the tensors of `tuned` being the network's own; keeps them every 50 steps.
+    """Trains up to `task.steps` steps; the tensors of `tuned` are the network's own, and are saved every 50 steps.
 
     The published recipe: AdamW, gradients clipped to a norm of 1, a fresh sample of the clip's latents, fresh noise
     and one timestep a step.
     """
     device = network.unet.device
     accelerator = Accelerator(
-        cpu=device.type == "cpu", mixed_precision="fp16" if network.unet.dtype == torch.float16 else "no"
+        device_placement=False,  # the network stays where the manager has put it
+        cpu=device.type == "cpu",
+        mixed_precision="fp16" if network.unet.dtype == torch.float16 else "no",
     )
     parameters = {name: network.unet.get_parameter(name) for name in tuned.delta}
     optimizer = torch.optim.AdamW(parameters.values(), task.learning_rate, (0.9, 0.999), eps=1e-8, weight_decay=1e-2)
@@ -281,9 +287,9 @@ def _train(
             mean_, square = (tuned.moments[f"{kind}/{name}"].to(device) for kind in ("exp_avg", "exp_avg_sq"))
             step = torch.tensor(float(len(losses)))
             optimizer.state[parameter] = {"step": step, "exp_avg": mean_, "exp_avg_sq": square}
-    tuning, optimizer = accelerator.prepare(Tuning(network, schedule), optimizer)
+    tuning, optimizer = accelerator.prepare(TuningLoss(network, schedule), optimizer)
 
-    def keep(done: bool = False) -> None:
+    def save(done: bool = False) -> None:
         if accelerator.is_main_process and losses:
             state = {} if done else optimizer.optimizer.state
             tuned.moments = {
@@ -302,7 +308,7 @@ def _train(
             timesteps = torch.randint(schedule["num_train_timesteps"], (len(mean),), generator=generator).to(device)
             loss = tuning(mean + deviation * draw, noise, timesteps)
             if not torch.isfinite(loss):
-                keep()
+                save()
                 raise ValueError(
                     f"The tuning fell apart in step {step + 1}: its loss is no number. What was tuned before is kept. "
                     "Tune again with a lower learning rate."
@@ -313,10 +319,21 @@ def _train(
             optimizer.zero_grad()
             losses.append(loss.item())
             if len(losses) % KEEP_EVERY == 0 and len(losses) < task.steps:
-                keep()
+                save()
             yield Progress(TUNING, len(losses), task.steps)
             yield Losses(tuple(losses))
     except GeneratorExit:
-        keep()
+        save()
         raise
-    keep(done=True)
+    save(done=True)
+
+
+ENGINE = Engine(
+    generate={Tune: generate, Edit: tuneavideo.generate},
+    parts=("tokenizer", "scheduler", "text_encoder", "vae", "inflated_unet"),
+    encode=encode,
+    network=EditingUNet,
+    denoising_memory=tuneavideo.denoising_memory,
+    solver=image_solver,
+    decode=decode,
+)

@@ -3,7 +3,6 @@
 import argparse
 import time
 from contextlib import ExitStack
-from importlib import import_module
 
 from scripts.benchmark.measure import (
     FLOOR,
@@ -78,10 +77,13 @@ def benchmark(options: argparse.Namespace) -> list[tuple[str, str]]:
 
 def make(task, models) -> tuple[float, float]:
     """Seconds for a video without its file, and for one denoising step (the median)."""
-    system = import_module(f"pipelines.systems.{models.card(task.model).system}")
+    from pipelines.systems.engine import find_engine
+    from pipelines.systems.stable_diffusion import DENOISING
+
+    generate = find_engine(models.card(task.model).system).generate[type(task)]
     began, moments = time.perf_counter(), []
-    for event in models.attempt(lambda: system.generate(task, models)):
-        if getattr(event, "stage", None) == system.DENOISING:
+    for event in models.attempt(lambda: generate(task, models)):
+        if getattr(event, "stage", None) == DENOISING:
             moments.append(now(models.device))
     return now(models.device) - began, median_gap(moments)
 
@@ -114,9 +116,9 @@ def count_flops(task, models) -> tuple[int, int, int]:
     frame."""
     import torch
 
-    from pipelines.models.networks.pseudo3d_unet import Pseudo3DUNet
-    from pipelines.models.networks.unet3d import TextToVideoUNet
+    from pipelines.systems.engine import find_engine
 
+    make_network = find_engine(models.card(task.model).system).network
     with torch.no_grad(), torch.device("meta"):
         with models.lease(f"{task.model}/unet") as module:
             unet = type(module).from_config(module.config)
@@ -126,10 +128,9 @@ def count_flops(task, models) -> tuple[int, int, int]:
         latents = torch.empty(1, unet.config.in_channels, task.frames, task.height // factor, task.width // factor)
         texts = torch.empty(2, 77, unet.config.cross_attention_dim)
         image = torch.empty(1, vae.config.latent_channels, *latents.shape[-2:])
+        network = make_network(unet, texts)  # takes the texts in once a prompt, which is not counted
         if models.card(task.model).system == "tempofunk":
-            network = Pseudo3DUNet(unet, texts)
-            plain = 2 * flops(lambda: Pseudo3DUNet(unet, texts[:1])(latents, 1))  # two calls, as in the original
+            plain = 2 * flops(lambda: make_network(unet, texts[:1])(latents, 1))  # two calls, as in the original
         else:
-            network = TextToVideoUNet(unet, texts)  # takes the texts in once a prompt, which is not counted
             plain = flops(lambda: unet(latents.expand(2, -1, -1, -1, -1), 1, texts))
         return flops(lambda: network(latents, 1)), plain, flops(lambda: vae.decode(image))

@@ -15,11 +15,21 @@ from diffusers import UNetMotionModel
 from torch import Tensor
 
 from pipelines.events import Preview, Progress
+from pipelines.models.classes import Network
 from pipelines.models.memory import peak_bytes
 from pipelines.models.tokens import MAX_TOKENS
-from pipelines.systems.diffusion import Step, alphas_cumprod, denoise, draw_noise, guided, image_solver
+from pipelines.systems.diffusion import Predict, Step, denoise, draw_noise, estimate_from_noise, guided, image_solver
+from pipelines.systems.engine import Engine
 from pipelines.systems.modelscope import decode
-from pipelines.systems.stable_diffusion import DENOISING, decode_frames, prepare, run_facts, told, working_memory
+from pipelines.systems.stable_diffusion import (
+    DENOISING,
+    decode_frames,
+    encode,
+    prepare,
+    report_progress,
+    run_facts,
+    working_memory,
+)
 from pipelines.tasks import TextToVideo
 
 if TYPE_CHECKING:
@@ -30,7 +40,7 @@ if TYPE_CHECKING:
 def generate(
     task: TextToVideo, models: "ModelManager"
 ) -> Generator[Progress | Preview, None, tuple[np.ndarray, dict[str, Any]]]:
-    """Makes the video of `task`; returns its frames, uint8 [F, H, W, 3], and the facts of its making.
+    """Generates the video of `task`; returns its frames, uint8 [F, H, W, 3], and the facts of the run.
 
     Raises ValueError, in words for the person who asked, where the result holds no numbers or no picture.
     """
@@ -43,7 +53,7 @@ def generate(
         shape = (1, channels, task.frames, task.height // factor, task.width // factor)
         noise = draw_noise(shape, task.seed).to(unet.device)
         steps = sample(unet, text_states, noise, schedule, task.scheduler, task.steps, task.guidance)
-        step = yield from told(steps, DENOISING, previewer)
+        step = yield from report_progress(steps, DENOISING, previewer)
         facts = run_facts(step, unet, slices, models)
     facts |= {"seconds_per_step": (time.perf_counter() - began) / step.total}
 
@@ -65,16 +75,21 @@ def sample(
     `text_states` are those of the negative and the positive prompt (2, tokens, c), or with guidance of 1 or less those
     of the prompt alone (1, tokens, c). `schedule` is the checkpoint's scheduler config.
     """
-    branches = len(text_states)
-    each_frame = text_states.to(unet.dtype).repeat_interleave(noise.shape[2], dim=0)  # (branches * f, tokens, c)
-
-    def predict(latents: Tensor, timestep: int) -> Tensor:
-        latents = latents.to(unet.dtype).expand(branches, -1, -1, -1, -1)
-        return unet(latents, timestep, encoder_hidden_states=each_frame).sample.float()
-
+    predict = network(unet, text_states)
     if guidance > 1:
         predict = guided(predict, guidance)
-    return denoise(predict, noise, image_solver(scheduler, schedule, steps), alphas_cumprod(schedule))
+    return denoise(predict, noise, image_solver(scheduler, schedule, steps), estimate_from_noise(schedule))
+
+
+def network(unet: UNetMotionModel, text_states: Tensor) -> Predict:
+    """`unet` under `text_states` (branches, tokens, c): all branches in one batch."""
+
+    def predict(latents: Tensor, timestep: float) -> Tensor:
+        each_frame = text_states.to(unet.dtype).repeat_interleave(latents.shape[2], dim=0)  # (branches * f, tokens, c)
+        latents = latents.to(unet.dtype).expand(len(text_states), -1, -1, -1, -1)
+        return unet(latents, timestep, encoder_hidden_states=each_frame).sample.float()
+
+    return predict
 
 
 @lru_cache(maxsize=256)
@@ -84,3 +99,15 @@ def denoising_memory(unet: UNetMotionModel, branches: int, frames: int, height: 
     texts = torch.empty(branches * frames, MAX_TOKENS, unet.config.cross_attention_dim, device="meta", dtype=unet.dtype)
     timestep = torch.empty(1, device="meta")
     return peak_bytes(lambda: unet(latents, timestep, encoder_hidden_states=texts).sample.float())
+
+
+ENGINE = Engine(
+    generate={TextToVideo: generate},
+    parts=("tokenizer", "scheduler", "text_encoder", "vae", "unet"),
+    encode=encode,
+    network=network,
+    denoising_memory=denoising_memory,
+    solver=image_solver,
+    decode=decode,
+    classes={"UNetMotionModel": Network(UNetMotionModel.from_config)},
+)

@@ -1,4 +1,4 @@
-"""Converted weights are kept: a conversion happens once for the same files."""
+"""A cache of converted weights: the same files are converted once."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.models.sources import content_hash
+from pipelines.models.files import content_hash
 from pipelines.settings import Settings
 
 if TYPE_CHECKING:
@@ -35,8 +35,14 @@ def converted(
     if target.is_dir():
         return target
     config, weights = convert()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(dir=target.parent))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(dir=target.parent))
+    except OSError as error:
+        raise ValueError(
+            f"This model must be converted, and the cache can't be written ({error.strerror}). The owner of this "
+            "app can set MARIONETTE_CACHE to another folder."
+        ) from error
     try:
         from safetensors.torch import save_file
 

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from pipelines.catalog import Source
 from pipelines.media import video
-from pipelines.models.sources import locate, part_folder, read_json
+from pipelines.models.files import part_folder, read_json
+from pipelines.models.sources import locate
 from pipelines.settings import Settings
 
 FILE = "tuned.safetensors"

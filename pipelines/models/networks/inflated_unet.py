@@ -253,15 +253,15 @@ class EditingUNet:
         Keys are copied for frames from 2 on. Without a copy, by two attentions that are merged by their log-sum-exp,
         it was no faster.
         """
-        key, value = (kept.unflatten(0, (-1, frames)) for kept in keys_and_values(attention, states))
+        key, value = (tensor.unflatten(0, (-1, frames)) for tensor in keys_and_values(attention, states))
         video = states.unflatten(0, (-1, frames))  # (b, f, h w, c); key and value: (b, f, heads, h w, d)
         found = attend(attention, video[:, :2].flatten(1, 2), key[:, 0], value[:, 0])  # frame 1's last one is frame 0
         found = [found.unflatten(1, (-1, states.shape[1]))]  # (b, 2, h w, c)
         size = max(1, -(-(frames - 2) // self.slices))
         for start in range(2, frames, size):
             now, before = slice(start, start + size), slice(start - 1, min(start + size, frames) - 1)
-            seen = [torch.cat([kept[:, :1].expand_as(kept[:, now]), kept[:, before]], dim=3) for kept in (key, value)]
-            later = attend(attention, video[:, now].flatten(0, 1), *(kept.flatten(0, 1) for kept in seen))
+            seen = [torch.cat([one[:, :1].expand_as(one[:, now]), one[:, before]], dim=3) for one in (key, value)]
+            later = attend(attention, video[:, now].flatten(0, 1), *(one.flatten(0, 1) for one in seen))
             found.append(later.unflatten(0, (len(video), -1)))  # (b, frames in this part, h w, c)
         return torch.cat(found, dim=1).flatten(0, 1)
 

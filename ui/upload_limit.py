@@ -1,0 +1,43 @@
+"""gradio's own upload route: a request is refused before its body is read where there is no room for it."""
+
+from contextlib import AsyncExitStack
+from typing import Any
+
+from fastapi.concurrency import contextmanager_in_threadpool
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from pipelines.serving.backend import Backend
+
+PATH = "/gradio_api/upload"
+UNSIZED = "An upload must say beforehand how long it is (Content-Length)."
+
+
+def limited(options: dict[str, Any], backend: Backend) -> dict[str, Any]:
+    """`options` of `Blocks.launch` with this limit added."""
+    more = options.get("app_kwargs", {})
+    middleware = [*more.get("middleware", ()), Middleware(UploadLimit, backend=backend)]
+    return {**options, "app_kwargs": {**more, "middleware": middleware}}
+
+
+class UploadLimit:
+    """Lets an upload in while the backend has room for it. The server holds a request to the length that it told."""
+
+    def __init__(self, app: ASGIApp, backend: Backend):
+        self._app, self._backend = app, backend
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "POST" or not scope["path"].rstrip("/").endswith(PATH):
+            return await self._app(scope, receive, send)
+        headers = Headers(scope=scope)
+        length = headers.get("content-length", "")
+        if "transfer-encoding" in headers or not length.isdecimal() or len(length) > 15:
+            return await JSONResponse({"detail": UNSIZED}, 411)(scope, receive, send)
+        async with AsyncExitStack() as held:
+            try:
+                await held.enter_async_context(contextmanager_in_threadpool(self._backend.receiving(int(length))))
+            except ValueError as error:
+                return await JSONResponse({"detail": str(error)}, 507)(scope, receive, send)
+            await self._app(scope, receive, send)
