@@ -115,7 +115,7 @@ def _ended(arena: Arena) -> Tally:
         took = arena.own.end()
         return f"took {took:.0f} s after SIGTERM" if took > endurance.END_SECONDS * slowness() else None
 
-    row.carry_out(iter([Case("SIGTERM", end, patience=90)]))
+    row.carry_out(case for case in (Case("SIGTERM", end, patience=90),))
     return row
 
 

@@ -66,7 +66,7 @@ class Victim:
         from scripts.attack import honest_files
 
         app = arena.app
-        self.owner = "5" + "7" * 31
+        self.owner = "5e" * 16
         self.files: list[dict[str, Any]] = []  # what the app answered: FileData of videos
         self.facts: list[dict[str, Any]] = []
         clip = honest_files.video(".mp4", *honest_files.H264, size="128x128")

@@ -248,7 +248,7 @@ def _closed(arena: Arena, path: str) -> str | None:
     answer = _brief(arena.app, "GET", path)
     if answer.status == 200 and path.endswith("token") and '"token":null' in answer.text.replace(" ", ""):
         return None
-    return f"is open: {answer.text[:120]!r}" if answer.status < 400 else fault(answer, arena.paths)
+    return f"is open: {answer.text[:120]!r}" if 0 < answer.status < 400 else fault(answer, arena.paths)
 
 
 def _brief(app: Target, method: str, path: str, headers: dict[str, str] | None = None) -> Answer:

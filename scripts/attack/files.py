@@ -14,13 +14,13 @@ from scripts.attack import corpus, honest_files
 from scripts.attack.arena import Arena
 from scripts.attack.corpus import CLIP, IMAGE, POSES, RESTORE, Input
 from scripts.attack.report import PATIENCE, Answer, Case, Skip, fault, slowness
-from scripts.attack.target import Target
+from scripts.attack.target import PATIENT, Target
 
 ELEMENTS = {CLIP: "clip", POSES: "pose-clip", IMAGE: "image-upload", RESTORE: "restore"}
 KEPT_MB, PEAK_MB = 300, 700  # that the whole corpus may leave behind, and take for a moment, in the app's own process
 
 
-def offered(app: Target, place: str, file: object, owner: str = "a" * 32, seconds: float = 120) -> Answer:
+def offered(app: Target, place: str, file: object, owner: str = "a" * 32, seconds: float = PATIENT) -> Answer:
     """Gives the page at `place` a file that the app knows as `file`."""
     event = app.event_of(ELEMENTS[place], "upload")
     return app.join(event, [file] if place == RESTORE else [owner, file], seconds=seconds)
@@ -80,7 +80,7 @@ def _wait_for_readers(arena: Arena) -> None:
     """Until what was begun has ended, so that the next case is not blamed for it."""
     plain = honest_files.image("RGB", ".png"), honest_files.video(".mp4", *honest_files.H264)
     for place, content in zip((IMAGE, CLIP), plain, strict=True):
-        offered(arena.app, place, data(arena.app.upload(content, f"plain-{place}")), seconds=180)
+        offered(arena.app, place, data(arena.app.upload(content, f"plain-{place}")))
 
 
 def _kept(arena: Arena) -> float:

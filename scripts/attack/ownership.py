@@ -191,9 +191,9 @@ def strangers(arena: Arena) -> Iterator[Case]:
     things = (job, *filter(None, (facts["task"].get("image") for facts in arena.victim.facts)))
     for event in arena.some(list(app.events()), 40):
         if len(event["inputs"]) >= 2 and not event["api_name"].startswith(("look", "foresee", "hint")):
-            for thing in things:
+            for number, thing in enumerate(things):
                 values = [mine, thing, *[None] * (len(event["inputs"]) - 2)]
-                title = f"{event['api_name']}#{event['id']} with an id of somebody else"
+                title = f"{event['api_name']}#{event['id']} with id {number} of somebody else"
                 yield Case(title, lambda event=event["id"], values=values: _shows_nothing(arena, event, values))
 
 

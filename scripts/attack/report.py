@@ -19,7 +19,7 @@ RAW = re.compile(
     r"argument must be|must be str|expected string|could not convert|object is not|Expecting value|NaN to integer|"
     r"validation errors? for|float infinity|too large to convert|math domain|has no len"
 )
-SENTENCE = re.compile(r"[\"'«(]?[A-Z0-9].* .*[.!?)][\"'»]?", re.DOTALL)
+SENTENCE = re.compile(r"\S+ \S+.* .*[.!?)][\"'»]?", re.DOTALL)  # it may begin with the name of a file
 UNFORESEEN = "Something went wrong inside the app"
 IDENTIFIER = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 

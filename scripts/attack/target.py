@@ -22,6 +22,7 @@ import httpx
 
 from scripts.attack.report import Answer, slowness
 
+PATIENT = 240.0  # seconds after which an answer is not waited for any more
 ROOT = Path(__file__).resolve().parent.parent.parent
 TOO_BUSY = "When localhost is not accessible"  # says gradio where its own page takes longer than three seconds
 READY = "To create a public link"
@@ -35,7 +36,9 @@ class Target:
 
     def __init__(self, url: str, **options: Any):
         self.url = url.rstrip("/")
-        self.http = httpx.Client(base_url=self.url, timeout=120, follow_redirects=False, trust_env=False, **options)
+        # A connection for every request: one that is kept breaks where the app answers before it has read all.
+        options.setdefault("limits", httpx.Limits(max_keepalive_connections=0))
+        self.http = httpx.Client(base_url=self.url, timeout=300, trust_env=False, **options)
         self._config: dict[str, Any] | None = None
 
     def close(self) -> None:
@@ -85,7 +88,7 @@ class Target:
             body["fn_index"] = event
         return self.post(f"/gradio_api/run/{event if isinstance(event, str) else 'x'}", body, **rest)
 
-    def join(self, event: int, values: object, session: str | None = None, seconds: float = 120) -> Answer:
+    def join(self, event: int, values: object, session: str | None = None, seconds: float = PATIENT) -> Answer:
         """Calls an event as the page does, and waits for its end."""
         session = session or secrets.token_hex(5)
         body = {"data": values, "fn_index": event, "session_hash": session, "event_data": None, "trigger_id": None}
@@ -108,7 +111,7 @@ class Target:
         return Answer(joined.asked, 0, f"no end after {seconds:.0f} s", time.monotonic() - began)
 
     def call(
-        self, name: str, seconds: float = 120, until: Callable[[dict], bool] | None = None, **values: Any
+        self, name: str, seconds: float = PATIENT, until: Callable[[dict], bool] | None = None, **values: Any
     ) -> Answer:
         """Calls a published endpoint and waits for its end, or for a progress of which `until` is true."""
         joined = self.post(f"/gradio_api/call/v2/{name}", values)

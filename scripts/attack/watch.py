@@ -1,11 +1,13 @@
 """Watches the app's event loop from a process of its own: how long the lightest request waits, 20 times a second.
 
-Where the app is ours, the time is taken off that the loop's thread was ready and the machine's cores were busy with
+Where the app is ours, the time is taken off in which its threads were ready and the machine's cores were busy with
 others: what is left is time in which the app itself blocked its loop.
 """
 
 import http.client
 import json
+import os
+import select
 import subprocess
 import sys
 import time
@@ -67,35 +69,30 @@ def _schedule(pid: int) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _loop_thread(connection: http.client.HTTPConnection, pid: int) -> Path | None:
+def _loop_thread(connection: http.client.HTTPConnection, pid: int) -> str | None:
     """The thread of the event loop: the one that runs most often while light requests are answered."""
-    if not pid:
-        return None
     before = _schedule(pid)
     for _ in range(50):
         _look(connection)
     after = _schedule(pid)
     ran = {thread: after[thread][1] - before[thread][1] for thread in before.keys() & after.keys()}
-    return Path(f"/proc/{pid}/task/{max(ran, key=ran.get)}/schedstat") if ran else None
+    return max(ran, key=ran.get) if ran else None
 
 
-def _waited(thread: Path | None) -> float:
-    """Seconds that the loop's thread has waited for a core."""
-    try:
-        return int(thread.read_text().split()[1]) / 1e9 if thread else 0.0
-    except (OSError, IndexError):
-        return 0.0
+def _starved(loop: str | None, before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> float:
+    """Seconds between two looks at the schedule in which the loop's thread waited for a core, or for another thread
+    that holds Python's lock and waited for a core itself."""
+    waited = {thread: (after[thread][0] - before[thread][0]) / 1e9 for thread in before.keys() & after.keys()}
+    return waited.pop(loop, 0.0) + max(waited.values(), default=0.0)
 
 
 def main(url: str, pid: int) -> None:
-    import select
-
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=300)
-    thread = _loop_thread(connection, pid)
+    loop = _loop_thread(connection, pid)
     looks = []
     while not select.select([sys.stdin], [], [], EVERY)[0]:
-        began, waited = time.monotonic(), _waited(thread)
+        schedules, began = (_schedule(pid), _schedule(os.getpid())), time.monotonic()
         try:
             _look(connection)
         except (OSError, http.client.HTTPException):
@@ -104,7 +101,9 @@ def main(url: str, pid: int) -> None:
                 continue
             break
         took = time.monotonic() - began
-        looks.append((round(began, 3), round(max(0.0, took - (_waited(thread) - waited)), 4)))
+        if took > GAP:
+            took -= _starved(loop, schedules[0], _schedule(pid)) + _starved(None, schedules[1], _schedule(os.getpid()))
+        looks.append((round(began, 3), round(max(0.0, took), 4)))
     print(json.dumps(looks))
 
 
