@@ -173,6 +173,7 @@ def strangers(arena: Arena) -> Iterator[Case]:
     }
     for name, values in calls.items():
         yield Case(name, lambda name=name, values=values: _same(app, name, values, job, unknown))
+    yield Case("their owner has them", lambda: None if _mine(arena) else "the library does not show its owner's videos")
     for owner in (
         None,
         "",
@@ -205,6 +206,11 @@ def _same(app: Target, name: str, values: dict, job: str, unknown: str) -> str |
         return f"was done: {one.text[:160]}"
     told = [re.sub(r"[0-9a-f]{8,}", "", answer.said or "") for answer in (one, other)]
     return f"tells that there is one: {told[0]!r} and {told[1]!r}" if told[0] != told[1] else fault(one)
+
+
+def _mine(arena: Arena) -> bool:
+    """Whether what nobody else is to see is there at all."""
+    return arena.victim.video["job"] in arena.app.library(arena.victim.owner)
 
 
 def _nothing_shown(app: Target, owner: object) -> str | None:

@@ -68,13 +68,17 @@ class Tally:
 
     def carry_out(self, cases: Iterator[Case | Skip], wanted: str = "") -> None:
         """Tries the `cases` whose names hold `wanted`. An attack that breaks off counts as fallen."""
+        began = time.monotonic()
         try:
             with closing(cases):
                 for case in cases:
                     if isinstance(case, Skip):
                         self.skipped.append(case.why)
-                    elif wanted in case.name:
+                        continue
+                    self.spans.append((began, time.monotonic(), f"{self.attack}:(before {case.name})"))
+                    if wanted in case.name:
                         self._try(case)
+                    began = time.monotonic()
         except Exception as error:
             self.fallen.append(("(the attack itself)", f"could not go on: {type(error).__name__}: {error}"))
             self.tries += 1

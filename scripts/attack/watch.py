@@ -32,7 +32,7 @@ class Watch:
     def stop(self) -> list[tuple[float, float]]:
         """(when it began by the monotonic clock, seconds) of every look."""
         said, _ = self._process.communicate("\n")
-        return [tuple(one) for one in json.loads(said)]
+        return [tuple(one) for one in json.loads(said or "[]")]
 
 
 def tally(gaps: list[tuple[float, float]], tallies: list[Tally]) -> Tally:
