@@ -111,7 +111,7 @@ def _arities(plain: list[Any]) -> dict[str, object]:
 
 
 def _event(arena: Arena, event: int, values: object) -> str | None:
-    return fault(arena.app.run(event, values, session="attack"), arena.paths)
+    return fault(arena.app.act(event, values, session="attack"), arena.paths)
 
 
 def bodies(arena: Arena) -> Iterator[Case]:

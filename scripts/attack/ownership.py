@@ -148,7 +148,7 @@ def told(arena: Arena) -> Iterator[Case]:
             inputs = [owner, *[None] * (len(event["inputs"]) - 1)]
             title = f"{event['api_name']}#{event['id']}"
             yield Case(
-                title, lambda event=event["id"], inputs=inputs: _names_folder(arena, app.run(event, inputs).text)
+                title, lambda event=event["id"], inputs=inputs: _names_folder(arena, app.act(event, inputs).text)
             )
 
 
@@ -219,7 +219,7 @@ def _nothing_shown(app: Target, owner: object) -> str | None:
 
 
 def _shows_nothing(arena: Arena, event: int, values: list[object]) -> str | None:
-    answer = arena.app.run(event, values)
+    answer = arena.app.act(event, values)
     for file in arena.victim.files:
         if file["url"] in answer.text or file["path"] in answer.text:
             return f"shows the video | {answer.asked}"

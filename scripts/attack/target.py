@@ -88,6 +88,11 @@ class Target:
             body["fn_index"] = event
         return self.post(f"/gradio_api/run/{event if isinstance(event, str) else 'x'}", body, **rest)
 
+    def act(self, event: int, values: object, session: str | None = None) -> Answer:
+        """Calls an event in the way that is open to it: through the queue, or directly where it has none."""
+        queued = next(one["queue"] for one in self.config["dependencies"] if one["id"] == event)
+        return self.join(event, values, session) if queued else self.run(event, values, session)
+
     def join(self, event: int, values: object, session: str | None = None, seconds: float = PATIENT) -> Answer:
         """Calls an event as the page does, and waits for its end."""
         session = session or secrets.token_hex(5)
@@ -163,7 +168,7 @@ class Target:
     def library(self, owner: str) -> set[str]:
         """The jobs whose videos the library shows to `owner`."""
         look = next(event for event in self.events() if event["api_name"].startswith("look") and self._searches(event))
-        answer = self.run(look["id"], [owner, "", None, None])
+        answer = self.act(look["id"], [owner, "", 1, []])
         return set(re.findall(r'data-job=\\"([0-9a-zA-Z_-]+)\\"', answer.text))
 
     def _searches(self, event: dict[str, Any]) -> bool:
