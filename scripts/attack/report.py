@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 PATIENCE = 20.0  # seconds that a single request of a hostile input may take, where the machine does nothing else
+LOOP = "event-loop"  # the line of it: its cases are those of other attacks
 GAP = 0.2  # seconds: the longest that the event loop may be blocked
 
 TRACES = ("Traceback (most recent call last)", 'File "/', "site-packages")
@@ -167,5 +168,6 @@ def table(tallies: Iterable[Tally]) -> str:
         lines += [f"    not tried: {why}" for why in tally.skipped]
         for case, what in tally.fallen:
             findings.append(f"FELL {tally.attack}: {case}: {what}")
-            findings.append(f"     repeat: python -m scripts.attack --only '{tally.attack}:{case}'")
+            again = case if tally.attack == LOOP else f"{tally.attack}:{case}"
+            findings.append(f"     repeat: python -m scripts.attack --only '{again}'")
     return "\n".join([*lines, "", *findings]).rstrip()

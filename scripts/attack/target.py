@@ -2,6 +2,7 @@
 
 import html
 import json
+import math
 import os
 import re
 import secrets
@@ -88,13 +89,23 @@ class Target:
             body["fn_index"] = event
         return self.post(f"/gradio_api/run/{event if isinstance(event, str) else 'x'}", body, **rest)
 
-    def act(self, event: int, values: object, session: str | None = None) -> Answer:
-        """Calls an event in the way that is open to it: through the queue, or directly where it has none."""
-        queued = next(one["queue"] for one in self.config["dependencies"] if one["id"] == event)
-        return self.join(event, values, session) if queued else self.run(event, values, session)
+    def act(self, event: int, values: object, session: str | None = None, enough: float = math.inf) -> Answer:
+        """Calls an event in the way that is open to it: through the queue, or directly where it has none.
 
-    def join(self, event: int, values: object, session: str | None = None, seconds: float = PATIENT) -> Answer:
-        """Calls an event as the page does, and waits for its end."""
+        What still goes on after `enough` seconds was taken on, and is not waited for.
+        """
+        queued = next(one["queue"] for one in self.config["dependencies"] if one["id"] == event)
+        return self.join(event, values, session, enough=enough) if queued else self.run(event, values, session)
+
+    def join(
+        self,
+        event: int,
+        values: object,
+        session: str | None = None,
+        seconds: float = PATIENT,
+        enough: float = math.inf,
+    ) -> Answer:
+        """Calls an event as the page does, and waits for its end, or as `act` says."""
         session = session or secrets.token_hex(5)
         body = {"data": values, "fn_index": event, "session_hash": session, "event_data": None, "trigger_id": None}
         joined = self.post("/gradio_api/queue/join", body)
@@ -109,6 +120,8 @@ class Target:
                     if not line.startswith("data:"):
                         continue
                     message = json.loads(line[5:])
+                    if message["msg"] == "process_generating" and time.monotonic() - began > enough:
+                        return Answer(joined.asked, 200, json.dumps(message["output"]), time.monotonic() - began)
                     if message["msg"] in ("process_completed", "unexpected_error"):
                         return _ended(joined.asked, message, time.monotonic() - began)
         except httpx.HTTPError as error:

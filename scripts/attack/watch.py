@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from scripts.attack.report import GAP, Tally
+from scripts.attack.report import GAP, LOOP, Tally
 from scripts.attack.target import ROOT, OwnApp, Target
 
 EVERY = 0.05  # seconds
@@ -38,7 +38,7 @@ class Watch:
 def tally(gaps: list[tuple[float, float]], tallies: list[Tally]) -> Tally:
     """The line of the event loop: every look is a try; each case that blocked it is named once, with its worst."""
     spans = [span for one in tallies for span in one.spans]
-    row = Tally("event-loop", tries=len(gaps), worst=max((gap for _, gap in gaps), default=0.0))
+    row = Tally(LOOP, tries=len(gaps), worst=max((gap for _, gap in gaps), default=0.0))
     blamed: dict[str, float] = {}
     for when, gap in gaps:
         if gap > GAP:
