@@ -20,14 +20,14 @@ try:
 except (ValueError, OSError) as error:
     sys.exit(f"Marionette can't start: {error}")
 
-from ui import health, page, upload_limit  # noqa: E402  gradio reads when it is imported where its files go
+from ui import page  # noqa: E402  gradio reads when it is imported where its files go
 
 if __name__ == "__main__":
     logs.start(settings.data)
 try:
     backend = zerogpu.ZeroBackend(settings) if zerogpu.here() else LocalBackend(settings)
     demo = page.build(backend, settings)
-    options = upload_limit.limited(health.watched(page.launch_options(settings), backend), backend)
+    options = page.launch_options(backend, settings)
 except (ValueError, OSError) as error:
     sys.exit(f"Marionette can't start: {error}")
 

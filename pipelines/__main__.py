@@ -30,6 +30,7 @@ from pipelines.tasks import (
     TIMES,
     TRAINED,
     Edit,
+    FindPoses,
     Finish,
     PoseToVideo,
     Task,
@@ -82,6 +83,8 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command in `arguments` and returns the exit code."""
     warnings.simplefilter("ignore")  # what libraries want to tell their developers
+    with suppress(AttributeError):  # where it was replaced by something else than a file
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that can't be printed is no failure
     for library in ("TRANSFORMERS", "DIFFUSERS"):
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     try:
@@ -133,8 +136,18 @@ def _parser() -> argparse.ArgumentParser:
         poses.add_argument(f"--{name}", help=help)
     poses.add_argument("--tuned", type=Path, metavar="FOLDER", help="what `tune` wrote: who is in that clip dances")
     poses.add_argument("--keep-gaps", action="store_true", help="leave joints away that are away for a moment only")
+    poses.add_argument(
+        "--clip-proportions", action="store_true", help="those of the clip's people, not the character's"
+    )
     poses.add_argument("--sound", action="store_true", help="keep the clip's sound")
     poses.add_argument("-o", "--output", type=Path, metavar="FILE.mp4", help="by default a new name among the data")
+    search = commands.add_parser("poses", help="find the people in a clip, and write their joints")
+    search.set_defaults(run=_poses)
+    search.add_argument("clip", type=Path, metavar="CLIP")
+    search.add_argument("--detector", help=POSES["detector"])
+    for name, help in PART.items():
+        search.add_argument(f"--{name}", type=_number, metavar="N", help=help)
+    search.add_argument("-o", "--output", type=Path, metavar="FILE.json", required=True)
     tune = commands.add_parser("tune", help="tune on a clip, to tell it again in other words")
     tune.set_defaults(run=_tune)
     tune.add_argument("clip", type=Path)
@@ -173,12 +186,13 @@ def _text_to_video(chosen: argparse.Namespace, settings: Settings) -> int:
     card = _card(chosen.model or settings.model)
     given = {name: getattr(chosen, name) for name in (*OPTIONS, "scheduler")} | {"negative_prompt": chosen.negative}
     given |= {"image_guidance": chosen.image_guidance}
-    files = {name: file for name in ("image", "mask") if (file := getattr(chosen, name)) is not None}
+    named = {name: file for name in ("image", "mask") if (file := getattr(chosen, name)) is not None}
+    files = {name: _input(file, name) for name, file in named.items()}
     given |= dict.fromkeys(files, "0" * 32)
     given = {name: value for name, value in given.items() if value is not None}
     seed = secrets.randbelow(MAX_SEED + 1) if chosen.seed is None else chosen.seed
     task = TextToVideo.for_model(card, chosen.prompt, seed, **given)
-    return _run(task, [card], settings, _output(chosen.output), **files)
+    return _run(task, [card], settings, _output(chosen.output, *files.values()), **files)
 
 
 def _pose_to_video(chosen: argparse.Namespace, settings: Settings) -> int:
@@ -187,7 +201,7 @@ def _pose_to_video(chosen: argparse.Namespace, settings: Settings) -> int:
     names = (*OPTIONS, *PART, *CROP, *POSES, "scheduler", "person", "strength")
     given = {name: getattr(chosen, name) for name in names} | {"negative_prompt": chosen.negative}
     given = {name: value for name, value in given.items() if value is not None}
-    given |= {"gaps": not chosen.keep_gaps, "sound": chosen.sound}
+    given |= {"gaps": not chosen.keep_gaps, "retarget": not chosen.clip_proportions, "sound": chosen.sound}
     kind, _, motion = chosen.clip.partition(":")
     inputs = {} if kind == "motion" else {"clip": Path(chosen.clip)}
     given |= {"clip": "0" * 32} if inputs else {"motion": motion}
@@ -195,14 +209,14 @@ def _pose_to_video(chosen: argparse.Namespace, settings: Settings) -> int:
         inputs["tuned"], given["tuned"] = chosen.tuned, "0" * 32
     seed = secrets.randbelow(MAX_SEED + 1) if chosen.seed is None else chosen.seed
     task = PoseToVideo.for_model(card, chosen.prompt, seed, **given)
-    if "clip" in inputs and not inputs["clip"].is_file():
-        raise ValueError(f"There is no clip {inputs['clip']}.")
+    if "clip" in inputs:
+        inputs["clip"] = _input(inputs["clip"], "clip")
     from pipelines.media import clips
     from pipelines.serving import clip_storage
 
     if task.sound and "clip" not in inputs:
         raise ValueError(clips.SILENT)
-    path = _output(chosen.output)
+    path = _output(chosen.output, *inputs.values(), *(chosen.tuned.glob("*") if chosen.tuned else ()))
     if chosen.fps is None:
         fps = clip_storage.pace(task, inputs.get("clip"), settings)
         task = replace(task, fps=min(max(fps, card.limits.fps.low), card.limits.fps.high))
@@ -210,18 +224,44 @@ def _pose_to_video(chosen: argparse.Namespace, settings: Settings) -> int:
     return _run(task, cards, settings, path, **inputs)
 
 
+def _poses(chosen: argparse.Namespace, settings: Settings) -> int:
+    task = FindPoses.of("0" * 32, chosen.detector, **{name: getattr(chosen, name) for name in PART})
+    clip = _input(chosen.clip, "clip")
+    path = _output(chosen.output, clip, suffix=".json")
+    from pipelines.media import video
+    from pipelines.models.manager import ModelManager
+    from pipelines.poses.search import search
+
+    pressed = _remember_control_c()
+    with closing(search(task, ModelManager({}, settings), clip)) as events:
+        while True:
+            try:
+                event = next(events)
+            except StopIteration as finished:
+                found = finished.value
+                break
+            if pressed.is_set():
+                raise KeyboardInterrupt
+            _show(event)
+    _show(None)
+    with video.whole(path) as temporary:
+        temporary.write_text(found.text)
+    print(path)
+    print(f"{found.facts['people']} at most: {found.facts['origin']}.", file=sys.stderr)
+    return 0
+
+
 def _tune(chosen: argparse.Namespace, settings: Settings) -> int:
     card = _card(chosen.model or next(iter(offered("edit"))))
     given = {name: getattr(chosen, name) for name in (*TUNING, "trained")}
     given = {name: value for name, value in given.items() if value is not None}
     task = Tune.for_model(card, chosen.prompt, chosen.seed, clip="0" * 32, **given)
-    if not chosen.clip.is_file():
-        raise ValueError(f"There is no clip {chosen.clip}.")
-    folder = chosen.output
+    clip, folder = _input(chosen.clip, "clip"), chosen.output
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"The output must be a folder, and {folder} is a file.")
     folder.mkdir(parents=True, exist_ok=True)
-    return _run(task, [card], settings, folder / "clip.mp4", shown=folder, clip=chosen.clip, folder=folder)
+    path = _output(folder / "clip.mp4", clip)
+    return _run(task, [card], settings, path, shown=folder, clip=clip, folder=folder)
 
 
 def _edit(chosen: argparse.Namespace, settings: Settings) -> int:
@@ -236,21 +276,20 @@ def _edit(chosen: argparse.Namespace, settings: Settings) -> int:
     else:
         card = _card(str(chosen.tuned), chosen.model and _card(chosen.model))
     task = Edit.for_model(card, chosen.prompt, chosen.seed, **given)
-    return _run(task, [card], settings, _output(chosen.output), **inputs)
+    return _run(task, [card], settings, _output(chosen.output, *chosen.tuned.glob("*")), **inputs)
 
 
 def _finish(chosen: argparse.Namespace, settings: Settings) -> int:
     task = Finish.for_video(None, "0" * 32, chosen.upscale, chosen.interpolate)
-    if not chosen.video.is_file():
-        raise ValueError(f"There is no video {chosen.video}.")
-    path = _output(chosen.output)
+    source = _input(chosen.video, "video")
+    path = _output(chosen.output, source)
     from pipelines.media import uploads
 
     with suppress(ValueError):  # it is of another app, or of a model that is not in the catalog
-        said = from_json(uploads.read_comment(chosen.video, settings))
+        said = from_json(uploads.read_comment(source, settings))
         of = said.of if isinstance(said, Finish) else said
         task = Finish.for_video(of, task.source, task.upscale, task.interpolate)
-    return _run(task, [], settings, path, source=chosen.video)
+    return _run(task, [], settings, path, source=source)
 
 
 def _run(
@@ -291,6 +330,8 @@ def _run(
                 _show(None)
                 if os.environ.get("LOCAL_RANK", "0") == "0":  # `accelerate launch` starts a process a device
                     print(shown or event.video)
+                    if tempo := event.facts.get("sound_tempo"):
+                        print(f"The sound is played {tempo:.3g} times as fast, as the video is.", file=sys.stderr)
     return 0
 
 
@@ -327,16 +368,26 @@ def _card(model: str, base: ModelCard | None = None) -> ModelCard:
     return card_of_folder(Path(model), base)
 
 
-def _output(path: Path | None) -> Path | None:
-    """`path` if a video can be written there; found out before the work and not after it."""
+def _input(path: Path, what: str) -> Path:
+    """The file itself where `path` is a link to it: on one's own machine links lead where one wants."""
+    if not path.is_file():
+        raise ValueError(f"There is no {what} {path}.")
+    return path.resolve()
+
+
+def _output(path: Path | None, *inputs: Path, suffix: str = ".mp4") -> Path | None:
+    """`path` if a file can be written there; found out before the work and not after it. No input is written over."""
     if path is None:
         return None
-    if path.suffix.lower() != ".mp4" or path.is_dir():
-        raise ValueError(f"The output must be an .mp4 file, not {path}.")
+    if path.suffix.lower() != suffix or path.is_dir():
+        article = "an" if suffix == ".mp4" else "a"
+        raise ValueError(f"The output must be {article} {suffix} file, not {path}.")
     if not path.parent.is_dir():
         raise ValueError(f"There is no folder {path.parent} to write to.")
     if not os.access(path.parent, os.W_OK):
         raise ValueError(f"The folder {path.parent} can't be written to.")
+    if path.exists() and any(file.exists() and path.samefile(file) for file in inputs):
+        raise ValueError(f"{path} is what is read, and would be lost. Choose another name for the output.")
     return path
 
 

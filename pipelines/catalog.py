@@ -1,11 +1,13 @@
 """The catalog: one table of every model the app offers. Standard library only."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-MINIATURES = Path(__file__).resolve().parent.parent / "assets" / "miniature"
-MOTIONS = MINIATURES.parent / "motions"
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+MINIATURES = ASSETS / "miniature"
+MOTIONS = ASSETS / "motions"
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,22 @@ class TuningDefaults:
     learning_rate: float
 
 
+@dataclass(frozen=True)
+class Body:
+    """How long the bones of a character are, in its own heights, as they are seen when they lie in the picture."""
+
+    shoulder: float  # from the neck
+    upper_arm: float
+    forearm: float
+    torso: float  # from the neck to a hip
+    thigh: float
+    shin: float
+    head: float  # from the neck to the nose
+    eye: float  # from the nose
+    ear: float  # from the eye
+    ankle: float  # above the ground
+
+
 ENGINES = {  # name -> the module whose ENGINE it is (systems/engine.py); imported, and torch with it, by the first job
     "modelscope": "pipelines.systems.modelscope",
     "tempofunk": "pipelines.systems.tempofunk",
@@ -124,7 +142,16 @@ class ModelCard:
     tuning: TuningDefaults | None = None  # where it can be tuned on a clip
     flops: float = 0.0  # of one call of its network, for each pixel of each frame; 0 where that was not counted
     image_model: Source | None = None  # where it takes a first image: the Stable Diffusion that else draws one
+    bodies: Mapping[str, Body] | None = None  # of each character it knows, the usual one first; None for any body
     tuned_from: str = ""  # where it can take on what another model was tuned to: the name of that model
+
+    def body_of(self, prompt: str) -> tuple[str, Body] | None:
+        """The character that `prompt` names, or else the usual one, and its body; None where the model has none."""
+        if not self.bodies:
+            return None
+        words = re.findall(r"\w+", prompt.lower())
+        name = next((word for word in words if word in self.bodies), next(iter(self.bodies)))
+        return name, self.bodies[name]
 
 
 _THEATRE = {
@@ -132,6 +159,13 @@ _THEATRE = {
     "colours": ("red", "orange", "yellow", "green", "blue", "purple", "pink", "white"),
     "places": ("beach", "forest", "city", "snow", "desert", "moon"),
     "actions": ("dancing", "waving", "walking", "jumping", "bowing", "kicking"),
+}
+
+_BODIES = {  # of the paper theatre's characters: test_retargeting holds them against the drawn ones
+    "person": Body(0.097, 0.155, 0.145, 0.295, 0.195, 0.195, 0.13, 0.056, 0.064, 0.035),
+    "robot": Body(0.129, 0.16, 0.155, 0.298, 0.18, 0.18, 0.135, 0.06, 0.07, 0.04),
+    "bear": Body(0.119, 0.165, 0.14, 0.34, 0.14, 0.13, 0.145, 0.067, 0.081, 0.05),
+    "astronaut": Body(0.119, 0.165, 0.145, 0.309, 0.165, 0.165, 0.145, 0.065, 0.078, 0.05),
 }
 
 _NOT_FOR = (
@@ -249,6 +283,7 @@ CATALOG: Mapping[str, ModelCard] = {
             vocabulary=_THEATRE,
             flops=0.035e6,
             kind="pose-to-video",
+            bodies=_BODIES,
             tuned_from="miniature-sd",
             schedulers=("ddim", "dpm++", "pndm"),
         ),
@@ -333,29 +368,55 @@ CATALOG: Mapping[str, ModelCard] = {
 CLIP = Source("openai/clip-vit-large-patch14", revision="32bd64288804d66eefd0ccbe215aa642df71cc41")
 
 
+AUTO = "auto"
+
+
 @dataclass(frozen=True)
 class Detector:
-    """A network that finds people's joints in pictures (pose.py)."""
+    """What finds people's joints in pictures (poses/detection.py)."""
 
     name: str
     title: str
-    source: Source
+    source: Source | None  # None where it has no weights of its own
     licence: str
     needs: str
     advice: str  # what to do where it finds nobody
+    parts: tuple[str, ...] = ("body",)  # its networks
 
+
+_BETTER_CLIP = (
+    "Choose a part of the clip in which somebody is to be seen from head to foot, larger and in better light, or "
+    "another clip."
+)
 
 DETECTORS: Mapping[str, Detector] = {
     detector.name: detector
     for detector in (
         Detector(
+            name=AUTO,
+            title="People or drawn figures",
+            source=None,
+            licence="that of the one it takes, BlazePose's or this app's",
+            needs="Any computer; no GPU, no download. It looks for both, and takes what it is surer of.",
+            advice=_BETTER_CLIP,
+            parts=(),
+        ),
+        Detector(
+            name="blazepose",
+            title="BlazePose",
+            source=Source(str(ASSETS / "detectors" / "blazepose")),
+            licence="Apache 2.0",
+            needs="Any computer; no GPU, no download. For people, eight at most.",
+            advice=_BETTER_CLIP,
+            parts=("detector", "landmarks"),
+        ),
+        Detector(
             name="miniature-openpose",
             title="Paper theatre (built in)",
             source=Source(str(MINIATURES / "openpose")),
             licence="MIT, like this app",
-            needs="Any computer; no GPU, no download.",
-            advice="The built-in detector knows only drawn figures such as this app's own. For people choose OpenPose, "
-            "whose weights (209 MB) come from the Hub's lllyasviel/Annotators.",
+            needs="Any computer; no GPU, no download. For drawn figures.",
+            advice="This detector knows only drawn figures such as this app's own. For people choose BlazePose.",
         ),
         Detector(
             name="openpose",
@@ -363,8 +424,7 @@ DETECTORS: Mapping[str, Detector] = {
             source=Source("lllyasviel/Annotators", revision="982e7edaec38759d914a963c48c4726685de7d96"),
             licence="Carnegie Mellon University's, for research: not for commercial use",
             needs="A download of 209 MB; on a CPU about a second a frame.",
-            advice="Choose a part of the clip in which somebody is to be seen from head to foot, larger and in better "
-            "light, or another clip.",
+            advice=_BETTER_CLIP,
         ),
     )
 }

@@ -342,6 +342,7 @@ class PoseToVideo(_Sampled):
     gaps: bool  # whether joints that are away for a moment are filled in
     smoothing: str  # a key of SMOOTHING
     placing: str  # a key of PLACEMENTS
+    retarget: bool  # whether a character with a body of its own keeps its proportions
     strength: float  # of the poses: 0 leaves them out, 1 is as published
     left: float  # how much of the clip's picture is cut off at each side, as a share of its width or height
     right: float
@@ -375,6 +376,7 @@ class PoseToVideo(_Sampled):
             gaps=_truth("gaps are filled", settings["gaps"]),
             smoothing=_choice("The smoothing", settings["smoothing"], SMOOTHING),
             placing=_choice("How the skeletons are placed", settings["placing"], PLACEMENTS),
+            retarget=_truth("the character keeps its own proportions", settings["retarget"]) and bool(card.bodies),
             strength=_number("pose strength", settings["strength"], Range(0, 1.5, 0)),
             **_crop(settings),
             sound=_truth("the sound is kept", settings["sound"]),
@@ -393,11 +395,32 @@ _NEUTRAL: dict[str, dict] = {  # what a setting is by default that no model has 
     "text-to-video": {"image": "", "mask": "", "image_guidance": None},
     "pose-to-video": {
         **{"clip": "", "motion": "", "shown": "auto", "detector": next(iter(DETECTORS)), "person": None},
-        **{"gaps": True, "smoothing": "light", "placing": "fit", "strength": 1.0, "sound": False, "tuned": ""},
+        **{"gaps": True, "smoothing": "light", "placing": "fit", "retarget": True, "strength": 1.0},
+        **{"sound": False, "tuned": ""},
         **dict.fromkeys(SIDES, 0.0),
     },
     "edit": {"tuned": "", "strength": 0.0, "sound": False},
 }
+
+
+@dataclass(frozen=True)
+class FindPoses:
+    """A clip whose people are to be found, without anything being generated."""
+
+    clip: str  # the name under which the app keeps the clip
+    detector: str  # a key of catalog.DETECTORS
+    start: float  # seconds: where the part of the clip that is searched begins
+    end: float | None  # seconds; None for the end of the clip
+    stride: int  # from one searched frame to the next
+
+    @classmethod
+    def of(cls, clip: object, detector: object = None, **part: object) -> "FindPoses":
+        """Raises ValueError as TextToVideo.for_model does; what is None is the default."""
+        if not isinstance(clip, str) or not re.fullmatch("[0-9a-f]{32}", clip):
+            raise ValueError("There is no clip. Upload one first.")
+        part = {name: value for name, value in part.items() if value is not None}
+        detector = _NEUTRAL["pose-to-video"]["detector"] if detector is None else detector
+        return cls(clip, find_detector(detector).name, **_part(part))
 
 
 class _OfVideo:

@@ -45,7 +45,7 @@ def main() -> None:
         try:
             demo = app.build(backend, settings)
             _, url, _ = demo.launch(
-                prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **app.launch_options(settings)
+                prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **app.launch_options(backend, settings)
             )
             go_through(url, chosen.folder, chosen.sizes)
             demo.close()

@@ -6,11 +6,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
+
+from pipelines.serving.backend import LocalBackend
+from pipelines.settings import Settings
+from ui import page
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -69,3 +74,9 @@ def _answers(url: str) -> bool:
             return page.status == 200
     except (URLError, ConnectionError):
         return False
+
+
+def launch_options(settings: Settings) -> dict[str, Any]:
+    """What the page of an app with these settings is launched with."""
+    with closing(LocalBackend(settings)) as backend:
+        return page.launch_options(backend, settings)

@@ -6,11 +6,11 @@ from urllib.request import urlopen
 
 import numpy as np
 import pytest
-from running_app import running_app
+from running_app import launch_options, running_app
 
 from pipelines.media import video
 from pipelines.settings import Settings
-from ui import agents, page
+from ui import agents
 
 ACTIONS = ("text_to_video", "grid", "pose_to_video", "tune", "edit", "finish")
 
@@ -70,7 +70,7 @@ def test_an_agent_has_a_video_made_and_a_mistake_explained(app):
 
 
 def test_no_tools_are_offered_unless_that_is_set(tmp_path):
-    assert page.launch_options(Settings(data=tmp_path))["mcp_server"] is False  # whatever GRADIO_MCP_SERVER says
+    assert launch_options(Settings(data=tmp_path))["mcp_server"] is False  # whatever GRADIO_MCP_SERVER says
 
 
 @pytest.mark.parametrize("closed", [{"password": "sesame"}, {"admitted": "owner"}])

@@ -135,7 +135,16 @@ def test_a_listener_that_leaves_does_not_stop_the_job(client, app):
 
 def test_only_what_is_meant_for_programs_is_published_and_documented(client):
     published = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
-    assert set(published) == {"/text_to_video", "/grid", "/pose_to_video", "/tune", "/edit", "/finish", "/stop"}
+    assert set(published) == {
+        "/text_to_video",
+        "/grid",
+        "/pose_to_video",
+        "/poses",
+        "/tune",
+        "/edit",
+        "/finish",
+        "/stop",
+    }
     for endpoint in published.values():
         assert endpoint["description"] and all(given["type"] for given in endpoint["parameters"])
         assert all(given["label"].endswith(".") for given in endpoint["parameters"])  # what the docstring says of it
@@ -313,3 +322,17 @@ def first_news(job):
         assert time.monotonic() < deadline and not job.done()
         time.sleep(0.05)
     return job.outputs()[0][1]
+
+
+def test_poses_are_found_and_told(client, tmp_path):
+    from scripts.miniature.world import Words, draw_clip
+
+    drawn = draw_clip(Words("person", "red", "beach", "waving"), np.random.default_rng(1), frames=4).frames
+    video.write(drawn, tmp_path / "clip.mp4", 8)
+    file, facts = client.predict(handle_file(tmp_path / "clip.mp4"), end=0.4, api_name="/poses")
+    frames = json.loads(Path(file).read_text())
+    assert len(frames) == facts["frames"] == 4 and frames[0]["canvas_width"] == frames[0]["canvas_height"] == 128
+    assert all(len(person["pose_keypoints_2d"]) == 54 for frame in frames for person in frame["people"])
+    assert facts["people"] >= 1 and facts["origin"].startswith("drawn figures found by")
+    with pytest.raises(AppError, match="less than"):
+        client.predict(handle_file(tmp_path / "clip.mp4"), start=9, api_name="/poses")

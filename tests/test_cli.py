@@ -122,6 +122,54 @@ def test_who_was_tuned_on_dances(tmp_path):
     assert (code, output, errors) == (0, f"{path}\n", "") and video.read(path).shape == (8, 64, 64, 3)
 
 
+def drawn_clip(path: Path, words: tuple[str, ...] = ("person", "red", "beach", "waving"), frames: int = 4) -> Path:
+    from scripts.miniature.world import Words, draw_clip
+
+    video.write(draw_clip(Words(*words), np.random.default_rng(1), frames=frames).frames, path, 8)
+    return path
+
+
+def test_poses_of_a_clip_behind_a_link(tmp_path):
+    drawn_clip(tmp_path / "clip.mp4")
+    (tmp_path / "link.mp4").symlink_to("clip.mp4")
+    out = tmp_path / "poses.json"
+    code, output, errors = run(tmp_path, "poses", str(tmp_path / "link.mp4"), "-o", str(out))
+    assert (code, output) == (0, f"{out}\n") and "drawn figures found by Paper theatre" in errors
+    poses = openpose_json.read(out)
+    assert (poses.width, poses.height, poses.fps) == (128, 128, 8) and len(poses.joints) == 4
+    assert poses.seen[:, 0].mean() > 0.9
+    for arguments, reason in (
+        (("nothing.mp4", "-o", str(out)), "There is no clip nothing.mp4."),
+        ((str(tmp_path / "link.mp4"), "-o", str(tmp_path / "poses.mp4")), "must be a .json file"),
+        ((str(out), "-o", str(out)), "is what is read, and would be lost"),
+        ((str(out), "-o", str(tmp_path / "other.json")), "These are keypoints already"),
+        ((str(tmp_path / "link.mp4"), "--detector", "dwpose", "-o", str(out)), "no detector called 'dwpose'"),
+    ):
+        code, output, errors = run(tmp_path, "poses", *arguments)
+        assert (code, output, errors.count("\n")) == (2, "", 1) and reason in errors
+
+
+def test_nothing_is_written_over_what_is_read(tmp_path):
+    clip = drawn_clip(tmp_path / "clip.mp4", frames=8)
+    content = clip.read_bytes()
+    for arguments in (
+        ("finish", str(clip), "--upscale", "2", "-o", str(clip)),
+        ("pose-to-video", str(clip), "a robot dances", "-o", str(clip)),
+        ("tune", str(clip), "a person waves", "-o", str(tmp_path)),
+    ):
+        code, output, errors = run(tmp_path, *arguments)
+        assert (code, output) == (2, "") and "is what is read, and would be lost" in errors
+        assert clip.read_bytes() == content
+
+
+def test_a_name_that_the_console_cant_print_is_no_failure(tmp_path):
+    drawn_clip(tmp_path / "clip.mp4")
+    path = tmp_path / "танец.mp4"
+    options = ["--upscale", "2", "-o", str(path)]
+    code, output, _ = run(tmp_path, "finish", str(tmp_path / "clip.mp4"), *options, PYTHONIOENCODING="cp1252")
+    assert code == 0 and path.is_file() and output.isascii()
+
+
 def test_finish(tmp_path):
     """A video of the app, and one of somebody else; what was finished is finished from what it became."""
     frames = np.random.default_rng(0).integers(0, 255, (3, 32, 48, 3), np.uint8)

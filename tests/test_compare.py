@@ -32,7 +32,7 @@ def finished(backend, owner, task=BEAR):
     job = backend._jobs.add(task, owner)
     backend._jobs.take(0)
     place: Path = backend._settings.data / "videos" / job.id / "a.mp4"
-    place.parent.mkdir(parents=True)
+    place.parent.mkdir(parents=True, exist_ok=True)
     video.write(np.random.default_rng(0).integers(0, 255, (2, 32, 32, 3), np.uint8), place, 8, "")
     backend._jobs.tell(job.id, Result(place, {}))
     return job.id

@@ -36,7 +36,7 @@ def test_words_for_a_person_are_kept_and_the_log_has_the_rest(caplog):
 
 @pytest.mark.parametrize(
     "error",
-    [RuntimeError("a secret wish"), KeyError("x"), sqlite3.OperationalError("disk I/O error"), ValueError(), OSError()]
+    [RuntimeError("a secret wish"), KeyError("x"), ValueError(), OSError()]
     + [UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), MemoryError()],
 )
 def test_what_no_person_understands_is_told_in_general(error, caplog):
@@ -47,6 +47,12 @@ def test_what_no_person_understands_is_told_in_general(error, caplog):
         told,
     )
     assert number(told) in caplog.text and type(error).__name__ in caplog.text and "secret" not in caplog.text
+
+
+def test_what_is_wrong_with_the_table_is_told_in_words(caplog):
+    told = raised(sqlite3.OperationalError("disk I/O error")).message
+    assert told.startswith("The list of jobs could not be read or written. Try again") and "I/O" not in told
+    assert number(told) in caplog.text and "OperationalError" in caplog.text
 
 
 def test_no_name_of_a_file_is_told_or_logged(caplog):
@@ -79,6 +85,6 @@ def test_every_handler_of_the_page_tells(tmp_path, caplog):
     assert len(handlers) > 15 and all(hasattr(handler, "__wrapped__") for handler in handlers)
     library = [handler for handler in handlers if handler.__module__ == "ui.library"]
     look = next(handler for handler in library if handler.__name__ == "look")
-    with pytest.raises(gr.Error, match="Something went wrong inside the app, and nothing was changed"):
+    with pytest.raises(gr.Error, match="The list of jobs could not be read or written"):
         look("f" * 32, "a secret wish", 1, [])
     assert "ProgrammingError" in caplog.text and "a secret wish" not in caplog.text and "f" * 32 not in caplog.text

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipelines.poses import keypoints
+from pipelines.poses import keypoints, tracking
 from pipelines.poses.keypoints import Poses
 from scripts.miniature.figures import BUILDS
 from scripts.miniature.motion import perform, skeleton
@@ -40,34 +40,6 @@ def test_coco_has_the_same_joints_without_the_neck_and_back():
     assert again[0, 1, :2] == pytest.approx((joints[0, 2, :2] + joints[0, 5, :2]) / 2)
     coco[0, 5] = 0  # without a left shoulder there is no neck
     assert not keypoints.from_coco(coco)[0, 1].any()
-
-
-def test_people_keep_their_places_however_they_come():
-    rng = np.random.default_rng(0)
-    left, right, small = dancer(x=60), dancer(x=190, action="waving"), dancer(x=120, height=25, action="jumping")
-    mixed = poses(left, right, small)
-    for frame in mixed.joints:
-        rng.shuffle(frame)
-    tracked = keypoints.track(mixed)
-    assert tracked.joints.shape == (16, 3, 18, 3)
-    found = [tracked.joints[:, person] for person in range(3)]
-    assert {tuple(each[0, 0]) for each in found[:2]} == {tuple(left[0, 0]), tuple(right[0, 0])}
-    assert np.array_equal(found[2], small)  # the smallest comes last
-    for each in found:
-        assert any(np.array_equal(each, person) for person in (left, right, small))
-
-
-def test_somebody_who_leaves_and_comes_back_is_the_same():
-    away = dancer()
-    away[5:9] = 0
-    tracked = keypoints.track(poses(away))
-    assert tracked.joints.shape[1] == 1 and np.array_equal(tracked.joints[:, 0], away)
-
-
-def test_somebody_far_away_is_somebody_else():
-    first, second = dancer(x=50), dancer(x=200)
-    first[8:], second[:8] = 0, 0
-    assert keypoints.track(poses(first, second)).joints.shape[1] == 2
 
 
 def test_choosing_a_person():
@@ -155,7 +127,7 @@ def test_a_point_stays_where_it_is_in_the_picture():
 def test_cutting_a_picture():
     cut = keypoints.crop(poses(dancer(x=60), dancer(x=190)), left=100, top=10, right=6)
     assert (cut.width, cut.height) == (150, 118)
-    assert keypoints.track(cut).joints.shape[1] == 1  # who stood at the left is gone
+    assert tracking.track(cut).joints.shape[1] == 1  # who stood at the left is gone
     assert cut.joints[0, 1, 0, :2] == pytest.approx(dancer(x=190)[0, 0, :2] - (100, 10))
     for wrong in ({"left": -1}, {"left": 200, "right": 56}, {"top": 128}):
         with pytest.raises(ValueError, match="Cut off less"):
@@ -171,7 +143,7 @@ def test_what_is_told_of_frames_without_anybody():
 
 def test_nobody_at_all_is_a_sentence():
     nobody = Poses(np.zeros((4, 0, 18, 3), np.float32), 64, 64, 8.0)
-    assert keypoints.track(nobody).joints.shape == (4, 0, 18, 3)
+    assert tracking.track(nobody).joints.shape == (4, 0, 18, 3)
     with pytest.raises(ValueError, match="Nobody was found"):
         keypoints.place(nobody, 128, 128)
 
@@ -182,7 +154,7 @@ def test_thirty_people_are_tracked():
     mixed = poses(*crowd, width=640, height=360)
     for frame in mixed.joints:
         rng.shuffle(frame)
-    tracked = keypoints.track(mixed)
+    tracked = tracking.track(mixed)
     assert tracked.joints.shape[1] == 30
     assert {person.tobytes() for person in np.moveaxis(tracked.joints, 1, 0)} == {
         person.astype(np.float32).tobytes() for person in crowd

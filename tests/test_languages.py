@@ -5,6 +5,7 @@ import json
 import re
 
 import pytest
+from running_app import launch_options
 
 from pipelines.catalog import CATALOG, DETECTORS
 from pipelines.serving.backend import LocalBackend
@@ -125,4 +126,4 @@ def test_values_are_filled_in_in_every_language_and_what_is_unknown_stays_englis
 
 
 def test_the_page_is_launched_with_its_languages(tmp_path):
-    assert page.launch_options(Settings(data=tmp_path))["i18n"] is WORDS
+    assert launch_options(Settings(data=tmp_path))["i18n"] is WORDS

@@ -9,6 +9,8 @@ from types import ModuleType
 
 import pytest
 
+from scripts import structure
+
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = {"torch", "diffusers", "transformers", "accelerate", "controlnet_aux", "torchvision"}
 PLAIN = {"settings", "catalog", "tasks", "events"}  # plain data: the standard library and each other
@@ -119,6 +121,10 @@ def test_the_page_and_a_backend_meet_in_app_only():
     for file in files("ui"):
         assert "LocalBackend" not in file.read_text()
     assert "LocalBackend" in (ROOT / "app.py").read_text()
+
+
+def test_the_picture_of_the_layers_is_up_to_date():
+    assert structure.PICTURE.read_text("utf-8") == structure.drawn(), "run python -m scripts.structure"
 
 
 def test_importing_the_app_loads_no_torch():

@@ -114,6 +114,43 @@ def test_sharded_weights(model, settings, half):
     assert all(tensor.to(loaded.dtype).equal(loaded.state_dict()[name]) for name, tensor in whole.items())
 
 
+@pytest.mark.parametrize("sharded", [False, True])
+def test_half_precision_is_loaded_where_there_is_nothing_else(model, settings, sharded):
+    whole = load(model, "unet", settings).state_dict()
+    shutil.rmtree(model / "unet")
+    size = {"max_shard_size": "300KB"} if sharded else {}
+    tiny.unet().half().save_pretrained(model / "unet", variant="fp16", **size)
+    loaded = load(model, "unet", settings)
+    assert loaded.dtype == torch.float16
+    assert all(tensor.half().equal(loaded.state_dict()[name]) for name, tensor in whole.items())
+
+
+def test_an_exclamation_mark_is_read_where_it_is_the_padding_token(model, settings):
+    """Its number is 0 within a word, which is what OpenCLIP pads with; as a word it has another."""
+    plain = tiny.tokenizer()
+    assert plain.convert_ids_to_tokens(0) == "!"
+    plain.pad_token = "!"
+    plain.save_pretrained(model / "tokenizer")  # as newer libraries save it
+    wanted = tiny.tokenizer()("wow !").input_ids
+    old = model / "old"
+    old.mkdir()
+    (old / "vocab.json").write_text(json.dumps(plain.get_vocab()))
+    (old / "merges.txt").write_text("#version: 0.2\n")
+    marks = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
+    (old / "special_tokens_map.json").write_text(json.dumps(marks | {"pad_token": "!"}))
+    (old / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "CLIPTokenizer"} | marks))
+    for folder in (model / "tokenizer", old):
+        tokenizer = loading._tokenizer(folder).load(lambda done, total: None)
+        ids = tokenizer("wow !", padding="max_length", max_length=12).input_ids
+        assert ids[: len(wanted)] == wanted and 0 not in wanted and not any(ids[len(wanted) :])
+
+
+def test_a_schedule_from_pure_noise_is_refused(model, settings):
+    file = model / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"rescale_betas_zero_snr": True}))
+    damaged(model, "scheduler", settings, "rescale_betas_zero_snr", str(file))
+
+
 def test_names_of_older_libraries_are_understood(model, settings):
     autoencoder, encoder = (load(model, part, settings).state_dict() for part in ("vae", "text_encoder"))
     old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}

@@ -6,6 +6,7 @@ import gradio as gr
 import numpy as np
 import pytest
 from gradio import processing_utils
+from running_app import launch_options
 
 from pipelines.catalog import find
 from pipelines.media import video
@@ -32,7 +33,7 @@ def test_gradio_keeps_no_copy_of_a_finished_video(tmp_path):
         told = asyncio.run(processing_utils.async_move_files_to_cache(value, component, postprocess=True))
         assert told["path"] == str(file), name
     assert not (tmp_path / "copies").exists()
-    assert page.launch_options(settings)["allowed_paths"] == [str(tmp_path / "data" / "public" / "shown")]
+    assert launch_options(settings)["allowed_paths"] == [str(tmp_path / "data" / "public" / "shown")]
 
 
 def test_the_settings_of_a_video_go_to_the_tab_that_makes_such(tmp_path):

@@ -13,9 +13,9 @@ from torch import nn
 from pipelines.catalog import CATALOG, DETECTORS, Source
 from pipelines.events import Progress
 from pipelines.models import loading
-from pipelines.models.convert import openpose
+from pipelines.models.convert import openpose as openpose_file
 from pipelines.models.manager import ModelManager
-from pipelines.poses import detection, keypoints
+from pipelines.poses import detection, keypoints, openpose, tracking
 from pipelines.settings import Settings
 from scripts.miniature.openpose import HEIGHT, STRIDE, draw_maps
 
@@ -77,10 +77,10 @@ def test_decoding_finds_the_joints_that_the_maps_were_drawn_for(monkeypatch, wid
     people[1] = people[1][:1]
     people[2][1, 5:8] = 0  # without a left arm
     answers = Answers(people, width, height)
-    events, poses = tiny.finish(detection.extract(answers.frames(), 8.0, "openpose", answers.manager(monkeypatch)))
+    events, (poses, _) = tiny.finish(detection.extract(answers.frames(), 8.0, "openpose", answers.manager(monkeypatch)))
     assert (poses.width, poses.height, poses.fps) == (width, height, 8.0)
     assert poses.seen.any(axis=2).sum(axis=1).tolist() == [2, 1, 2]
-    found = keypoints.track(poses)
+    found = tracking.track(poses)
     assert found.joints.shape[1] == 2
     for number, there in enumerate(people):
         for person in there:
@@ -97,7 +97,7 @@ def test_decoding_finds_the_joints_that_the_maps_were_drawn_for(monkeypatch, wid
 
 def test_thirty_people_are_found(monkeypatch):
     answers = Answers([crowd(30, 1200, 400, 118)], 1200, 400)
-    _, poses = tiny.finish(detection.extract(answers.frames(), 8.0, "openpose", answers.manager(monkeypatch)))
+    _, (poses, _) = tiny.finish(detection.extract(answers.frames(), 8.0, "openpose", answers.manager(monkeypatch)))
     assert poses.joints.shape[1] == 30
 
 
@@ -116,7 +116,7 @@ def test_nobody_in_some_frames_is_told_and_nobody_in_any_is_a_sentence(monkeypat
     there, nobody = crowd(1, 128, 128, 100), np.zeros((0, 18, 3))
     answers = Answers([there, nobody, nobody, there], 128, 128)
     models = answers.manager(monkeypatch)
-    _, poses = tiny.finish(detection.extract(answers.frames(), 8.0, "openpose", models))
+    _, (poses, _) = tiny.finish(detection.extract(answers.frames(), 8.0, "openpose", models))
     assert "frames 2 to 3 of 4" in keypoints.tell_absent(poses)
     answers.people = [nobody] * 4
     for detector, advice in (("openpose", "from head to foot"), ("miniature-openpose", "knows only drawn figures")):
@@ -136,8 +136,8 @@ def test_a_black_clip_and_an_unknown_detector_are_sentences(monkeypatch):
 @pytest.mark.parametrize("width, height", [(2000, 20), (20, 2000), (1, 1)])
 def test_pictures_of_any_shape_are_looked_at(width, height):
     frame = np.full((height, width, 3), 200, np.uint8)
-    seen, scale = detection._as_seen(frame)
-    assert seen.shape[0] == detection.HEIGHT and seen.shape[1] <= 3.1 * detection.HEIGHT and (scale > 0).all()
+    seen, scale = openpose.as_seen(frame)
+    assert seen.shape[0] == openpose.SEEN_HEIGHT and seen.shape[1] <= 3.1 * openpose.SEEN_HEIGHT and (scale > 0).all()
 
 
 # Weights
@@ -151,7 +151,7 @@ def annotators(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("annotators")
     weights = tiny.randomised(bodypose_model()).state_dict()
     assert sum(weight.numel() for weight in weights.values()) == 52_311_446
-    torch.save({name.partition(".")[2]: weight for name, weight in weights.items()}, folder / openpose.FILE)
+    torch.save({name.partition(".")[2]: weight for name, weight in weights.items()}, folder / openpose_file.FILE)
     return folder
 
 
@@ -159,7 +159,7 @@ def test_openposes_own_file_is_converted_once_and_loaded_by_the_same_code(annota
     settings = Settings(cache=tmp_path, hub=False)
     detectors = {"openpose": replace(DETECTORS["openpose"], source=Source(str(annotators)))}
     models = ModelManager(CATALOG, settings, device="cpu", detectors=detectors)
-    original = torch.load(annotators / openpose.FILE, weights_only=True)
+    original = torch.load(annotators / openpose_file.FILE, weights_only=True)
     with models.lease("openpose/body") as network:
         names = {name.partition(".")[2]: weight for name, weight in network.state_dict().items()}
         assert names.keys() == original.keys()
@@ -181,13 +181,13 @@ def test_weights_that_are_missing_or_damaged_are_sentences(annotators, tmp_path)
     damaged = replace(detector, source=Source(str(tmp_path)))
     with pytest.raises(ValueError, match="missing|no weights"):
         loading.detector_component(damaged, "body", settings)
-    (tmp_path / openpose.FILE).write_bytes((annotators / openpose.FILE).read_bytes()[:1_000_000])
+    (tmp_path / openpose_file.FILE).write_bytes((annotators / openpose_file.FILE).read_bytes()[:1_000_000])
     with pytest.raises(ValueError, match="damaged"):
         loading.detector_component(damaged, "body", settings)
-    torch.save({"conv1_1.weight": torch.zeros(3)}, tmp_path / openpose.FILE)
+    torch.save({"conv1_1.weight": torch.zeros(3)}, tmp_path / openpose_file.FILE)
     with pytest.raises(ValueError, match="is not OpenPose's body network"):
         loading.detector_component(damaged, "body", settings)
-    torch.save({"a": Path("a")}, tmp_path / openpose.FILE)
+    torch.save({"a": Path("a")}, tmp_path / openpose_file.FILE)
     with pytest.raises(ValueError, match="holds more than weights"):
         loading.detector_component(damaged, "body", settings)
 

@@ -104,7 +104,7 @@ def test_what_is_wrong_is_told_and_the_next_search_goes_on(backend, clip, tmp_pa
     sky = np.linspace(90, 200, 64).astype(np.uint8)[None, :, None, None]
     video.write(np.broadcast_to(sky, (10, 64, 64, 3)), tmp_path / "nobody.mp4", 8)
     empty = backend.keep_clip(tmp_path / "nobody.mp4", ME, poses=True).name
-    with pytest.raises(ValueError, match="knows only drawn figures"):
+    with pytest.raises(ValueError, match="Nobody was found in any of the 8 frames. Choose a part"):
         finish(backend.preview_poses(task(clip=empty), ME))
     with pytest.raises(ValueError, match="no such clip"):
         finish(backend.preview_poses(task(clip=clip), OTHER))

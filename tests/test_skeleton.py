@@ -8,7 +8,7 @@ from test_keypoints import dancer
 
 from pipelines import catalog
 from pipelines.media import video
-from pipelines.poses import keypoints, openpose_json, skeleton
+from pipelines.poses import keypoints, openpose_json, skeleton, tracking
 from pipelines.poses.keypoints import Poses
 from scripts.miniature.world import Words, draw_clip
 
@@ -129,7 +129,7 @@ def test_openpose_drawings_are_read_and_drawn_again(tmp_path):
 def test_two_people_are_read_apart():
     joints = np.concatenate([one(x=70, height=110).joints, one(x=190, height=110).joints], axis=1)
     both = keypoints.place(Poses(joints, 256, 256, 8.0), 768, 768)
-    read = keypoints.track(skeleton.read_rainbow(rainbow(both), 8.0))
+    read = tracking.track(skeleton.read_rainbow(rainbow(both), 8.0))
     assert read.joints.shape[1] == 2
     found = sorted((read.joints[:, person] for person in range(2)), key=lambda each: each[0, 0, 0])
     for each, drawn in zip(found, np.moveaxis(both.joints, 1, 0), strict=True):
@@ -168,7 +168,7 @@ def test_the_library_of_motions():
         assert 16 <= len(poses.joints) <= 40 and poses.fps == 8 and not keypoints.absent(poses), name
         assert keypoints.outside(poses) == 0 and poses.seen.mean() > 0.9, name
         assert np.abs(np.diff(poses.joints[..., :2], axis=0)).max() > 5, name  # it moves
-        tracked = keypoints.track(poses)
+        tracked = tracking.track(poses)
         assert tracked.joints.shape[1] == (2 if name == "duet" else 1), name
         shown = file.with_suffix(".gif")
         assert shown.read_bytes()[:6] == b"GIF89a" and shown.stat().st_size < 60_000, name

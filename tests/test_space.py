@@ -9,11 +9,11 @@ import gradio as gr
 import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AuthenticationError
-from running_app import ROOT, environment, running_app
+from running_app import ROOT, environment, launch_options, running_app
 
 from pipelines.serving.backend import LocalBackend
 from pipelines.settings import SHARED, Settings
-from ui import page, space
+from ui import space
 
 ORIGINAL, COPY = {"SPACE_ID": "theatre/marionette"}, {"SPACE_ID": "somebody/marionette"}
 VARIABLES = {"MARIONETTE_ORIGINAL": "theatre/marionette"}  # copied with the Space
@@ -82,7 +82,7 @@ def test_a_password_is_asked_for_and_told_to_nobody(tmp_path):
 
 
 def test_without_a_password_none_is_asked_for(tmp_path):
-    assert "auth" not in page.launch_options(Settings(data=tmp_path))
+    assert "auth" not in launch_options(Settings(data=tmp_path))
 
 
 def test_the_app_starts_as_the_original_space(tmp_path):

@@ -366,7 +366,7 @@ def test_a_disk_that_is_full_for_a_moment_ends_nothing_but_the_moment(tmp_path):
             _, hard = resource.prlimit(app.process.pid, resource.RLIMIT_FSIZE)
             resource.prlimit(app.process.pid, resource.RLIMIT_FSIZE, (1 if is_full else hard, hard))
 
-        running = client.submit("a bear bows", steps=8, frames=8, visitor_id=ME, api_name="/text_to_video")
+        running = client.submit("a bear bows", steps=4, frames=8, visitor_id=ME, api_name="/text_to_video")
         wait_until(lambda: "Denoising" in str(running.outputs()[-1:]) or len(running.outputs()) > 3, 300)
         full(True)
         time.sleep(3)  # progress is noted about once a second
@@ -401,6 +401,15 @@ def test_the_end_of_a_job_that_the_file_can_not_take_is_written_later(tmp_path, 
     table._rows.execute("PRAGMA query_only = 0")
     table.settle()
     assert [one.id for one in table.finished(ME)] == [job.id] and table.trouble == ""
+    table.close()
+
+
+def test_a_question_that_sqlite_refuses_is_no_damage(tmp_path, clip):
+    filled(tmp_path, clip, videos=1)
+    table, _ = recovery.opened(settings(tmp_path))
+    with pytest.raises(sqlite3.Error):
+        table.finished(ME, search="a" * 60_000)
+    assert table.trouble == ""
     table.close()
 
 

@@ -296,8 +296,9 @@ def test_a_session_costs_little_and_only_the_latest_are_kept(tmp_path):
     backend = LocalBackend(settings)
     demo = page.build(backend, settings)
     backend.close()
-    holder = page.launch_options(settings)["_app"].state_holder
-    demo.state_session_capacity = page.launch_options(settings)["state_session_capacity"]
+    options = page.launch_options(backend, settings)
+    holder = options["_app"].state_holder
+    demo.state_session_capacity = options["state_session_capacity"]
     holder.set_blocks(demo)
     tracemalloc.start()
     for number in range(1000):

@@ -182,6 +182,17 @@ def test_another_task_in_the_same_folder_begins_anew(models, clip, tmp_path):
     assert Progress(tuning.TUNING, 1, 4) in told and len(tuned.facts["losses"]) == 4
 
 
+def test_another_clip_in_the_same_folder_begins_anew(models, clip, tmp_path):
+    """On the command line every clip has the same name."""
+    _, first = tune(models, clip, tmp_path / "one")
+    backwards = tmp_path / "backwards.mp4"
+    video.write(video.read(clip)[::-1], backwards, 8)
+    told, second = tune(models, backwards, tmp_path / "one")
+    _, alone = tune(models, backwards, tmp_path / "two")
+    assert sum(isinstance(event, Losses) for event in told) == 3
+    assert same(second.delta, alone.delta) and not same(second.delta, first.delta)
+
+
 def test_a_loss_that_is_no_number_ends_the_tuning_and_keeps_what_was_good(models, clip, tmp_path):
     _, good = tune(models, clip, tmp_path, stop_after=2, steps=4)
     broken = {name: tensor.clone() for name, tensor in good.delta.items()}

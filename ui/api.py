@@ -1,6 +1,8 @@
 """The same actions for programs: named endpoints with typed arguments, for gradio_client, for curl and for agents."""
 
+import secrets
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict
 from inspect import signature
 from pathlib import Path
@@ -21,6 +23,7 @@ from pipelines.tasks import (
     TIMES,
     TRAINED,
     Edit,
+    FindPoses,
     Grid,
     PoseToVideo,
     Task,
@@ -158,6 +161,7 @@ def endpoints(backend: Backend, settings: Settings) -> None:
         gaps: bool | None = None,
         smoothing: Literal[tuple(SMOOTHING)] | None = None,
         placing: Literal[tuple(PLACEMENTS)] | None = None,
+        retarget: bool | None = None,
         strength: float | None = None,
         tuned: str | None = None,
         left: float | None = None,
@@ -194,6 +198,7 @@ def endpoints(backend: Backend, settings: Settings) -> None:
             gaps: Whether joints that are away for a moment are filled in.
             smoothing: How much the joints are smoothed over time.
             placing: How the skeletons are laid on the canvas.
+            retarget: Whether a character with a body of its own, such as a bear, keeps its proportions.
             strength: Of the poses: 0 leaves them out, 1 is as published.
             tuned: The "job" that /tune told, for who is in that clip to dance; with the visitor_id told beside it.
             left: How much of the clip's picture is cut off at the left, as a share of its width.
@@ -217,9 +222,9 @@ def endpoints(backend: Backend, settings: Settings) -> None:
         """
         given = _given(
             motion=motion, shown=shown, detector=detector, start=start, end=end, stride=stride, person=person,
-            gaps=gaps, smoothing=smoothing, placing=placing, strength=strength, left=left, right=right, top=top,
-            bottom=bottom, sound=sound, tuned=tuned, negative_prompt=negative_prompt, frames=frames, width=width,
-            height=height, fps=fps, steps=steps, guidance=guidance, scheduler=scheduler,
+            gaps=gaps, smoothing=smoothing, placing=placing, retarget=retarget, strength=strength, left=left,
+            right=right, top=top, bottom=bottom, sound=sound, tuned=tuned, negative_prompt=negative_prompt,
+            frames=frames, width=width, height=height, fps=fps, steps=steps, guidance=guidance, scheduler=scheduler,
         )  # fmt: skip
 
         def task(owner: str) -> Task:
@@ -228,6 +233,52 @@ def endpoints(backend: Backend, settings: Settings) -> None:
             return PoseToVideo.for_model(find(model), prompt, _seed(seed), **given)
 
         yield from _run(backend, visitor_id, task)
+
+    def poses(
+        clip: Upload,
+        detector: Literal[tuple(DETECTORS)] | None = None,
+        start: float | None = None,
+        end: float | None = None,
+        stride: int | None = None,
+        visitor_id: str | None = None,
+    ) -> Answer:
+        """Finds the people in a clip. Until it is done, it tells (None, how far it is).
+
+        Parameters:
+            clip: A clip of people or drawn figures: {"path": what /gradio_api/upload answers}.
+            detector: What looks for people's joints; "auto" takes what is surer.
+            start: Seconds: where the part of the clip that is searched begins.
+            end: Seconds: where it ends.
+            stride: From one searched frame to the next.
+            visitor_id: Whose clip it is: 32 hexadecimal digits, kept secret. Left out, a new one is made and told.
+
+        Returns:
+            A JSON file, a list of frames with "canvas_width", "canvas_height" and "people", each of whom has OpenPose's
+            18 joints in "pose_keypoints_2d"; and the facts: what found them, how many people, how sure it is.
+        """
+        try:
+            owner = visitor.known(visitor_id)
+            kept = backend.keep_clip(_uploaded(clip), owner, poses=True).name
+            task = FindPoses.of(kept, detector, start=start, end=end, stride=stride)
+            so_far: dict[str, Any] = {"visitor_id": owner}
+            with closing(backend.find_poses(task, owner)) as events:
+                while True:
+                    try:
+                        event = next(events)
+                    except StopIteration as finished:
+                        found = finished.value
+                        break
+                    so_far = so_far if event is None else so_far | asdict(event)
+                    yield None, so_far
+        except (ValueError, OSError) as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        if found is None:
+            raise gr.Error("Stopped by another search of the same visitor.", print_exception=False)
+        folder = Path(get_upload_folder()) / secrets.token_hex(16)  # where gradio serves and, in time, deletes files
+        folder.mkdir(parents=True)
+        (folder / "poses.json").write_text(found.text)
+        file = FileData(path=str(folder / "poses.json"), mime_type="application/json", orig_name="poses.json")
+        yield file.model_dump(), found.facts | {"visitor_id": owner}
 
     def tune(
         clip: Upload,
@@ -359,7 +410,7 @@ def endpoints(backend: Backend, settings: Settings) -> None:
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from error
 
-    for action in (text_to_video, grid, pose_to_video, tune, edit, finish):
+    for action in (text_to_video, grid, pose_to_video, poses, tune, edit, finish):
         _publish(action, concurrency_limit=None)
     _publish(stop, queue=False)
 

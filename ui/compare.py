@@ -26,7 +26,8 @@ SETTINGS = {  # in the order in which they are shown -> what a person reads
     **{"guidance": "Guidance", "image_guidance": "Guidance of the first image", "scheduler": "Sampler"},
     **{"strength": "Strength", "shown": "What the upload shows", "detector": "Detector", "start": "From (s)"},
     **{"end": "To (s)", "stride": "Every n-th frame", "person": "Who is followed", "gaps": "Joints filled in"},
-    **{"smoothing": "Smoothing", "placing": "On the canvas", "left": "Cut off left", "right": "Cut off right"},
+    **{"smoothing": "Smoothing", "placing": "On the canvas", "retarget": "Own proportions"},
+    **{"left": "Cut off left", "right": "Cut off right"},
     **{"top": "Cut off at the top", "bottom": "Cut off at the bottom", "sound": "The clip's sound"},
     **{"upscale": "Finished: size", "interpolate": "Finished: smoothness"},
 }

@@ -120,7 +120,12 @@ class FirstImage:
         low, high = card.limits.guidance.low, card.limits.guidance.high
         return {
             self.panel: gr.Column(visible="image" in card.takes),
-            self.guidance: gr.Slider(low, high, value=values["guidance"] if guidance is None else guidance),
+            self.guidance: gr.Slider(
+                low,
+                high,
+                value=values["guidance"] if guidance is None else guidance,
+                visible=card.image_model is not None,
+            ),
             **{getattr(self, name): values[name] for name in ("image", "mask") if name in values},
         }
 

@@ -18,7 +18,7 @@ EDITING = ("negative_prompt", "strength", "guidance", "steps", "scheduler", "sou
 EVERYBODY = "all"  # of the control that chooses a person
 POSES = (
     *("shown", "detector", "start", "end", "stride", "left", "right", "top", "bottom"),
-    *("person", "gaps", "smoothing", "placing", "strength", "sound", "tuned"),
+    *("person", "gaps", "smoothing", "placing", "retarget", "strength", "sound", "tuned"),
 )
 SETTINGS = ("negative_prompt", "frames", "width", "height", "fps", "steps", "guidance", "scheduler")
 
@@ -42,6 +42,8 @@ def text_to_video(
     card, values = find(model, catalog), dict(zip(SETTINGS, settings, strict=True))
     if "image" in card.takes:
         values |= first_image or {}
+    if card.image_model is None:  # it draws no first image, so there is no guidance of one
+        values.pop("image_guidance", None)
     return TextToVideo.for_model(card, prompt, seed, **values)
 
 

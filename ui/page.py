@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from pipelines.catalog import CATALOG
 from pipelines.serving.backend import Backend
@@ -15,6 +16,7 @@ from ui import (
     api,
     edit_clip,
     errors,
+    health,
     html,
     hub,
     library,
@@ -32,6 +34,7 @@ from ui.languages import WORDS, say
 from ui.origins import Origins
 from ui.refill import Forms
 from ui.theme import theme
+from ui.upload_limit import UploadLimit
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 
@@ -78,8 +81,9 @@ def build(backend: Backend, settings: Settings) -> gr.Blocks:
     return demo.queue(max_size=4 * (settings.queue + 2))  # every job has one listener or a few
 
 
-def launch_options(settings: Settings) -> dict[str, Any]:
+def launch_options(backend: Backend, settings: Settings) -> dict[str, Any]:
     """What `Blocks.launch` needs beside the page itself. Raises ValueError where `settings` let nobody in."""
+    before = [*access.gate(settings), Middleware(UploadLimit, backend=backend)]
     return {
         "theme": theme(),
         "i18n": WORDS,
@@ -96,7 +100,7 @@ def launch_options(settings: Settings) -> dict[str, Any]:
         "enable_monitoring": settings.monitoring,
         **agents.tools(settings),
         **access.password(settings),
-        "_app": server.App(Origins.of(settings), access.gate(settings)),
+        "_app": server.App(Origins.of(settings), before, [health.route(backend)]),
         "app_kwargs": {"lifespan": server.tidied},
     }
 

@@ -66,6 +66,10 @@ def build() -> dict[str, gr.components.Component]:
             [(say(text), name) for name, text in PLACEMENTS.items()], value="fit", label=say("On the canvas"),
             elem_id="pose-placing", info=say("How large the dancer becomes, and whether limbs may be cut off"),
         )  # fmt: skip
+        made["retarget"] = gr.Checkbox(
+            True, label=say("The character's own proportions"), elem_id="pose-retarget",
+            info=say("A bear keeps its short legs; for models that draw figures of their own only"),
+        )  # fmt: skip
         made["smoothing"] = gr.Radio(
             [(say(text), name) for name, text in SMOOTHED.items()], value="light", label=say("Jitter is smoothed"),
             elem_id="pose-smoothing", info=say("Calms trembling limbs; too much takes the snap out of a dance"),

@@ -250,6 +250,7 @@ def tab(backend: Backend, owner: gr.BrowserState, this: gr.Tab, arrived: gr.even
     def choose_example(event: gr.EventData) -> dict:
         name, words, number = EXAMPLES[int(event.example)]
         plain = {poses["strength"]: 1.0, poses["placing"]: "fit", poses["smoothing"]: "light", poses["gaps"]: True}
+        plain |= {poses["retarget"]: True}
         chosen_model = {
             model: first.name,
             about: _about(first.name),
@@ -306,7 +307,8 @@ def tab(backend: Backend, owner: gr.BrowserState, this: gr.Tab, arrived: gr.even
     poses["stride"].release(keep_pace, [owner, clip, chosen, poses["stride"]], controls["fps"], **quiet)
     drawn = ("stride", "left", "right", "top", "bottom")
     gr.on([*(poses[name].release for name in drawn), controls["frames"].release], **again)
-    gr.on([poses[name].input for name in ("shown", "detector", "person", "gaps", "smoothing", "placing")], **again)
+    decided = ("shown", "detector", "person", "gaps", "smoothing", "placing", "retarget")
+    gr.on([poses[name].input for name in decided], **again)
     boxes = (poses["start"], poses["end"], controls["width"], controls["height"])
     gr.on([listen for box in boxes for listen in (box.submit, box.blur)], **again)
     gr.on([this.select, model.input], dress, [owner, model, looks], looks, **quiet)

@@ -15,6 +15,7 @@ from gradio.block_function import BlockFunction
 from gradio.blocks import BlocksConfig
 from starlette.middleware import Middleware
 from starlette.responses import JSONResponse
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from pipelines.serving.backend import log_error
@@ -93,9 +94,11 @@ _NOTHING: dict[str, Any] = {}
 class App(routes.App):
     """gradio's application behind the guard."""
 
-    def __init__(self, origins: Origins, middleware: Sequence[Middleware] = ()):
+    def __init__(self, origins: Origins, middleware: Sequence[Middleware] = (), more: Sequence[BaseRoute] = ()):
+        """`middleware` stands behind the guard; `more` are routes beside gradio's."""
         super().__init__(
             middleware=list(middleware),
+            routes=list(more),
             default_response_class=routes.ORJSONResponse,
             dependencies=[Depends(inputs.check)],
             exception_handlers={RequestValidationError: _unfit, **dict.fromkeys((*ERRORS, Exception), _failed)},

@@ -1,11 +1,9 @@
 """gradio's own upload route: a request is refused before its body is read where there is no room for it."""
 
 from contextlib import AsyncExitStack
-from typing import Any
 
 from fastapi.concurrency import contextmanager_in_threadpool
 from starlette.datastructures import Headers
-from starlette.middleware import Middleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -13,13 +11,6 @@ from pipelines.serving.backend import Backend
 
 PATH = "/gradio_api/upload"
 UNSIZED = "An upload must say beforehand how long it is (Content-Length)."
-
-
-def limited(options: dict[str, Any], backend: Backend) -> dict[str, Any]:
-    """`options` of `Blocks.launch` with this limit added."""
-    more = options.get("app_kwargs", {})
-    middleware = [*more.get("middleware", ()), Middleware(UploadLimit, backend=backend)]
-    return {**options, "app_kwargs": {**more, "middleware": middleware}}
 
 
 class UploadLimit:

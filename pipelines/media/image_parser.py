@@ -46,6 +46,9 @@ def _converted(picture: Image.Image, mode: str) -> Image.Image:
     if picture.mode in ("I", "I;16", "I;16L", "I;16B"):  # 16 bits of grey, which PIL would cut off at 255
         wide = picture.convert("I").tobytes()  # 32 bits, the upper 16 of which are 0
         picture = Image.frombytes("L", picture.size, wide[1::4] if sys.byteorder == "little" else wide[2::4])
+    if picture.has_transparency_data:  # what lies hidden there was never meant to be seen
+        over = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
     return picture.convert(mode)
 
 

@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from pipelines.media import ffmpeg, limited, video
+from pipelines.media import colour, ffmpeg, limited, video
 from pipelines.settings import Settings
 
 KINDS = {"mov": "MP4 or MOV", "matroska": "WebM or MKV", "gif": "GIF"}  # demuxer -> what people call its files
@@ -30,7 +30,9 @@ CODECS = {  # ffmpeg's name -> what people call it
     **{"h264": "H.264", "hevc": "HEVC", "vp8": "VP8", "vp9": "VP9", "av1": "AV1", "gif": "GIF"},
     **{"mpeg4": "MPEG-4", "mjpeg": "Motion JPEG", "prores": "ProRes"},
 }
-DECODERS = ",".join([*CODECS, "libdav1d", "libaom-av1"])  # "av1" alone wants a graphics card
+DECODERS = ",".join(
+    [*CODECS, *colour.ALPHA_DECODERS.values(), "libdav1d", "libaom-av1"]
+)  # "av1" alone wants a graphics card
 SOUND_DECODERS = "aac,mp3,mp3float,opus,libopus,vorbis,flac,alac,ac3,eac3,pcm_s16le,pcm_s24le,pcm_f32le"
 THREADS = 2
 MAX_FPS = 1000
@@ -90,6 +92,7 @@ class _Upload:
 class _Measured:
     clip: Clip
     start: Fraction  # seconds from the beginning of the file to that of the clip
+    pixels: colour.Pixels
     most: int  # pixels of a frame: a clip may grow midway, but not beyond what all its frames may have together
 
 
@@ -111,7 +114,13 @@ def choose(clip: Clip, start: float = 0.0, end: float | None = None, frames: int
     """
     start = _number("start", start)
     if not 0 <= start < clip.seconds:
-        raise ValueError(f"The start must be from 0 to less than {clip.seconds:.6g} seconds, the length of the clip.")
+        length = f"{clip.seconds:.6g} seconds"
+        if clip.cut:
+            raise ValueError(
+                f"The start must be from 0 to less than {length}: of a longer clip no more is read. Cut the clip, or "
+                "set MARIONETTE_UPLOAD_SECONDS higher where the app runs."
+            )
+        raise ValueError(f"The start must be from 0 to less than {length}, the length of the clip.")
     end = clip.seconds if end is None else _number("end", end)
     if not start < end < math.inf:
         raise ValueError(f"The end must be a time in seconds after the start, {start:.6g}.")
@@ -208,24 +217,43 @@ def read_comment(path: str | Path, settings: Settings) -> str:
             return video.comment_in(file.read(MAX_COMMENT).decode("utf-8", "replace"))
 
 
-def sound(path: str | Path, out: Path, settings: Settings, start: float, seconds: float) -> None:
-    """Writes the sound of the upload `path` from `start` on, `seconds` long at most, as the M4A file `out` (AAC).
+def sound(
+    path: str | Path, out: Path, settings: Settings, start: float, seconds: float, length: float | None = None
+) -> None:
+    """Writes the sound of the upload `path` from `start` on, `seconds` of it, as the M4A file `out` (AAC).
 
-    Raises ValueError as `inspect` does, and where there is no sound that can be read.
+    It is stretched to `length` seconds, if that is another time, and exactly so long: where there is no sound, be it
+    that it begins late, there is silence. Raises ValueError as `inspect` does, and where there is no sound that can be
+    read.
     """
+    length = seconds if length is None else length
     with _opened(path, settings) as upload:
         measured = _measure(upload)
         if not measured.clip.sound:
             raise ValueError("The clip has no sound.")
+        filters = ["aresample=48000:async=1:first_pts=0", f"atrim=end={seconds:.6f}", *_tempo(seconds / length)]
+        filters += [f"apad=whole_dur={length:.6f}", f"atrim=end={length:.6f}"]
         with video.whole(out) as temporary:
             _read(
                 upload,
                 ["-ss", f"{float(measured.start) + start:.6f}"],
-                ["-map", "0:a:0", "-t", f"{seconds:.6f}", "-ac", "2", "-ar", "48000", "-c:a", "aac", "-b:a", "160k"],
+                ["-map", "0:a:0", "-af", ",".join(filters), "-ac", "2", "-c:a", "aac", "-b:a", "160k"],
                 ["-map_metadata", "-1", "-map_chapters", "-1", "-f", "mp4", f"file:{temporary.absolute()}"],
-                written=math.ceil(seconds + 2) * SOUND_RATE,
+                written=math.ceil(length + 2) * SOUND_RATE,
                 decoders=SOUND_DECODERS,
             )
+
+
+def _tempo(times: float) -> list[str]:
+    """Filters that play sound so many times as fast, at the same pitch. One of them halves the speed at most."""
+    filters = []
+    while times < 0.5:
+        filters.append("atempo=0.5")
+        times /= 0.5
+    while times > 2:
+        filters.append("atempo=2")
+        times /= 2
+    return [*filters, f"atempo={times:.6f}"] if abs(times - 1) > 1e-3 or filters else []
 
 
 @contextmanager
@@ -289,11 +317,12 @@ def _measure(upload: _Upload) -> _Measured:
         raise ValueError(f"The clip has {float(fps):.0f} frames a second, and {MAX_FPS} are allowed. {SAVE_AGAIN}")
     seconds = (times[-1] - times[0]) * tick + (last * tick or 1 / fps)
 
-    first = _read(
+    done = _run(
         upload,
-        [],
+        ["-v", "info"],
         ["-map", "0:V:0", "-frames:v", "1", "-map", "0:a:0?", "-c:a", "copy", "-f", "framecrc", "pipe:1"],
-    ).decode("ascii", "replace")
+    )
+    first = done.stdout.decode("ascii", "replace")
     size = re.search(r"^#dimensions 0: (\d+)x(\d+)\n#sar 0: (\d+)/(\d+)$.*^0,", first, re.MULTILINE | re.DOTALL)
     if size is None:
         raise ValueError(f"The clip is damaged: not one frame can be read. {SAVE_AGAIN}")
@@ -321,7 +350,8 @@ def _measure(upload: _Upload) -> _Measured:
         sound="#media_type 1: audio" in first,
         cut=seconds > limit,
     )
-    return _Measured(clip, times[0] * tick, min(most, (side + ROUNDED) ** 2))
+    told = colour.pixels(done.stderr.decode("utf-8", "replace"))
+    return _Measured(clip, times[0] * tick, told, min(most, (side + ROUNDED) ** 2))
 
 
 def _rate(times: list[int], last: int, tick: Fraction) -> Fraction:
@@ -361,15 +391,24 @@ def _steady(measured: _Measured, first: int, fps: float, width: int, height: int
     w = f"max(1,if(lt(dar,{0.98 * shape}),{height}*dar,{width}))"
     h = f"max(1,if(gt(dar,{1.02 * shape}),{width}/dar,{height}))"
     filters = [
-        *(f"fps=fps={rate}:round=up", "trim=start=0", "tpad=stop=1:stop_mode=clone"),
-        *(f"scale=w='{w}':h='{h}':flags=area+accurate_rnd+full_chroma_int", f"pad={width}:{height}:-1:-1", "setsar=1"),
+        *(f"fps=fps={rate}:round=up", "trim=start=0", "tpad=stop=1:stop_mode=clone", *measured.pixels.first),
+        *(f"scale=w='{w}':h='{h}':flags=area+accurate_rnd+full_chroma_int", *measured.pixels.last),
+        *(f"pad={width}:{height}:-1:-1", "setsar=1"),
     ]
     before = ["-max_pixels", str(measured.most), "-ss", f"{moment:.6f}", "-noaccurate_seek"]
+    before += measured.pixels.before
     return before, ["-map", "0:V:0", "-vf", ",".join(filters), "-fps_mode", "cfr", "-r", str(rate)]
 
 
 def _read(upload: _Upload, before: list[str], *after: list[str], written: int = 0, decoders: str = DECODERS) -> bytes:
-    """What ffmpeg writes to its standard output, the options `before` the input and `after` it being given.
+    """What ffmpeg writes to its standard output, as `_run`."""
+    return _run(upload, before, *after, written=written, decoders=decoders).stdout
+
+
+def _run(
+    upload: _Upload, before: list[str], *after: list[str], written: int = 0, decoders: str = DECODERS
+) -> subprocess.CompletedProcess:
+    """Runs ffmpeg with the options `before` the input and `after` it.
 
     `written` is how many bytes a file that it writes may have. Raises ValueError where it fails.
     """
@@ -406,7 +445,7 @@ def _read(upload: _Upload, before: list[str], *after: list[str], written: int = 
         if size:
             _check_side(*map(int, size.groups()), settings.upload_side)
         raise ValueError(f"The file is damaged, or no video after all. {SAVE_AGAIN}")
-    return done.stdout
+    return done
 
 
 def _number(name: str, value: object) -> float:

@@ -134,6 +134,18 @@ def _build_body_pose_network(config: dict[str, Any]) -> Any:
     return BodyPoseNetwork(config["width"], config["dilations"])
 
 
+def _build_blazepose_detector(config: dict[str, Any]) -> Any:
+    from pipelines.models.networks.blazepose import BlazePoseDetector
+
+    return BlazePoseDetector()
+
+
+def _build_blazepose_landmarks(config: dict[str, Any]) -> Any:
+    from pipelines.models.networks.blazepose import BlazePoseLandmarks
+
+    return BlazePoseLandmarks()
+
+
 def _autoencoder_name(name: str) -> str:
     """Today's name of an AutoencoderKL's tensor; attention was named otherwise until diffusers 0.17."""
     old_name = r"(?<=attentions\.0\.)(query|key|value|proj_attn)(?=\.)"
@@ -161,4 +173,6 @@ CLASSES: dict[str | None, Network] = {  # an engine adds its own: see systems/en
     "CLIPModel": Network(_build_clip, _clip_name),
     "bodypose_model": Network(_build_bodypose_model),
     "BodyPoseNetwork": Network(_build_body_pose_network),
+    "BlazePoseDetector": Network(_build_blazepose_detector),
+    "BlazePoseLandmarks": Network(_build_blazepose_landmarks),
 }

@@ -93,16 +93,18 @@ def clip_component(part: str, settings: Settings) -> Component:
 def detector_component(
     detector: Detector, part: str, settings: Settings, on_progress: OnProgress | None = None
 ) -> Component:
-    """The network of `detector`, whose only part is "body".
+    """The network `part` of `detector`.
 
     Downloads it first where it is on the Hub only; converts OpenPose's own file once. Raises ValueError, as `load`
     does, where files are missing or damaged.
     """
     from pipelines.models.convert import openpose
 
-    if part != "body":
+    if part not in detector.parts:
         raise ValueError(f"{detector.name} has no part {part!r}.")
     folder = locate_file(detector.source, openpose.FILE, settings, on_progress)
+    if len(detector.parts) > 1:
+        return _module(Stored(folder / part, detector.source.variant), settings)
     source = folder / openpose.FILE
     if not source.is_file():
         return _module(Stored(folder, detector.source.variant), settings)
@@ -187,14 +189,31 @@ def _tokenizer(folder: Path, pad_with_zero: bool = False) -> Component:
         try:
             loader = getattr(transformers, kind if kind in TOKENIZERS else "CLIPTokenizer")
             tokenizer = loader.from_pretrained(folder, local_files_only=True)
+            if pad_with_zero or (tokenizer.pad_token == "!" and tokenizer.pad_token_id == 0):
+                tokenizer = _padded_with_zero(folder)
         except Exception as error:  # the tokenizer's libraries raise everything, bare Exception included
             raise ValueError(f"The tokenizer in {folder} can't be read. {AGAIN}") from error
-        if pad_with_zero:
-            tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
         return tokenizer
 
     content = [str(pad_with_zero).encode(), *(hashlib.sha256(file.read_bytes()).digest() for file in files)]
     return Component(key=hashlib.sha256(b"".join(content)).hexdigest(), bytes=0, load=load)
+
+
+def _padded_with_zero(folder: Path) -> Any:
+    """The tokenizer in `folder`, padding with the number 0 as OpenCLIP does. That is "!" within a word; named as the
+    padding token, it would no more be read in a prompt.
+    """
+    from transformers import CLIPTokenizer
+
+    class ZeroPadded(CLIPTokenizer):
+        pad_token_id = 0
+
+    if (folder / "vocab.json").is_file():
+        return ZeroPadded.from_pretrained(folder, local_files_only=True, pad_token="<|endoftext|>")
+    # What newer libraries saved holds "!" among the tokens that are cut out first: made anew, it does not.
+    model = read_json(folder / "tokenizer.json")["model"]
+    merges = [tuple(merge.split()) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]]
+    return ZeroPadded(vocab=model["vocab"], merges=merges, pad_token="<|endoftext|>")
 
 
 def _image_processor(folder: Path) -> Component:

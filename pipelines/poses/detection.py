@@ -1,61 +1,94 @@
-"""OpenPose: who is where in the frames of a clip, by a network that the manager leases and controlnet-aux's decoding.
+"""Who is where in the frames of a clip, by a detector whose networks the manager leases.
 
-controlnet-aux finds the peaks of the heatmaps and joins them along the part affinity fields (Cao et al. 2017, section
-2.4). Its pictures of skeletons are not used: they change the aspect ratio (skeleton.py draws).
+Two kinds are known: OpenPose's, which looks at every frame by itself (openpose.py), and BlazePose, which follows people
+from frame to frame (blazepose.py). "auto" looks with both kinds, and takes the one that is surer.
 """
 
 import os
 import time
-import warnings
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 
-import cv2
 import numpy as np
-import torch
-from torch import Tensor, nn
 
+from pipelines.catalog import AUTO
 from pipelines.events import Progress
+from pipelines.media.video import BLACK
 from pipelines.models.manager import ModelManager
 from pipelines.poses.keypoints import Poses, stack
 
-FINDING = "Finding people"
-
-# controlnet-aux shows its network half of OpenPose's 368 pixels, whatever the height of the picture, and then looks for
-# peaks in the picture's own size. 368 is fine enough for that, and half the work of the 512 that it suggests.
-HEIGHT = 368
-LONGEST = 3  # times the shorter side: longer pictures get a black border, as the network takes all the width there is
-THREADS = min(4, os.cpu_count() or 1)  # decoding is most of the work, and lets other threads run
+FINDING, CHOOSING = "Finding people", "Looking for drawn figures"
+THREADS = min(4, os.cpu_count() or 1)  # reading OpenPose's maps is much of its work, and lets other threads run
 WORKING_BYTES = 150 * 2**20  # a thread: OpenPose's widest layer at 184 x 552 pixels, and what it is made from
-BLACK = 16  # as video.BLACK
+PEOPLE, DRAWN = "blazepose", "miniature-openpose"  # what "auto" chooses between
+# Drawn figures are found by a network that knows nothing else. BlazePose is fairly sure of some of them, and that one
+# is never as sure of people: it was 0.05 to 0.65 as sure in three clips of people, and 0.95 or more in drawn ones.
+DRAWN_SHARE = 0.8
+GLANCES = 6  # frames in which drawn figures are looked for before a choice
 
 
-def extract(frames: np.ndarray, fps: float, detector: str, models: ModelManager) -> Generator[Progress, None, Poses]:
+def extract(
+    frames: np.ndarray, fps: float, detector: str, models: ModelManager
+) -> Generator[Progress, None, tuple[Poses, str]]:
     """Finds the people in `frames` uint8 [F, H, W, 3] with the detector of that name; tells of every frame.
 
-    Returns (as a generator does) everybody in every frame, in pixels of the frames; the order of people means nothing
-    yet (keypoints.track). Closing the generator stops the work within a frame. Raises ValueError, with what to do,
-    where the frames are black, where nobody is found in any, and where the detector's weights are missing or damaged.
+    Returns (as a generator does) everybody in every frame, in pixels of the frames, and the name of the detector, which
+    "auto" chooses. The order of people means nothing yet (tracking.track). Closing the generator stops the work within
+    a frame. Raises ValueError, with what to do, where the frames are black, where nobody is found in any, and where the
+    detector's weights are missing or damaged.
     """
     card = models.detector(detector)
     if frames.max() <= BLACK:
         raise ValueError("This part of the clip is black. Choose another part of it, or another clip.")
-    poses = yield from find(frames, fps, detector, models)
+    poses, by = yield from find(frames, fps, detector, models)
     if not poses.seen.any():
         which = "the frame" if len(frames) == 1 else f"any of the {len(frames)} frames"
         raise ValueError(f"Nobody was found in {which}. {card.advice}")
-    return poses
+    return poses, by
 
 
 def find(
     frames: np.ndarray, fps: float, detector: str, models: ModelManager, stage: str = FINDING
-) -> Generator[Progress, None, Poses]:
+) -> Generator[Progress, None, tuple[Poses, str]]:
     """As `extract`, in a `stage` that is called so; where nobody is found, nobody is in what it returns."""
+    if detector == PEOPLE:
+        return (yield from _follow(frames, fps, models, stage)), PEOPLE
+    if detector != AUTO:
+        return (yield from _look(frames, fps, detector, models, stage)), detector
+    people = yield from _follow(frames, fps, models, stage)
+    glances = np.linspace(0, len(frames) - 1, min(len(frames), GLANCES)).round().astype(int)
+    drawn = yield from _look(frames[glances], fps, DRAWN, models, CHOOSING)
+    if sureness(drawn) < DRAWN_SHARE * sureness(people):
+        return people, PEOPLE
+    return (yield from _look(frames, fps, DRAWN, models, stage)), DRAWN
+
+
+def used(detector: str) -> tuple[str, ...]:
+    """The detectors with networks that the one of that name asks."""
+    return (PEOPLE, DRAWN) if detector == AUTO else (detector,)
+
+
+def sureness(poses: Poses) -> float:
+    """How sure a detector is of what it found, from 0 to 1: its confidence in the joints of whoever is best to be seen
+    in each frame, less where it sees many people whom it is little sure of, as in what it does not know.
+    """
+    confidence = poses.joints[..., 2].mean(axis=2)  # [F, P]
+    best = confidence.max(axis=1, initial=0)
+    doubtful = ((confidence > 0) & (confidence < 0.7 * best[:, None])).sum(axis=1)
+    return float((best / (1 + 0.5 * doubtful)).mean())
+
+
+def _look(
+    frames: np.ndarray, fps: float, detector: str, models: ModelManager, stage: str
+) -> Generator[Progress, None, Poses]:
+    """People by a network of OpenPose's kind, in every frame by itself."""
+    from pipelines.poses import openpose
+
     count, height, width, _ = frames.shape
     yield Progress("Loading the detector", 0, 1)
     with models.lease(f"{detector}/body", THREADS * WORKING_BYTES) as network:
-        find = _finder(network)
+        find = openpose.finder(network)
         started, found = time.monotonic(), []
         pool = ThreadPoolExecutor(THREADS)
         try:
@@ -65,55 +98,32 @@ def find(
                     waiting.append(pool.submit(find, frame))
                 if waiting and (len(waiting) > THREADS or frame is None):
                     found.append(waiting.popleft().result())
-                    left = (time.monotonic() - started) / len(found) * (count - len(found))
-                    yield Progress(stage, len(found), count, left)
+                    yield _progress(stage, len(found), count, started)
         finally:
             pool.shutdown(cancel_futures=True)
     return stack(found, width, height, fps)
 
 
-class _AsFloat(nn.Module):
-    """`network` for a caller that knows float32 only, in whatever precision it is."""
+def _follow(frames: np.ndarray, fps: float, models: ModelManager, stage: str) -> Generator[Progress, None, Poses]:
+    """People by BlazePose, followed through the clip."""
+    from pipelines.poses import blazepose
 
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        fields, heatmaps = self.network(images.to(next(self.network.parameters()).dtype))
-        return fields.float(), heatmaps.float()
-
-
-def _finder(network: nn.Module) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from a frame uint8 [H, W, 3] to the joints float32 [P, 18, 3] of the people in it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of detectors that want more libraries, none of which is used
-        from controlnet_aux.open_pose.body import Body
-
-    body = Body.__new__(Body)  # its constructor would read a pickle: the network is here already
-    body.model = _AsFloat(network)
-
-    def find(frame: np.ndarray) -> np.ndarray:
-        picture, scale = _as_seen(frame)
-        with torch.inference_mode():
-            candidates, subset = body(np.ascontiguousarray(picture[..., ::-1]))
-        people = np.zeros((len(subset), 18, 3), np.float32)
-        for person, result in zip(people, Body.format_body_result(candidates, subset), strict=True):
-            for joint, keypoint in zip(person, result.keypoints, strict=True):
-                if keypoint is not None:
-                    joint[:2] = (np.array([keypoint.x, keypoint.y]) + 0.5) / scale - 0.5
-                    joint[2] = np.clip(keypoint.score, 1e-3, 1)
-        return people
-
-    return find
+    count, height, width, _ = frames.shape
+    yield Progress("Loading the detector", 0, 1)
+    with (
+        models.lease(f"{PEOPLE}/detector", blazepose.WORKING_BYTES) as detector,
+        models.lease(f"{PEOPLE}/landmarks", blazepose.WORKING_BYTES) as landmarks,
+    ):
+        started = time.monotonic()
+        following = blazepose.find(frames, fps, blazepose.BlazePose(detector, landmarks))
+        try:
+            while True:
+                yield _progress(stage, next(following), count, started)
+        except StopIteration as finished:
+            return stack(finished.value, width, height, fps)
+        finally:
+            following.close()
 
 
-def _as_seen(frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The frame at the detector's height, and by how much it grew: (x, y)."""
-    height, width = frame.shape[:2]
-    below, beside = max(0, width // LONGEST - height), max(0, height // LONGEST - width)
-    frame = cv2.copyMakeBorder(frame, 0, below, 0, beside, cv2.BORDER_CONSTANT)
-    high, wide = frame.shape[:2]
-    size = max(1, round(wide * HEIGHT / high)), HEIGHT
-    way = cv2.INTER_AREA if high > HEIGHT else cv2.INTER_CUBIC
-    return cv2.resize(frame, size, interpolation=way), np.array([size[0] / wide, HEIGHT / high])
+def _progress(stage: str, done: int, count: int, started: float) -> Progress:
+    return Progress(stage, done, count, (time.monotonic() - started) / done * (count - done))

@@ -1,4 +1,4 @@
-"""The people of a clip as joints: who is who, gaps, jitter, and their place on a canvas.
+"""The people of a clip as joints: gaps, jitter, and their place on a canvas.
 
 A joint is x, y (pixels; whole numbers are the middles of pixels) and a confidence from 0 to 1. A joint that is missing
 is 0, 0, 0, as in OpenPose's own files. The 18 joints are OpenPose's COCO body (Cao et al. 2017), R being the person's
@@ -21,7 +21,6 @@ JOINTS = (
 NECK, RIGHT_SHOULDER, LEFT_SHOULDER = 1, 2, 5
 COCO = (0, 15, 14, 17, 16, 5, 2, 6, 3, 7, 4, 11, 8, 12, 9, 13, 10)  # COCO's 17 joints among OpenPose's 18
 MARGIN = 0.08  # of the canvas, left free around the joints by "fill": for the crown, the hands and the feet
-LOST = 0.5  # of a person's size: what a person moves from one frame to the next is less
 GAP_SECONDS = 0.5  # a joint that stays away longer is not guessed
 
 
@@ -79,65 +78,11 @@ def from_coco(joints: np.ndarray) -> np.ndarray:
     return found
 
 
-# Who is who
-
-
-def track(poses: Poses) -> Poses:
-    """The same people, each keeping one place in the array through the whole clip; whoever is most to be seen first.
-
-    From frame to frame everybody is looked for near where they were last, the closest pair being matched first; who
-    is near nobody is new. A person away for a while is still known near the place of leaving.
-    """
-    count = len(poses.joints)
-    tracks: list[np.ndarray] = []  # [F, 18, 3] each
-    last: list[np.ndarray] = []  # [18, 3] each
-    for number, frame in enumerate(poses.joints):
-        people = [person for person in frame if (person[:, 2] > 0).any()]
-        pairs = sorted(
-            (distance, old, new)
-            for old, known in enumerate(last)
-            for new, person in enumerate(people)
-            if (distance := _distance(known, person)) < LOST
-        )
-        olds, news = set(), set()
-        for _, old, new in pairs:
-            if old not in olds and new not in news:
-                olds.add(old)
-                news.add(new)
-                tracks[old][number] = last[old] = people[new]
-        for new in set(range(len(people))) - news:
-            tracks.append(np.zeros((count, 18, 3), np.float32))
-            tracks[-1][number] = people[new]
-            last.append(people[new])
-    order = sorted(range(len(tracks)), key=lambda index: -_prominence(tracks[index]))
-    joints = [tracks[index] for index in order]
-    return replace(poses, joints=np.stack(joints, axis=1) if joints else np.zeros((count, 0, 18, 3), np.float32))
-
-
-def _distance(one: np.ndarray, other: np.ndarray) -> float:
-    """How far two poses [18, 3] are from each other, in sizes of the larger: over the joints that both have."""
-    size = max(_size(one), _size(other), 1e-6)
-    both = (one[:, 2] > 0) & (other[:, 2] > 0)
-    if both.any():
-        return float(np.hypot(*(one[both, :2] - other[both, :2]).T).mean() / size)
-    middles = [each[each[:, 2] > 0, :2].mean(axis=0) for each in (one, other)]
-    return float(np.hypot(*(middles[0] - middles[1])) / size)
-
-
-def _size(person: np.ndarray) -> float:
-    """The longer side of the box around the joints [..., 3], in pixels."""
-    points = person[person[..., 2] > 0][:, :2]
-    return float(np.ptp(points, axis=0).max()) if len(points) else 0.0
-
-
-def _prominence(joints: np.ndarray) -> float:
-    """How much there is to be seen of a person [F, 18, 3]: size, times how many joints in how many frames."""
-    sizes = [_size(pose) for pose in joints if (pose[:, 2] > 0).any()]
-    return float(np.median(sizes) * joints[..., 2].sum())
+# Who is shown
 
 
 def choose(poses: Poses, person: int | None) -> Poses:
-    """Only the person with this number (0: whom `track` put first), or everybody for None.
+    """Only the person with this number (0: whom `tracking.track` put first), or everybody for None.
 
     Raises ValueError where there is no such person.
     """
@@ -181,7 +126,7 @@ def tell_absent(poses: Poses) -> str | None:
 def fill_gaps(poses: Poses, seconds: float = GAP_SECONDS) -> Poses:
     """Joints that are away for at most so long move in a straight line from where they left to where they come back.
 
-    Their confidence is half of what it is at the ends. Needs the people in order (`track`).
+    Their confidence is half of what it is at the ends. Needs the people in order (`tracking.track`).
     """
     joints = poses.joints.copy()
     longest = max(1, round(seconds * poses.fps))
@@ -200,7 +145,7 @@ def fill_gaps(poses: Poses, seconds: float = GAP_SECONDS) -> Poses:
 def smooth(poses: Poses, strength: str) -> Poses:
     """Takes the jitter out of the paths of all joints: a Gaussian in time, in which sure joints count more.
 
-    `strength` is a key of SMOOTHING. Missing joints stay missing. Needs the people in order (`track`). Raises
+    `strength` is a key of SMOOTHING. Missing joints stay missing. Needs the people in order (`tracking.track`). Raises
     ValueError for another strength.
     """
     if strength not in SMOOTHING:

@@ -6,15 +6,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipelines.events import Progress
-from pipelines.tasks import PoseToVideo
+from pipelines.tasks import FindPoses, PoseToVideo
 
 if TYPE_CHECKING:
     from pipelines.models.manager import ModelManager
     from pipelines.poses.pose_sequence import PoseSequence
+    from pipelines.poses.search import Found
 
+Outcome = TypeVar("Outcome")
 HEIGHT = 320  # pixels of the moving picture, at most
 GAP = 8  # between the clip and the skeletons
 WAITING = Progress("Waiting for another search to end", 0, 1)
@@ -50,13 +52,29 @@ class PosePreviews:
         generator ends the search within a frame. None where it was stopped. Raises ValueError as
         sequence.skeletons does.
         """
-        self.stop(owner)
         if clip is None:
-            from pipelines.poses.pose_sequence import skeletons
+            self.stop(owner)
+            return (yield from _preview(task, None))
+        return (yield from self._run(lambda: _preview(task, models(), clip, known), owner))
 
-            return _shown((yield from skeletons(task, None)))
+    def find(
+        self, task: FindPoses, models: "Callable[[], ModelManager]", owner: str, clip: Path
+    ) -> Generator[Progress | None, None, "Found | None"]:
+        """As `run`, for the joints of everybody in the clip. Raises ValueError as search.search does."""
+
+        def begin() -> "Generator[Progress, None, Found]":
+            from pipelines.poses.search import search
+
+            return search(task, models(), clip)
+
+        return (yield from self._run(begin, owner))
+
+    def _run(
+        self, begin: Callable[[], Generator[Progress, None, Outcome]], owner: str
+    ) -> Generator[Progress | None, None, Outcome | None]:
+        self.stop(owner)
         search = self._latest[owner] = _Search()
-        self._thread.submit(search.run, task, models, clip, known)
+        self._thread.submit(search.run, begin)
         try:
             return (yield from search.follow())
         finally:
@@ -81,21 +99,19 @@ class _Search:
 
     stopped: bool = False
     progress: Progress = WAITING
-    end: PosePreview | BaseException | None = None
+    end: object = None  # what was found, or an exception
     _changed: threading.Condition = field(default_factory=threading.Condition)
 
-    def run(self, task: PoseToVideo, models: "Callable[[], ModelManager]", clip: Path, known: Path | None) -> None:
+    def run(self, begin: Callable[[], Generator[Progress, None, object]]) -> None:
         try:
-            from pipelines.poses.pose_sequence import skeletons
-
             if self.stopped:
                 return
-            with closing(skeletons(task, models(), clip, known)) as events:
+            with closing(begin()) as events:
                 while not self.stopped:
                     try:
                         self._tell(progress=next(events))
                     except StopIteration as finished:
-                        return self._tell(end=_shown(finished.value))
+                        return self._tell(end=finished.value)
         except BaseException as error:  # whatever it is, whoever follows must hear of it
             self._tell(end=error)
 
@@ -105,7 +121,7 @@ class _Search:
                 setattr(self, name, value)
             self._changed.notify_all()
 
-    def follow(self) -> Generator[Progress | None, None, PosePreview | None]:
+    def follow(self) -> Generator[Progress | None, None, Any]:
         told = None
         while True:
             with self._changed:
@@ -120,6 +136,14 @@ class _Search:
                 return None
             yield None if progress is told else progress
             told = progress
+
+
+def _preview(
+    task: PoseToVideo, models: "ModelManager | None", clip: Path | None = None, known: Path | None = None
+) -> Generator[Progress, None, PosePreview]:
+    from pipelines.poses.pose_sequence import skeletons
+
+    return _shown((yield from skeletons(task, models, clip, known)))
 
 
 def _shown(sequence: "PoseSequence") -> PosePreview:

@@ -15,7 +15,7 @@ from pipelines.catalog import find_motion
 from pipelines.events import Progress
 from pipelines.media import clips, uploads, video
 from pipelines.media.uploads import Choice
-from pipelines.poses import keypoints, openpose_json, skeleton
+from pipelines.poses import keypoints, openpose_json, retargeting, skeleton, tracking
 from pipelines.poses.keypoints import Poses
 from pipelines.tasks import PoseToVideo
 
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from pipelines.models.manager import ModelManager
 
 READING = "Reading the clip"
-SIDE = 768  # pixels of the longer side in which a clip is looked at: the detector looks at 368 rows
+SIDE = 768  # pixels of the longer side in which a clip is looked at: OpenPose looks at 184 rows
+FOUND = {"blazepose": "people", "miniature-openpose": "drawn figures", "openpose": "people"}  # by each detector
 COMPANIONS = {  # what is kept with a video -> how its file's name goes on after the video's
     "skeletons": "-skeletons.mp4",
     "source": "-source.mp4",
@@ -52,7 +53,7 @@ def skeletons(
     the upload can't be used, where the part that is used is empty, and where nobody is found in it.
     """
     yield Progress(READING, 0, 1)
-    frames = None
+    frames, people = None, clip is not None  # motions and drawn figures have a character's proportions already
     if clip is None or openpose_json.is_keypoints(clip):
         whole = openpose_json.read(find_motion(task.motion) if clip is None else clip)
         choice = clips.used(task, keypoints.as_clip(whole))
@@ -74,10 +75,11 @@ def skeletons(
         if drawn == "openpose":
             poses, origin = skeleton.read_rainbow(frames, choice.fps), "skeletons in OpenPose's colours, drawn anew"
         else:
-            poses = yield from _people(task, frames, choice.fps, models, known)
-            origin = f"people found by {models.detector(task.detector).title}"
+            poses, by = yield from _people(task, frames, choice.fps, models, known)
+            people = FOUND[by] == "people"
+            origin = f"{FOUND[by]} found by {models.detector(by).title}"
 
-    everybody = keypoints.track(poses)
+    everybody = tracking.track(poses, None if frames is None else tracking.looks(frames, poses))
     chosen = keypoints.choose(everybody, task.person)
     facts = _told(choice, origin) | {
         "people": everybody.joints.shape[1],
@@ -88,7 +90,13 @@ def skeletons(
     notes = [facts.pop("note", None), keypoints.tell_absent(chosen)]
     if task.gaps:
         chosen = keypoints.fill_gaps(chosen)
-    placed = keypoints.place(keypoints.smooth(chosen, task.smoothing), task.width, task.height, task.placing)
+    chosen = keypoints.smooth(chosen, task.smoothing)
+    body = models.card(task.model).body_of(task.prompt) if task.retarget and people else None
+    if body is None:
+        placed = keypoints.place(chosen, task.width, task.height, task.placing)
+    else:
+        facts["proportions"], body = body
+        placed = retargeting.retarget(chosen, body, task.width, task.height)
     if lost := keypoints.outside(placed):
         count = int(placed.seen.sum())
         notes.append(f"{lost} of {count} joints lie outside the picture: place the skeletons by fit to see them all.")
@@ -136,22 +144,24 @@ def _cropped(frames: np.ndarray, task: PoseToVideo) -> np.ndarray:
 
 def _people(
     task: PoseToVideo, frames: np.ndarray, fps: float, models: "ModelManager", known: Path | None
-) -> Generator[Progress, None, Poses]:
+) -> Generator[Progress, None, tuple[Poses, str]]:
     """As detection.extract, but does not detect again what the same detector found in the same frames before."""
     from pipelines.poses import detection  # and with it torch, which a motion does not need
 
     if known is None:
         return (yield from detection.extract(frames, fps, task.detector, models))
-    asked = (models.key(f"{task.detector}/body"), task.start, task.end, task.frames, task.stride)
+    networks = [f"{name}/{part}" for name in detection.used(task.detector) for part in models.detector(name).parts]
+    asked = (task.detector, *map(models.key, networks), task.start, task.end, task.frames, task.stride)
     asked += (task.left, task.right, task.top, task.bottom)
-    file = known / f"people-{hashlib.sha256(repr(asked).encode()).hexdigest()[:32]}.npy"
+    file = known / f"people-{hashlib.sha256(repr(asked).encode()).hexdigest()[:32]}.npz"
     if file.exists():
         _, height, width, _ = frames.shape
-        return Poses(np.load(file, allow_pickle=False), width, height, fps)
-    poses = yield from detection.extract(frames, fps, task.detector, models)
+        with np.load(file, allow_pickle=False) as content:
+            return Poses(content["joints"], width, height, fps), str(content["by"])
+    poses, by = yield from detection.extract(frames, fps, task.detector, models)
     with video.whole(file) as temporary, temporary.open("wb") as new:
-        np.save(new, poses.joints)
-    return poses
+        np.savez(new, joints=poses.joints, by=by)
+    return poses, by
 
 
 def _drawn(task: PoseToVideo, frames: np.ndarray) -> str | None:

@@ -38,10 +38,11 @@ from pipelines.serving.status import Status
 from pipelines.serving.storage import Storage
 from pipelines.serving.watch import Loop
 from pipelines.settings import Settings
-from pipelines.tasks import Edit, Finish, Grid, PoseToVideo, Task, TextToVideo, Tune, from_json, kind_of
+from pipelines.tasks import Edit, FindPoses, Finish, Grid, PoseToVideo, Task, TextToVideo, Tune, from_json, kind_of
 
 if TYPE_CHECKING:  # torch comes with the manager, and waits for the first job
     from pipelines.models.manager import ModelManager
+    from pipelines.poses.search import Found
 
 STOPPED = "Stopped."
 CLOSING_SECONDS = 5.0  # that a running job has to end in when the app is ended
@@ -161,6 +162,9 @@ class Backend(Protocol):
         for the video. A second pose preview of the same owner stops the first; so does closing the generator. Raises
         ValueError, in words for the person who asked, where there is nobody to follow.
         """
+
+    def find_poses(self, task: FindPoses, owner: str) -> Generator[Progress | None, None, "Found | None"]:
+        """The joints of everybody in the clip of `task`, told of and stopped as a pose preview is."""
 
     def stop_pose_preview(self, owner: str) -> None:
         """Stops the owner's pose preview within a frame, if there is one."""
@@ -356,6 +360,9 @@ class LocalBackend:
         task = task.checked(self._catalog)
         inputs = self._inputs(task, owner)
         return self._pose_previews.run(task, self._manager, owner, inputs.get("clip"), inputs.get("known"))
+
+    def find_poses(self, task: FindPoses, owner: str) -> Generator[Progress | None, None, "Found | None"]:
+        return self._pose_previews.find(task, self._manager, owner, self._clips.get(task.clip, owner).file)
 
     def stop_pose_preview(self, owner: str) -> None:
         self._pose_previews.stop(owner)

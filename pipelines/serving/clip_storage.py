@@ -106,16 +106,19 @@ def pace(task: PoseToVideo, path: Path | None, settings: Settings) -> float:
     return clips.used(task, uploads.inspect(path, settings)).fps
 
 
-def sound(task: PoseToVideo, path: Path, out: Path, settings: Settings) -> None:
-    """Writes the sound of the part of the upload `path` that `task` uses as the M4A file `out`, at the clip's own pace.
+def sound(task: PoseToVideo, path: Path, out: Path, settings: Settings) -> float:
+    """Writes the sound of the part of the upload `path` that `task` uses as the M4A file `out`, as long as its video.
 
-    Raises ValueError where there is none.
+    Returns how many times as fast as in the clip it is played: 1, but where the video moves at another pace. Raises
+    ValueError where there is none.
     """
     if openpose_json.is_keypoints(path):
         raise ValueError(clips.SILENT)
     clip = uploads.inspect(path, settings)
     choice = clips.used(task, clip)
-    uploads.sound(path, out, settings, choice.first / clip.fps, choice.frames / choice.fps)
+    seconds, length = choice.frames / choice.fps, choice.frames / task.fps
+    uploads.sound(path, out, settings, choice.first / clip.fps, seconds, length)
+    return seconds / length
 
 
 def _preview(poses: Poses, path: Path) -> None:

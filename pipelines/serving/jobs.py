@@ -463,7 +463,12 @@ class JobTable:
 
     def _mark(self, error: sqlite3.Error) -> None:
         """Notes the `trouble`, in the log once for as long as it lasts."""
-        trouble = BUSY if _is_elsewhere(error) else DAMAGED
+        if _is_elsewhere(error):
+            trouble = BUSY
+        elif any(words in str(error) for words in ("malformed", "not a database", "corrupt")):
+            trouble = DAMAGED
+        else:  # the question was at fault, such as a search too long for SQLite
+            return
         if trouble != self.trouble:
             log.error("The table of jobs: %s (%s)", trouble, error)
         if self.trouble != DAMAGED:

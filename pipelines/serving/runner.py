@@ -52,7 +52,7 @@ def make(
     if isinstance(task, Tune):
         inputs["source"] = path  # the frames that it tunes on, written before
     description = to_json(task)
-    with _sound(task, path.parent, models.settings, inputs) as sound:
+    with _sound(task, path.parent, models.settings, inputs) as (sound, tempo):
         frames, facts, sequence = yield from (run or generated)(task, models, **inputs)
         yield Progress(WRITING, 0, 1)
         if not isinstance(task, Tune):
@@ -61,6 +61,7 @@ def make(
         from pipelines.poses import pose_sequence  # and with it OpenCV, which waits for the first job
 
         pose_sequence.keep(sequence, path, task.fps)
+    facts |= {"sound_tempo": tempo} if abs(tempo - 1) > 1e-3 else {}
     yield Result(path, facts | {"task": json.loads(description), "seconds": time.perf_counter() - started})
 
 
@@ -82,22 +83,25 @@ def generated(task: Task, models: "ModelManager", **inputs: Any) -> Generated:
 
 
 @contextmanager
-def _sound(task: Task, folder: Path, settings: Settings, inputs: Mapping[str, Path]) -> Iterator[Path | None]:
-    """The sound that the video of `task` is to have, an M4A file as long as the context lasts; None for none.
+def _sound(
+    task: Task, folder: Path, settings: Settings, inputs: Mapping[str, Path]
+) -> Iterator[tuple[Path | None, float]]:
+    """The sound that the video of `task` is to have, an M4A file as long as the context lasts, None for none; and how
+    many times as fast as in the clip it is played.
 
     Raises ValueError where it is to have one and there is none, before anything is made.
     """
     match task:
         case Edit(sound=True):
-            yield inputs["tuned"] / clips.SOUND
+            yield inputs["tuned"] / clips.SOUND, 1.0
         case PoseToVideo(sound=True):
             if "clip" not in inputs:
                 raise ValueError(clips.SILENT)
             with tempfile.TemporaryDirectory(dir=folder, suffix=".part") as draft:
-                clip_storage.sound(task, inputs["clip"], Path(draft) / clips.SOUND, settings)
-                yield Path(draft) / clips.SOUND
+                tempo = clip_storage.sound(task, inputs["clip"], Path(draft) / clips.SOUND, settings)
+                yield Path(draft) / clips.SOUND, tempo
         case _:
-            yield None
+            yield None, 1.0
 
 
 def _pose_accuracy(
@@ -116,7 +120,7 @@ def _pose_accuracy(
                 try:
                     event = next(events)
                 except StopIteration as finished:
-                    found = finished.value
+                    found, by = finished.value
                     break
                 if (event.seconds_left or 0) > MEASURING_SECONDS:
                     return {}
@@ -124,7 +128,7 @@ def _pose_accuracy(
     except Exception as error:  # the video is made: no figure is worth losing it
         log_error(error, "The pose accuracy", [task.prompt], undone="the video has none")
         return {}
-    return {"pose_accuracy": round(metrics.pose_accuracy(found, wanted), 1), "pose_accuracy_by": task.detector}
+    return {"pose_accuracy": round(metrics.pose_accuracy(found, wanted), 1), "pose_accuracy_by": by}
 
 
 def _measures(frames: "np.ndarray", task: Task, models: "ModelManager") -> dict[str, float]:

@@ -92,8 +92,8 @@ class ZeroBackend(LocalBackend):
 
         models = ModelManager(catalog, settings)
         self._loaded = {name for name in _wanted(settings, catalog) if _load(models, catalog[name])}
-        for detector in DETECTORS:
-            _try(models, [f"{detector}/body"])
+        for detector in DETECTORS.values():
+            _try(models, [f"{detector.name}/{part}" for part in detector.parts])
         self._lendable = models  # used in the forks, never here
         self._lend = spaces.GPU(duration=_duration)(_lendable(models))
         self._visitors: dict[str, Context] = {}  # job -> the request of whoever wanted it

@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from pipelines.models.manager import ModelManager
-from pipelines.poses import detection, keypoints
+from pipelines.poses import detection, tracking
 
 
 def add_options(parser: argparse.ArgumentParser, count: int, out: str) -> None:
@@ -54,7 +54,8 @@ def finish(events: Generator) -> Any:
 def joints(frames: np.ndarray, models: ModelManager) -> np.ndarray:
     """What the built-in detector finds of the dancer, [F,18,3]: zeros where that is nobody."""
     try:
-        return keypoints.track(finish(detection.extract(frames, 8, "miniature-openpose", models))).joints[:, 0]
+        poses, _ = finish(detection.extract(frames, 8, "miniature-openpose", models))
+        return tracking.track(poses).joints[:, 0]
     except ValueError:
         return np.zeros((len(frames), 18, 3))
 

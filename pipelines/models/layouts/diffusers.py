@@ -58,7 +58,8 @@ class Diffusers:
         return wanted
 
     def scheduler(self, folder: Path) -> dict[str, Any]:
-        """The config of the scheduler. Raises ValueError where it lacks what a noise schedule is made of."""
+        """The config of the scheduler. Raises ValueError where it lacks what a noise schedule is made of, and where it
+        asks for one that is not known here."""
         file = part_folder(folder, "scheduler") / "scheduler_config.json"
         config = read_json(file)
         needed = {"num_train_timesteps"}
@@ -66,6 +67,11 @@ class Diffusers:
             needed |= {"beta_start", "beta_end", "beta_schedule"}
         if missing := needed - config.keys():
             raise ValueError(f"{file} lacks {', '.join(sorted(missing))}.")
+        if config.get("rescale_betas_zero_snr"):
+            raise ValueError(
+                f"{file} asks for rescale_betas_zero_snr, which this app can't do: the model begins from pure noise, "
+                "and its videos would come out wrong. Use another model."
+            )
         return config
 
     def module(self, folder: Path, part: str, variant: str | None, settings: Settings) -> Stored:
@@ -108,7 +114,7 @@ class Diffusers:
 
 def weight_files(folder: Path, variant: str | None) -> list[Path]:
     """The files that hold the weights in the part folder `folder`: safetensors before pickles before FLAX,
-    `variant` before plain.
+    `variant` before plain, and plain before fp16.
 
     Raises ValueError where there is none, or where shards that an index names are missing.
     """
@@ -128,7 +134,7 @@ def weight_files(folder: Path, variant: str | None) -> list[Path]:
 def choose_weights(names: Collection[str], variant: str | None) -> str | None:
     """The weight file, or the index of a sharded one, to take out of `names`; None where there is none."""
     for ending, own_stem in (("safetensors", "model"), ("bin", "pytorch_model")):
-        for infix in (f".{variant}", "") if variant else ("",):
+        for infix in dict.fromkeys((f".{variant}" if variant else "", "", ".fp16")):
             for stem in ("diffusion_pytorch_model", own_stem):
                 whole, index = f"{stem}{infix}.{ending}", f"{stem}.{ending}.index{infix}.json"
                 for name in (whole, index, f"{whole}.index.json"):

@@ -1,0 +1,110 @@
+"""Everybody in a clip, and where: the joints of people as they are in the clip's own picture, in one list of frames."""
+
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipelines.events import Progress
+from pipelines.media import uploads
+from pipelines.poses import detection, keypoints, openpose_json, skeleton, tracking
+from pipelines.poses.keypoints import Poses
+from pipelines.poses.pose_sequence import FOUND, READING, SIDE
+from pipelines.tasks import FindPoses
+
+if TYPE_CHECKING:
+    from pipelines.models.manager import ModelManager
+
+CHUNK = 128  # frames that are in memory at once: 130 MB
+
+
+@dataclass(frozen=True)
+class Found:
+    poses: Poses  # in pixels of the clip, everybody keeping one place
+    facts: dict[str, Any]  # what was found, for a person
+
+    @property
+    def text(self) -> str:
+        """As OpenPose's JSON, all frames in one list."""
+        return openpose_json.text(self.poses)
+
+
+def search(task: FindPoses, models: "ModelManager", clip: Path) -> Generator[Progress, None, Found]:
+    """Finds the people in every frame that `task` names of the upload `clip`.
+
+    Closing the generator stops the work within a frame. Raises ValueError, in words for the person who asked, where
+    the upload can't be used, where it holds too many frames, and where nobody is found in it.
+    """
+    yield Progress(READING, 0, 1)
+    if openpose_json.is_keypoints(clip):
+        raise ValueError("These are keypoints already. Give the clip that they were made of.")
+    settings = models.settings
+    measured = uploads.inspect(clip, settings)
+    choice = uploads.choose(measured, task.start, task.end, measured.frames, task.stride)
+    most = openpose_json.MAX_FRAMES
+    if choice.frames > most:
+        raise ValueError(
+            f"{choice.frames} frames are too many: {most} are allowed. Choose a part of the clip, or a larger stride."
+        )
+    detector, kind, parts, worn = task.detector, None, [], []
+    for done in range(0, choice.frames, CHUNK):
+        start = choice.indices[done] / measured.fps
+        count = min(CHUNK, choice.frames - done)
+        side = min(SIDE, settings.upload_side)
+        frames = uploads.frames(clip, settings, start, None, count, task.stride, side)
+        if not parts:
+            kind = skeleton.recognise(frames)
+            if kind == "coco":
+                raise ValueError("These are skeletons in FollowYourPose's colours, whose joints can't be read back.")
+        if kind == "openpose":
+            part = skeleton.read_rainbow(frames, choice.fps)
+        else:
+            part, detector = yield from _told(
+                detection.find(frames, choice.fps, detector, models), done, choice.frames
+            )  # what "auto" chose first, it keeps
+        parts.append(_enlarged(part, measured.width, measured.height))
+        worn += list(tracking.looks(frames, part))
+    people = [frame for part in parts for frame in part.joints]
+    most = max(len(each) for each in worn)
+    worn = np.stack([np.pad(each, ((0, most - len(each)), (0, 0), (0, 0)), constant_values=np.nan) for each in worn])
+    poses = tracking.track(keypoints.stack(people, measured.width, measured.height, choice.fps), worn)
+    if not poses.seen.any():
+        raise ValueError(f"Nobody was found in any of the {choice.frames} frames. {models.detector(detector).advice}")
+    origin = (
+        "skeletons in OpenPose's colours" if kind else f"{FOUND[detector]} found by {models.detector(detector).title}"
+    )
+    facts = {
+        "origin": origin,
+        "frames": choice.frames,
+        "fps": round(choice.fps, 3),
+        "people": poses.joints.shape[1],
+        "confidence_of_frames": [round(value, 3) for value in poses.confidence.tolist()],
+        "frames_without_anybody": keypoints.absent(poses),
+    }
+    return Found(poses, facts)
+
+
+def _told(
+    events: Generator[Progress, None, tuple[Poses, str]], done: int, total: int
+) -> Generator[Progress, None, tuple[Poses, str]]:
+    """`events` of a part, of whose search that many frames were done before."""
+    with closing(events):
+        while True:
+            try:
+                event = next(events)
+            except StopIteration as finished:
+                return finished.value
+            if event.stage == detection.FINDING:
+                event = replace(event, step=done + event.step, total=total, seconds_left=None)
+            yield event
+
+
+def _enlarged(poses: Poses, width: int, height: int) -> Poses:
+    """The same people in a picture of that size."""
+    scale = np.array([width / poses.width, height / poses.height])
+    joints = poses.joints.copy()
+    joints[..., :2] = np.where(poses.seen[..., None], (joints[..., :2] + 0.5) * scale - 0.5, 0)
+    return Poses(joints, width, height, poses.fps)

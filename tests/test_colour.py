@@ -1,0 +1,145 @@
+"""Colour, transparency and sound of clips as cameras and editors make them; all made here."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_uploads import ffmpeg
+
+from pipelines.media import colour, images, uploads
+from pipelines.media.colour import Pixels
+from pipelines.settings import Settings
+
+SETTINGS = Settings()
+PATCHES = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (128, 128, 128), (255, 255, 255))
+SIDE = 96
+
+
+def patches() -> bytes:
+    """Three frames, with a patch of each colour beside the other."""
+    frame = np.repeat(np.array(PATCHES, np.uint8)[None], SIDE, axis=1).repeat(SIDE, axis=0)  # (SIDE, 5 * SIDE, 3)
+    return np.repeat(frame[None], 3, axis=0).tobytes()
+
+
+def encoded(path: Path, filters: str, *options: str) -> Path:
+    raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{5 * SIDE}x{SIDE}", "-framerate", "8", "-i", "pipe:0"]
+    ffmpeg(*raw, "-vf", filters, *options, path, data=patches())
+    return path
+
+
+def middles(path: Path) -> np.ndarray:
+    frame = uploads.frames(path, SETTINGS, frames=1)[0].astype(int)
+    return frame[SIDE // 2, SIDE // 2 :: SIDE]  # (5, 3)
+
+
+@pytest.mark.parametrize("matrix, tag", [("bt709", "bt709"), ("bt601", "smpte170m")])
+@pytest.mark.parametrize("range_", ["tv", "pc"])
+def test_matrices_and_ranges_are_read_as_they_are_marked(tmp_path, matrix, tag, range_):
+    filters = f"scale=out_color_matrix={matrix}:out_range={range_},format=yuv420p"
+    marks = ["-colorspace", tag, "-color_range", range_]
+    path = encoded(tmp_path / "clip.mp4", filters, "-c:v", "libx264", "-crf", "4", *marks)
+    assert np.abs(middles(path) - PATCHES).max() <= 6
+
+
+def test_wide_primaries_in_standard_range(tmp_path):
+    filters = "scale=out_color_matrix=bt709:out_range=tv,format=yuv444p,"
+    filters += "setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv,"
+    filters += "zscale=p=bt2020:t=bt2020-10:m=bt2020nc,format=yuv444p"
+    marks = ["-colorspace", "bt2020nc", "-color_primaries", "bt2020", "-color_trc", "bt2020-10"]
+    path = encoded(tmp_path / "clip.mp4", filters, "-c:v", "libx264", "-crf", "4", *marks)
+    assert np.abs(middles(path) - PATCHES).max() <= 35  # read as BT.709, red would be 75 off
+
+
+@pytest.mark.parametrize("transfer", ["arib-std-b67", "smpte2084"])
+def test_high_dynamic_range_looks_like_its_standard_master(tmp_path, transfer):
+    """HLG and PQ as phones record them: unmapped, the primaries would be up to 150 of 255 off."""
+    filters = "scale=out_color_matrix=bt709:out_range=tv,format=yuv444p,"
+    filters += "setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv,"
+    filters += "zscale=t=linear:npl=100,format=gbrpf32le,zscale=p=bt2020,"
+    filters += f"zscale=t={transfer}:m=bt2020nc:r=limited:npl=100,format=yuv420p10le"
+    marks = ["-colorspace", "bt2020nc", "-color_primaries", "bt2020", "-color_trc", transfer]
+    path = encoded(
+        tmp_path / "clip.mp4", filters, "-c:v", "libx265", "-crf", "4", "-x265-params", "log-level=error", *marks
+    )
+    assert np.abs(middles(path) - PATCHES).max() <= 45
+
+
+TRANSPARENT = {  # where the frame is transparent, magenta lies hidden
+    "vp9.webm": ["-pix_fmt", "yuva420p", "-c:v", "libvpx-vp9"],
+    "vp8.webm": ["-pix_fmt", "yuva420p", "-c:v", "libvpx", "-auto-alt-ref", "0"],
+    "prores.mov": ["-c:v", "prores_ks", "-profile:v", "4444", "-pix_fmt", "yuva444p10le"],
+}
+
+
+@pytest.mark.parametrize("name", TRANSPARENT)
+def test_white_lies_behind_what_is_transparent(tmp_path, name):
+    frame = np.full((SIDE, SIDE, 4), (255, 0, 255, 0), np.uint8)
+    frame[SIDE // 4 : 3 * SIDE // 4, SIDE // 4 : 3 * SIDE // 4] = (40, 160, 60, 255)
+    raw = ["-f", "rawvideo", "-pix_fmt", "rgba", "-s", f"{SIDE}x{SIDE}", "-framerate", "8", "-i", "pipe:0"]
+    ffmpeg(*raw, *TRANSPARENT[name], tmp_path / name, data=np.repeat(frame[None], 3, axis=0).tobytes())
+    read = uploads.frames(tmp_path / name, SETTINGS, frames=2).astype(int)
+    assert np.abs(read[:, 5, 5] - 255).max() <= 4
+    assert np.abs(read[:, SIDE // 2, SIDE // 2] - (40, 160, 60)).max() <= 12
+
+
+def test_pictures_too(tmp_path):
+    pixels = np.full((8, 8, 4), (255, 0, 255, 0), np.uint8)
+    pixels[4:] = (40, 160, 60, 255)
+    pixels[2] = (0, 0, 0, 128)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    read = np.array(images.read(tmp_path / "a.png", SETTINGS))
+    assert (read[0] == 255).all() and (read[5] == (40, 160, 60)).all() and np.abs(read[2].astype(int) - 127).max() <= 1
+
+
+def test_what_ffmpeg_says_decides():
+    line = "  Stream #0:1[0x1](und): Video: hevc (Main 10), yuv420p10le(tv, bt2020nc/bt2020/arib-std-b67), 64x64"
+    assert colour.pixels(line) == Pixels(wide=True, primaries=True)
+    cover = "  Stream #0:0: Video: png, rgba(pc), 64x64 (attached pic)\n"
+    assert colour.pixels(cover + "  Stream #0:1: Video: h264, yuv420p, 64x64") == Pixels()
+    assert colour.pixels("") == Pixels()
+
+
+# Sound
+
+
+def heard(path: Path) -> tuple[float, float, float]:
+    """How long the sound is, and when it begins and ends to be heard: seconds."""
+    wave = np.frombuffer(ffmpeg("-i", path, "-ac", "1", "-ar", "8000", "-f", "s16le", "-"), np.int16)
+    loud = np.flatnonzero(np.abs(wave.astype(int)) > 500) / 8000
+    return len(wave) / 8000, float(loud[0]), float(loud[-1])
+
+
+@pytest.fixture
+def late(tmp_path) -> Path:
+    """Two seconds of picture; the sound begins half a second late and lasts 1.2."""
+    path = tmp_path / "late.mp4"
+    picture, tone = ["-f", "lavfi", "-i", "testsrc=s=64x64:r=10:d=2"], ["-f", "lavfi", "-i", "sine=f=440:d=1.2"]
+    ffmpeg(*picture, "-itsoffset", "0.5", *tone, "-c:v", "libx264", "-pix_fmt", "yuv420p", "-c:a", "aac", path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "start, seconds, length, wanted",
+    [
+        (0, 2, None, (2, 0.5, 1.7)),
+        (0.25, 1, None, (1, 0.25, 1)),
+        (0, 2, 4, (4, 1, 3.4)),
+        (0, 2, 0.25, (0.25, 0.06, 0.21)),
+        (1.5, 0.5, None, (0.5, 0, 0.2)),
+    ],
+)
+def test_sound_keeps_its_place_and_is_as_long_as_the_picture(late, tmp_path, start, seconds, length, wanted):
+    uploads.sound(late, tmp_path / "sound.m4a", SETTINGS, start, seconds, length)
+    assert heard(tmp_path / "sound.m4a") == pytest.approx(wanted, abs=0.06)
+
+
+def test_a_start_beyond_what_is_read_names_the_limit(tmp_path):
+    path = tmp_path / "long.mp4"
+    ffmpeg("-f", "lavfi", "-i", "testsrc=s=64x64:r=10:d=4", "-c:v", "libx264", path)
+    with pytest.raises(ValueError, match="less than 2 seconds: of a longer clip.*MARIONETTE_UPLOAD_SECONDS"):
+        uploads.frames(path, Settings(upload_seconds=2.0), start=3)
+    with pytest.raises(ValueError, match="the length of the clip") as told:
+        uploads.frames(path, SETTINGS, start=5)
+    assert not re.search("MARIONETTE", str(told.value))
