@@ -17,7 +17,7 @@ from pathlib import Path
 from scripts.attack import calls, endurance, files, load, ownership, pages, target, watch
 from scripts.attack.arena import SHARED, Arena
 from scripts.attack.report import Case, Skip, Tally, slowness, table
-from scripts.attack.target import Target
+from scripts.attack.target import OwnApp, Target
 
 Attack = Callable[[Arena], Iterator[Case | Skip]]
 # On the app that all share. What fills its queue comes last.
@@ -96,8 +96,8 @@ def _on_shared(
     try:
         for name, one in attacks.items():
             tallies.append(_attacked(name, one(arena), case))
-            if arena.own and not arena.own.alive():
-                tallies[-1].fallen.append(("the app", f"has ended: {arena.own.log[-300:]!r}"))
+            if arena.own and _gone(arena.own):
+                tallies[-1].fallen.append(("the app", f"has ended: {arena.own.log[-600:]!r}"))
                 break
     finally:
         looks = watching.stop()
@@ -105,6 +105,13 @@ def _on_shared(
     if arena.own and arena.own.alive() and not case:
         tallies.append(_ended(arena))
     return tallies
+
+
+def _gone(app: OwnApp) -> bool:
+    """Whether the app has ended, or is about to."""
+    if app.alive() and app.ask("GET", watch.LIGHT).status == 0:
+        time.sleep(endurance.END_SECONDS)
+    return not app.alive()
 
 
 def _ended(arena: Arena) -> Tally:
