@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from scripts.attack import calls, endurance, files, load, ownership, pages, target, watch
+from scripts.attack import calls, endurance, files, load, ownership, pages, starts, target, watch
 from scripts.attack.arena import SHARED, Arena
 from scripts.attack.report import Case, Skip, Tally, slowness, table
 from scripts.attack.target import OwnApp, Target
@@ -49,7 +49,7 @@ ALONE: dict[str, Attack] = {
     "wrong-clock": endurance.clock,
     "full-disk": endurance.disk,
     "sigterm": endurance.ending,
-    "starts": endurance.starts,
+    "starts": starts.starts,
     "weights": endurance.weights,
 }
 

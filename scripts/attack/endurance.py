@@ -149,7 +149,7 @@ def _survives(arena: Arena, name: str, way: Callable[[Path], object]) -> str | N
         before = _treasure(folder)
         way(folder / "data" / "jobs.db")
         for attempt in range(2):
-            app, said = _started(folder)
+            app, said = started_or_said(folder)
             if app is not None:
                 time.sleep(3)  # for a round of tidying
                 found = len(app.library(OWNER))
@@ -170,7 +170,7 @@ def _survives(arena: Arena, name: str, way: Callable[[Path], object]) -> str | N
         return fell
 
 
-def _started(folder: Path, **rest) -> tuple[OwnApp | None, str]:
+def started_or_said(folder: Path, **rest) -> tuple[OwnApp | None, str]:
     """An app that answers, or None and what it said when it ended."""
     try:
         app = target.started(folder, **rest)
@@ -201,7 +201,7 @@ def _shifted(arena: Arena, name: str, seconds: int) -> str | None:
     with _household(arena, f"clock-{name.replace(' ', '-')}") as folder:
         before = _treasure(folder)
         for script in (SHIFTED.format(seconds=seconds), SHIFTED.format(seconds=0)):
-            app, said = _started(folder, command=[sys.executable, "-c", script])
+            app, said = started_or_said(folder, command=[sys.executable, "-c", script])
             if app is None:
                 return f"does not start: {said[-200:]!r}"
             time.sleep(4)  # for a round of tidying
@@ -364,123 +364,6 @@ def ending(arena: Arena) -> Iterator[Case]:
         yield Case(name, end, patience=240)
 
 
-def starts(arena: Arena) -> Iterator[Case]:
-    """What is wrong at the start is said in one line; what is optional and missing does not matter."""
-    wrong = {
-        "UPLOAD_MB": ("-5", "0", "many", "1e9", "nan"),
-        "UPLOAD_SECONDS": ("-1", "nan", "inf"),
-        "UPLOAD_SIDE": ("0", "-1"),
-        "UPLOAD_MEMORY_MB": ("-1",),
-        "KEEP_DAYS": ("nan", "-1", "inf"),
-        "KEEP_GB": ("nan", "-1"),
-        "QUEUE": ("-1", "0", "1.5"),
-        "QUEUE_EACH": ("-3",),
-        "DISK_MARGIN_MB": ("-1",),
-        "IDLE_MINUTES": ("nan", "-1"),
-        "DEVICE": ("gpu9", ""),
-        "MODEL": ("", "../x"),
-        "ADMITTED": (",",),
-    }
-    for name, values in wrong.items():
-        for value in values:
-            variables = {f"MARIONETTE_{name}": value}
-            yield Case(f"{name}={value}", lambda v=variables: _one_line(arena, v), patience=120)
-    for name, prepare in BROKEN.items():
-        yield Case(name, lambda name=name, prepare=prepare: _starts(arena, name, prepare), patience=240)
-
-
-def _one_line(arena: Arena, variables: dict[str, str], prepare: Callable[[Path], dict] | None = None) -> str | None:
-    folder = arena.folder / f"start-{time.monotonic_ns()}"
-    folder.mkdir()
-    app, said = _started(folder, variables=variables | (prepare(folder) if prepare else {}))
-    if "Traceback" in said:
-        return f"a traceback at the start: {said[-300:]!r}"
-    if app is not None:
-        app.close()
-        app.end()
-        return "starts as if nothing was wrong"
-    if len(said.strip().splitlines()) != 1:
-        return f"says more than a line: {said[:300]!r}"
-    return None if next(iter(variables)) in said else f"does not name the setting: {said!r}"
-
-
-def _no_home(folder: Path) -> dict[str, str]:
-    return {"HOME": "/proc/nowhere", "XDG_CACHE_HOME": "/proc/nowhere", "HF_HOME": "/proc/nowhere"}
-
-
-def _proxies(folder: Path) -> dict[str, str]:
-    return {
-        name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy")
-    }
-
-
-def _file_as(name: str) -> Callable[[Path], dict[str, str]]:
-    def prepare(folder: Path) -> dict[str, str]:
-        file = folder / "data" / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("x")
-        return {}
-
-    return prepare
-
-
-def _folder_as(name: str) -> Callable[[Path], dict[str, str]]:
-    def prepare(folder: Path) -> dict[str, str]:
-        (folder / "data" / name).mkdir(parents=True)
-        return {}
-
-    return prepare
-
-
-def _empty_secret(folder: Path) -> dict[str, str]:
-    (folder / "data").mkdir()
-    (folder / "data" / "secret").write_text("")
-    return {}
-
-
-# name -> what is broken, with more variables: the app then works, or says in one line why not
-BROKEN: dict[str, Callable[[Path], dict[str, str]]] = {
-    "no home": _no_home,
-    "dead proxies": _proxies,
-    "cache is a device": lambda folder: {"MARIONETTE_CACHE": "/dev/null/x"},
-    "data is a device": lambda folder: {"MARIONETTE_DATA": "/dev/null/x"},
-    "data can't be made": lambda folder: {"MARIONETTE_DATA": "/proc/nowhere"},
-    "no place for temporary files": lambda folder: {"TMPDIR": "/dev/null/x"},
-    "gradio's folder is a device": lambda folder: {"GRADIO_TEMP_DIR": "/dev/null/x"},
-    "a file for videos": _file_as("videos"),
-    "a file for clips": _file_as("clips"),
-    "a file for images": _file_as("images"),
-    "a folder for the log": _folder_as("marionette.log"),
-    "a folder for the secret": _folder_as("secret"),
-    "an empty secret": _empty_secret,
-    "no ffmpeg": lambda folder: {"IMAGEIO_FFMPEG_EXE": "/nowhere/ffmpeg"},
-}
-
-
-def _starts(arena: Arena, name: str, prepare: Callable[[Path], dict[str, str]]) -> str | None:
-    folder = arena.folder / f"broken-{name.replace(' ', '-')}"
-    folder.mkdir()
-    app, said = _started(folder, variables=prepare(folder))
-    if "Traceback" in said:
-        if app is not None:
-            app.close()
-            app.end()
-        return f"a traceback at the start: {said[-300:]!r}"
-    if app is None:
-        lines = said.strip().splitlines()
-        return None if len(lines) == 1 and "can't start" in said else f"says no clear line: {said[-300:]!r}"
-    try:
-        answer = app.call("text_to_video", seconds=60, **target.QUICK, visitor_id="f" * 32)
-        if answer.status == 200 and not answer.failed:
-            return None
-        if answer.said and ("MARIONETTE_" in answer.said or "ffmpeg" in answer.said):
-            return None
-        return f"starts, and makes no video: {answer.said or answer.text[:200]}"
-    finally:
-        app.close()
-        app.end()
-
-
 def weights(arena: Arena) -> Iterator[Case]:
     """A bit that is flipped in the shipped weights is noticed before a video is made with them."""
     copy = arena.folder / "copy"
@@ -500,7 +383,7 @@ def _noticed(arena: Arena, copy: Path, file: Path) -> str | None:
     bent[len(bent) // 2] ^= 0x40
     file.write_bytes(bent)
     try:
-        app, said = _started(arena.folder / f"weights-{file.stem}-{len(content)}", root=copy)
+        app, said = started_or_said(arena.folder / f"weights-{file.stem}-{len(content)}", root=copy)
         if app is None:
             return None if "Traceback" not in said else f"a traceback at the start: {said[-200:]!r}"
         try:
