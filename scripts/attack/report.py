@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
@@ -98,6 +99,7 @@ class Tally:
             fell = f"took {ended - began:.1f} s, and {allowed:.0f} are allowed"
         if fell is not None:
             self.fallen.append((case.name, fell))
+            print(f"fell: {self.attack}:{case.name}: {fell[:200]}", file=sys.stderr)  # a run may take an hour
 
 
 def slowness() -> float:
