@@ -97,7 +97,7 @@ def hidden(arena: Arena) -> Iterator[Case]:
             values = [None] * len(plain)
             title = f"{name} queued, all null"
             yield Case(title, lambda event=event["id"], values=values: fault(arena.app.join(event, values)))
-    for job in arena.app.library(OWNER):  # those that wait or run, too
+    for job in arena.app.unfinished(OWNER):
         arena.app.run("stop", [job, OWNER])
 
 

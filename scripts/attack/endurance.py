@@ -46,7 +46,9 @@ def kills(arena: Arena) -> Iterator[Case]:
                 jobs.add(app.began(OWNER, seed=len(jobs), steps=4)["job"])
             done = len(app.library(OWNER))
             time.sleep(draw.uniform(0.0, 6.0))
-            while number and len(app.library(OWNER)) == done < count:  # no job is killed more often than it is tried
+            waited = time.monotonic()
+            # Until one more is done: no job is killed more often than it is tried.
+            while number and len(app.library(OWNER)) == done < count and time.monotonic() - waited < 120:
                 time.sleep(0.1)
             time.sleep(draw.uniform(0.0, 1.0))
             app.end(signal.SIGKILL)

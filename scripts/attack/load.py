@@ -2,6 +2,7 @@
 
 import re
 import secrets
+import sys
 import time
 from collections.abc import Iterator
 
@@ -46,11 +47,14 @@ def cancelled(arena: Arena) -> Iterator[Case]:
 
 def _flat(app: OwnApp, count: int, act) -> str | None:
     """What the second half of `count` acts leaves behind."""
+    began = app.megabytes()
     for number in range(count):
         if number == count // 2:
             half = app.megabytes()
         act()
-    grown = app.megabytes() - half
+    ended = app.megabytes()
+    print(f"memory: {began:.0f} MB, {half:.0f} after a half, {ended:.0f} after {count}", file=sys.stderr)
+    grown = ended - half
     if grown > LEFT_MB:
         return f"{grown:.0f} MB more after the second {count - count // 2}, and {LEFT_MB} are allowed"
     return None

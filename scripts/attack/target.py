@@ -178,11 +178,20 @@ class Target:
             raise ValueError(answer.said or answer.text)
         return tuple(answer.json())
 
-    def library(self, owner: str) -> set[str]:
+    def library(self, owner: object) -> set[str]:
         """The jobs whose videos the library shows to `owner`."""
+        return self._shelves(owner)[1]
+
+    def unfinished(self, owner: object) -> set[str]:
+        """The jobs that the library shows to `owner` as being made."""
+        return self._shelves(owner)[0]
+
+    def _shelves(self, owner: object) -> list[set[str]]:
         look = next(event for event in self.events() if event["api_name"].startswith("look") and self._searches(event))
         answer = self.act(look["id"], [owner, "", 1, []])
-        return set(re.findall(r'data-job=\\"([0-9a-zA-Z_-]+)\\"', answer.text))
+        if answer.failed or answer.status != 200:
+            return [set(), set()]
+        return [set(re.findall('data-job="([0-9a-zA-Z_-]+)"', str(part))) for part in answer.json()["data"][:2]]
 
     def _searches(self, event: dict[str, Any]) -> bool:
         names = {one["id"]: one["props"].get("elem_id") for one in self.config["components"]}
