@@ -12,7 +12,7 @@ from pipelines.media import video
 from pipelines.settings import Settings
 from ui import agents
 
-ACTIONS = ("text_to_video", "grid", "pose_to_video", "tune", "edit", "finish")
+ACTIONS = ("text_to_video", "grid", "pose_to_video", "poses", "tune", "edit", "finish")
 
 
 @pytest.fixture(scope="module")

@@ -88,7 +88,7 @@ def test_what_is_shown_goes_with_its_job(settings, disk):
         job = backend._jobs.add(task("a bear"), ANNA)
         backend._jobs.take(0)
         place = backend._storage.place(job)
-        place.parent.mkdir(parents=True)
+        place.parent.mkdir(parents=True, exist_ok=True)  # its sidecar may be there
         video.write(np.random.default_rng(0).integers(0, 255, (2, 32, 32, 3), np.uint8), place, 8)
         backend._jobs.tell(job.id, Result(place, {}))
         addresses = [Path(backend.address(backend.export(job.id, ANNA, kind))) for kind in ("mp4", "gif")]

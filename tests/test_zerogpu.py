@@ -128,8 +128,8 @@ def test_all_that_a_job_needs_is_on_the_device_before_the_page_opens(settings, c
     """What a fork loads is lost with it: a video of each system loads nothing more."""
     models = ModelManager(catalog, settings)
     zerogpu._load(models, catalog[kind])
-    for detector in DETECTORS:
-        zerogpu._try(models, [f"{detector}/body"])
+    for detector in DETECTORS.values():
+        zerogpu._try(models, [f"{detector.name}/{part}" for part in detector.parts])
     loaded = {resident.key for resident in models.stats()}
     card = catalog[kind]
     size = {"width": SIDE, "height": SIDE, "steps": 1, "frames": FRAMES}

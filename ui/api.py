@@ -253,7 +253,7 @@ def endpoints(backend: Backend, settings: Settings) -> None:
             visitor_id: Whose clip it is: 32 hexadecimal digits, kept secret. Left out, a new one is made and told.
 
         Returns:
-            A JSON file, a list of frames with "canvas_width", "canvas_height" and "people", each of whom has OpenPose's
+            The JSON file, a list of frames with "canvas_width", "canvas_height" and "people", each of whom has OpenPose's
             18 joints in "pose_keypoints_2d"; and the facts: what found them, how many people, how sure it is.
         """
         try:

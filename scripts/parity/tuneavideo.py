@@ -152,9 +152,13 @@ def _training(folder: Path, unet: InflatedUNet, schedule: dict) -> Iterator[Chec
         yield compare_within(f"training.grad0.{name}", first[name], golden[f"grad0.{name}"], GRADIENTS)
         yield compare_within(f"training.delta.{name}", final[name] - start[name], golden[f"delta.{name}"], UPDATES)
         yield compare_within(f"training.final.{name}", final[name], golden[f"final.{name}"], UPDATES)
+    # Some gradients are zero but for rounding, as of a bias before a norm. AdamW divides them by themselves: what comes
+    # of that differs from one processor to the next, and with the recording itself.
+    noise = {key for key, norm in facts["grad_norm_step0"].items() if norm < options["eps"] * first[key].numel() ** 0.5}
+    updates = {key: norm for key, norm in facts["update_l2_after_last_step"].items() if key not in noise}
     for name, ours, facts_of, tolerance in (
         ("grad_norm_step0", first, facts["grad_norm_step0"], GRADIENTS),
-        ("update_l2", {key: final[key] - start[key] for key in final}, facts["update_l2_after_last_step"], UPDATES),
+        ("update_l2", {key: final[key] - start[key] for key in final}, updates, UPDATES),
     ):
         reference = torch.tensor(list(facts_of.values()))
         yield compare_within(
