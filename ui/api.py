@@ -253,8 +253,8 @@ def endpoints(backend: Backend, settings: Settings) -> None:
             visitor_id: Whose clip it is: 32 hexadecimal digits, kept secret. Left out, a new one is made and told.
 
         Returns:
-            The JSON file, a list of frames with "canvas_width", "canvas_height" and "people", each of whom has OpenPose's
-            18 joints in "pose_keypoints_2d"; and the facts: what found them, how many people, how sure it is.
+            The JSON file, a list of frames with "canvas_width", "canvas_height" and "people", each of whom has the 18
+            joints of OpenPose in "pose_keypoints_2d"; and the facts: what found them, how many people, how sure it is.
         """
         try:
             owner = visitor.known(visitor_id)
