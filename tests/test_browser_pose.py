@@ -82,7 +82,7 @@ def test_what_is_uploaded_is_shown_and_what_shows_nobody_is_answered(chromium, a
         page.locator('[data-motion="kick"]').click()
         expect(page.locator("#pose-clip-chosen")).to_be_hidden(timeout=PATIENCE)
         page.locator("#pose-clip input[type=file]").set_input_files(tmp_path / "nobody.mp4")
-        expect(page.locator("#pose-search")).to_contain_text("knows only drawn figures", timeout=PATIENCE)
+        expect(page.locator("#pose-search")).to_contain_text("Nobody was found in any of", timeout=PATIENCE)
         page.locator("#pose-prompt textarea").fill("")
         page.locator("#pose-generate").click()
         expect(page.locator("#pose-message")).to_contain_text("The prompt is empty")

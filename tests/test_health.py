@@ -70,7 +70,8 @@ def test_an_upload_must_tell_its_length_and_an_honest_one_is_taken(tmp_path):
             urlopen(Request(url, b"", kind | {"Content-Length": str(10**14)}), timeout=10)
         assert huge.value.code == 507
         taken = httpx.post(url, files={"files": ("clip.mp4", b"x" * 10_000)})
-        assert taken.status_code == 200 and str(app.data / "temp" / "gradio") in taken.json()[0]
+        assert taken.status_code == 200
+        assert (app.data / "public" / taken.json()[0]).stat().st_size == 10_000
 
 
 # The loop
@@ -172,9 +173,9 @@ def test_what_is_in_use_stays_and_then_the_upload_is_refused(tmp_path):
         quota.make_room(6 * 10**6, "new", many)
 
 
-def test_uploads_that_come_at_once_share_what_is_free(tmp_path, monkeypatch):
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
-    quota = Quota(Settings(data=tmp_path, keep_gb=0.1, upload_mb=1, disk_margin_mb=10))
+def test_uploads_that_come_at_once_share_what_is_free(tmp_path):
+    settings = Settings(data=tmp_path, keep_gb=0.1, upload_mb=1, disk_margin_mb=10)
+    quota = Quota(settings)
     with quota.receiving(3 * 10**7):
         with pytest.raises(ValueError, match="Too much is being uploaded"), quota.receiving(3 * 10**7):
             pass
@@ -182,8 +183,8 @@ def test_uploads_that_come_at_once_share_what_is_free(tmp_path, monkeypatch):
             pass
     with quota.receiving(3 * 10**7):
         pass
-    (tmp_path / "gradio").mkdir()
-    (tmp_path / "gradio" / "left").write_bytes(bytes(3 * 10**7))
+    settings.uploads.mkdir(parents=True)
+    (settings.uploads / "left").write_bytes(bytes(3 * 10**7))
     with pytest.raises(ValueError, match="Too much"), quota.receiving(3 * 10**7):
         pass
 

@@ -9,7 +9,7 @@ from diffusers import UNet2DConditionModel
 from transformers import CLIPTokenizerFast
 
 from pipelines.catalog import Source
-from pipelines.models import loading, sources
+from pipelines.models import loading
 from pipelines.models.networks.pose_adapter import PoseAdapter
 from pipelines.models.networks.pseudo3d_unet import Pseudo3DUNet, UNetPseudo3DConditionModel
 from pipelines.settings import Settings
@@ -86,8 +86,7 @@ def test_of_a_hinted_network_only_what_is_new_is_trained(work):
     assert unet["conv_in.spatial_conv.weight"][:, 5:].any()  # the hint is looked at
 
 
-def test_what_is_published_is_loaded_by_the_app(work, tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "MINIATURES", tmp_path.resolve())  # where parts may be shared
+def test_what_is_published_is_loaded_by_the_app(work, tmp_path):
     publishing.publish(work, tmp_path)
     part = loading.part_of(
         Source(str(tmp_path / "followyourpose")), "inflated_unet", Settings(cache=tmp_path / "cache")
