@@ -132,7 +132,7 @@ def _add_settings(parser: argparse.ArgumentParser, task: type) -> None:
     for name, setting in settings_of(task).items():
         if name in OF_FILES or not setting.asked:
             continue
-        flag, help = setting.flag or f"--{name.replace('_', '-')}", setting.help.replace("%", "%%")
+        flag, help = setting.flag or f"--{name.replace('_', '-')}", setting.help
         match setting:
             case Truth(default=True):
                 parser.add_argument(

@@ -55,7 +55,7 @@ class Text(Setting):
 
     def check(self, value: object, card: ModelCard | None) -> str:
         if not isinstance(value, str):
-            raise ValueError(f"The {self.noun} must be text, not {type(value).__name__}.")
+            raise ValueError(f"The {self.noun} must be text, not {_called(value)}.")
         # Control characters and halves of surrogate pairs can't be typed, and break files and terminals.
         if any(unicodedata.category(letter) in ("Cc", "Cs") and letter not in "\t\n\r" for letter in value):
             raise ValueError(f"The {self.noun} holds control characters. Type it again as plain text.")
@@ -141,6 +141,12 @@ class Kept(Setting):
 def is_name(value: object) -> bool:
     """Whether something that is kept could be called so."""
     return isinstance(value, str) and re.fullmatch(_NAME, value) is not None
+
+
+def _called(value: object) -> str:
+    """What sort of thing came out of JSON, in a word."""
+    words = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    return words.get(type(value), "nothing" if value is None else "something else")
 
 
 def number(noun: str, value: object, allowed: Range) -> int | float:

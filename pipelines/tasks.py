@@ -565,11 +565,17 @@ class Finish(_OfVideo):
         )
     )
     upscale: int = declared(
-        OneOf(label="Size", help="How many times as wide and high it becomes.", noun="size", default=1, numbers=TIMES)
+        OneOf(
+            label="Finished: size",
+            help="How many times as wide and high it becomes.",
+            noun="size",
+            default=1,
+            numbers=TIMES,
+        )
     )
     interpolate: int = declared(
         OneOf(
-            label="Smoothness",
+            label="Finished: smoothness",
             help="How many times as many frames it has.",
             noun="smoothness",
             default=1,
