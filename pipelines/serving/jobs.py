@@ -199,9 +199,11 @@ class JobTable:
 
     def get(self, identifier: str, owner: object = EVERYBODY) -> Job:
         """The job as it is now. Raises ValueError for an unknown one, or one of somebody else than `owner`."""
+        if not isinstance(identifier, str):  # from a client: it may be a list
+            raise ValueError(UNKNOWN)
         with self._changed:
             kept = self._live.get(identifier) or self._owed.get(identifier)
-            job = kept or next(self._read("WHERE id = ?", str(identifier)), None)
+            job = kept or next(self._read("WHERE id = ?", identifier), None)
         if job is None or owner not in (EVERYBODY, job.owner):
             raise ValueError(UNKNOWN)
         return job
