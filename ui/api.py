@@ -139,13 +139,12 @@ def endpoints(backend: Backend, settings: Settings) -> None:
         card, kept = find(model), backend.keep_clip(_uploaded(clip), owner)
         return Tune.for_model(card, prompt, clip=kept.name, **given)
 
-    def edit(owner: str, tuned: str, prompt: str, visitor_id: str, **given: Any) -> Task:
+    def edit(owner: str, tuned: str, prompt: str, **given: Any) -> Task:
         """Edits a clip with other words, with a model that /tune tuned on it.
 
         Parameters:
             tuned: The "job" that /tune told.
             prompt: What the clip should show now.
-            visitor_id: The one that /tune told.
 
         Returns:
             The MP4 file, and the facts of its making: settings, seconds.
@@ -157,12 +156,11 @@ def endpoints(backend: Backend, settings: Settings) -> None:
                 return Edit.for_model(find(model), prompt, tuned=tuned, **shape, **given)
         raise ValueError("There is no such tuned model. Call /tune first, with the same visitor_id.")
 
-    def finish(owner: str, job: str, visitor_id: str, upscale: Literal[TIMES] = 2, **given: Any) -> Task:
+    def finish(owner: str, job: str, upscale: Literal[TIMES] = 2, **given: Any) -> Task:
         """Makes a video larger, smoother or both, without a model.
 
         Parameters:
             job: The "job" that made the video, as it was told.
-            visitor_id: The one that was told beside it.
             upscale: How many times as wide and high it becomes.
 
         Returns:
@@ -196,30 +194,44 @@ def endpoints(backend: Backend, settings: Settings) -> None:
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from error
 
-    kinds = {text_to_video: TextToVideo, grid: TextToVideo, pose_to_video: PoseToVideo, tune: Tune, edit: Edit}
-    for action, kind in kinds.items():
-        _publish(_endpoint(action, kind, partial(_run, backend)), concurrency_limit=None)
-    _publish(_endpoint(finish, Finish, partial(_run, backend)), concurrency_limit=None)
-    _publish(_endpoint(poses, FindPoses, partial(_find, backend)), concurrency_limit=None)
+    run, find_people = partial(_run, backend), partial(_find, backend)
+    for endpoint in (
+        _endpoint(text_to_video, TextToVideo, run),
+        _endpoint(grid, TextToVideo, run),
+        _endpoint(pose_to_video, PoseToVideo, run),
+        _endpoint(poses, FindPoses, find_people),
+        _endpoint(tune, Tune, run),
+        _endpoint(edit, Edit, run, known="The one that /tune told."),
+        _endpoint(finish, Finish, run, known="The one that was told beside the job."),
+    ):
+        _publish(endpoint, concurrency_limit=None)
     _publish(stop, queue=False)
 
 
-def _endpoint(action: Callable[..., Any], kind: type, run: Callable[..., Iterator[tuple]]) -> Callable:
+def _endpoint(
+    action: Callable[..., Any], kind: type, run: Callable[..., Iterator[tuple]], known: str = ""
+) -> Callable[..., Iterator[Answer]]:
     """`action` as gradio publishes it: with a parameter for each declared setting of `kind` in place of **given, and
-    without the owner, who is known by the visitor_id. It makes a task, which `run` then carries out."""
-    own = {name: one for name, one in signature(action).parameters.items() if name not in ("owner", "given")}
+    with a visitor_id in place of the owner. It makes a task, which `run` then carries out.
+
+    `known` says which visitor_id is meant, where one must have been told before.
+    """
+    own = [one for name, one in signature(action).parameters.items() if name not in ("owner", "given")]
+    hints, names = get_type_hints(kind), [one.name for one in own]
     declared = {
-        name: one
-        for name, one in settings_of(kind).items()
-        if one.asked and not isinstance(one, Kept) and name not in own
+        name: setting
+        for name, setting in settings_of(kind).items()
+        if setting.asked and not isinstance(setting, Kept) and name not in names
     }
-    hints = get_type_hints(kind)
-    parameters = [one.replace(kind=Parameter.POSITIONAL_OR_KEYWORD) for one in own.values()]
-    parameters += [_parameter(name, _hint(one, hints[name])) for name, one in declared.items()]
-    told = {name: _told(one) for name, one in declared.items()}
-    if "visitor_id" not in own:
+    parameters = [one.replace(kind=Parameter.POSITIONAL_OR_KEYWORD) for one in own]
+    parameters += [_parameter(name, _hint(setting, hints[name])) for name, setting in declared.items()]
+    if known:
+        place = sum(one.default is Parameter.empty for one in own)
+        parameters.insert(place, Parameter("visitor_id", Parameter.POSITIONAL_OR_KEYWORD, annotation=str))
+    else:
         parameters.append(_parameter("visitor_id", str))
-        told["visitor_id"] = _VISITOR
+    told = {name: f"{setting.label}. {setting.help}" for name, setting in declared.items()}
+    told["visitor_id"] = known or _VISITOR
 
     def endpoint(*values: object) -> Answer:
         given = _given(**dict(zip((one.name for one in parameters), values, strict=True)))
@@ -254,10 +266,6 @@ def _hint(setting: Setting, hint: Any) -> Any:
         case OneOf(numbers=numbers):
             return Literal[numbers]
     return hint
-
-
-def _told(setting: Setting) -> str:
-    return f"{setting.label}. {setting.help}"
 
 
 def _publish(action: Callable, **rest: object) -> None:
