@@ -17,6 +17,8 @@ def telling(handler: Callable) -> Callable:
     """
 
     def told(error: Exception, values: tuple) -> gr.Error:
+        if len(values) == 1 and isinstance(values[0], dict):  # of a handler that is given controls and their values
+            values = tuple(values[0].values())
         words = [value for value in values if isinstance(value, str)]
         sentence = log_error(error, f"Page, {handler.__name__}", words, undone="nothing was changed")
         return gr.Error(escape(sentence), print_exception=False)

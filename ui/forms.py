@@ -8,87 +8,81 @@ from dataclasses import asdict
 from pipelines.catalog import CATALOG, ModelCard, find
 from pipelines.serving.backend import Tuning
 from pipelines.serving.jobs import Job
+from pipelines.task_settings import Kept, settings_of
 from pipelines.tasks import MAX_SEED, Edit, Finish, PoseToVideo, TextToVideo, Tune, check_cells
 
-TUNING = (
-    *("start", "end", "stride", "frames", "across", "down", "width", "height"),
-    *("steps", "learning_rate", "trained", "seed"),
-)
-EDITING = ("negative_prompt", "strength", "guidance", "steps", "scheduler", "sound", "seed")
+FIRST_IMAGE = ("image", "mask", "image_guidance")
 EVERYBODY = "all"  # of the control that chooses a person
-POSES = (
-    *("shown", "detector", "start", "end", "stride", "left", "right", "top", "bottom"),
-    *("person", "gaps", "smoothing", "placing", "retarget", "strength", "sound", "tuned"),
-)
-SETTINGS = ("negative_prompt", "frames", "width", "height", "fps", "steps", "guidance", "scheduler")
+
+
+def _asked(kind: type, *without: str) -> tuple[str, ...]:
+    """The settings of `kind` that controls hold, in their declared order."""
+    return tuple(
+        name
+        for name, setting in settings_of(kind).items()
+        if setting.asked and not isinstance(setting, Kept) and name not in ("prompt", "seed", *without)
+    )
+
+
+SETTINGS = _asked(TextToVideo, "image_guidance")  # how a video is sampled
+POSES = (*_asked(PoseToVideo, "motion", *SETTINGS), "tuned")  # what its dancer follows
+TUNING = (*_asked(Tune), "seed")
+EDITING = (*_asked(Edit), "seed")
 
 
 def text_to_video(
-    prompt: object,
-    model: object,
-    *settings: object,
-    seed: object,
-    randomise: bool = False,
-    first_image: Mapping[str, object] | None = None,
-    catalog: Mapping[str, ModelCard] = CATALOG,
+    values: Mapping[str, object], randomise: bool = False, catalog: Mapping[str, ModelCard] = CATALOG
 ) -> TextToVideo:
-    """The task that the controls describe; `settings` in the order of SETTINGS, a new seed where `randomise`.
+    """The task that the controls describe; a new seed where `randomise`.
 
-    `first_image` has the settings of the first image, which count where the model takes one. Raises ValueError, in
-    words for the person who set them, where the values make no possible task.
+    `values` hold the prompt, the model, the seed and settings, by name; those of a first image count where the model
+    takes one. Raises ValueError, in words for the person who set them, where the values make no possible task.
     """
-    if randomise:
-        seed = new_seed()
-    card, values = find(model, catalog), dict(zip(SETTINGS, settings, strict=True))
-    if "image" in card.takes:
-        values |= first_image or {}
+    values = dict(values)
+    prompt, card, seed = values.pop("prompt"), find(values.pop("model"), catalog), values.pop("seed")
+    if "image" not in card.takes:
+        values = {name: value for name, value in values.items() if name not in FIRST_IMAGE}
     if card.image_model is None:  # it draws no first image, so there is no guidance of one
         values.pop("image_guidance", None)
-    return TextToVideo.for_model(card, prompt, seed, **values)
+    return TextToVideo.for_model(card, prompt, new_seed() if randomise else seed, **values)
 
 
 def texts_to_videos(
-    prompts: object,
-    *rest: object,
-    seed: object,
+    values: Mapping[str, object],
     seeds: object,
     randomise: bool = False,
-    first_image: Mapping[str, object] | None = None,
     catalog: Mapping[str, ModelCard] = CATALOG,
 ) -> list[TextToVideo]:
-    """As `text_to_video`, but a video for every line of `prompts` and every one of `seeds`, row after row.
+    """As `text_to_video`, but a video for every line of the prompt and every one of `seeds`, row after row.
 
-    `seeds` is text, numbers with commas between them; where it is empty, `seed` and `randomise` count.
+    `seeds` is text, numbers with commas between them; where it is empty, the seed and `randomise` count.
     """
-    lines = list(dict.fromkeys(_lines(prompts)))
+    lines = list(dict.fromkeys(_lines(values["prompt"])))
     numbers = list(dict.fromkeys(re.findall(r"[^\s,;]+", str(seeds))))
     if not all(re.fullmatch(r"\d{1,10}", number, re.ASCII) for number in numbers):
         raise ValueError("The seeds of a grid are whole numbers with commas between them, such as 7, 8, 9.")
-    chosen = [int(number) for number in numbers] or [new_seed() if randomise else seed]
+    chosen = [int(number) for number in numbers] or [new_seed() if randomise else values["seed"]]
     if len(lines) * len(chosen) > 1:
         check_cells(len(lines), len(chosen))
-    return [
-        text_to_video(line, *rest, seed=one, first_image=first_image, catalog=catalog)
-        for line in lines
-        for one in chosen
-    ]
+    return [text_to_video({**values, "prompt": line, "seed": one}, catalog=catalog) for line in lines for one in chosen]
 
 
-def tune(
-    prompt: object, model: object, clip: object, *settings: object, catalog: Mapping[str, ModelCard] = CATALOG
-) -> Tune:
-    """The tuning that the controls describe; `settings` in the order of TUNING. Raises ValueError as above."""
-    values = dict(zip(TUNING, settings, strict=True))
-    return Tune.for_model(find(model, catalog), prompt, values.pop("seed"), clip=clip, **values)
+def tune(values: Mapping[str, object], catalog: Mapping[str, ModelCard] = CATALOG) -> Tune:
+    """The tuning that the controls describe. Raises ValueError as above."""
+    values = dict(values)
+    prompt, card, seed = values.pop("prompt"), find(values.pop("model"), catalog), values.pop("seed")
+    return Tune.for_model(card, prompt, seed, **values)
 
 
 def edits(
-    prompts: object, tuned: Tuning | ModelCard, *settings: object, catalog: Mapping[str, ModelCard] = CATALOG
+    values: Mapping[str, object], tuned: Tuning | ModelCard, catalog: Mapping[str, ModelCard] = CATALOG
 ) -> list[Edit]:
-    """An edit by `tuned`, a tuning or a model that is published as tuned, for every line of `prompts`; `settings` in
-    the order of EDITING. Raises ValueError as above."""
-    values = dict(zip(EDITING, settings, strict=True))
-    seed = values.pop("seed")
+    """An edit by `tuned`, a tuning or a model that is published as tuned, for every line of the prompt.
+
+    Raises ValueError as above.
+    """
+    values = dict(values)
+    prompts, seed = values.pop("prompt"), values.pop("seed")
     if isinstance(tuned, ModelCard):
         card, shape = tuned, asdict(tuned.defaults)
         shape = {name: shape[name] for name in ("frames", "width", "height", "fps")}
@@ -100,25 +94,15 @@ def edits(
 
 
 def poses_to_videos(
-    prompts: object,
-    model: object,
-    clip: object,
-    motion: object,
-    *settings: object,
-    seed: object,
-    randomise: bool = False,
-    catalog: Mapping[str, ModelCard] = CATALOG,
+    values: Mapping[str, object], randomise: bool = False, catalog: Mapping[str, ModelCard] = CATALOG
 ) -> list[PoseToVideo]:
-    """A video for every line of `prompts`, all of the same seed; `settings` in the order of POSES, then of SETTINGS.
-
-    Raises ValueError as above.
-    """
-    if randomise:
-        seed = new_seed()
-    values = dict(zip((*POSES, *SETTINGS), settings, strict=True)) | {"clip": clip, "motion": motion}
+    """A video for every line of the prompt, all of the same seed. Raises ValueError as above."""
+    values = dict(values)
+    prompts, card, seed = values.pop("prompt"), find(values.pop("model"), catalog), values.pop("seed")
     if values["person"] == EVERYBODY:
         values["person"] = None
-    return [PoseToVideo.for_model(find(model, catalog), line, seed, **values) for line in _lines(prompts)]
+    seed = new_seed() if randomise else seed
+    return [PoseToVideo.for_model(card, line, seed, **values) for line in _lines(prompts)]
 
 
 def _lines(prompts: object) -> list[str]:

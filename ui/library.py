@@ -66,7 +66,7 @@ def tab(
                 with gr.Row():
                     delete = gr.Button(say("Delete"), size="md", elem_id="delete")
                     really = gr.Button(say("Really delete"), size="md", variant="stop", visible=False, elem_id="really")
-                finish.piece(backend, owner, chosen, "finish-chosen")
+                finish.Finishing(backend, owner, chosen, "finish-chosen")
                 with gr.Accordion(say("How it was made"), open=False, elem_id="chosen-facts"):
                     facts = gr.JSON(show_label=False, container=False)
     compare.panel(backend, owner, compared)

@@ -16,6 +16,7 @@ from ui import (
     api,
     edit_clip,
     errors,
+    follower,
     health,
     html,
     hub,
@@ -59,15 +60,17 @@ def build(backend: Backend, settings: Settings) -> gr.Blocks:
         begun = gr.State()  # a first image from the library
         with gr.Tabs() as tabs:
             with gr.Tab(say("Text to video"), id="text-to-video"):
-                text = text_to_video.tab(backend, settings, owner, arrived, begun)
+                text = text_to_video.TextToVideoTab(backend, settings, owner, arrived, begun)
             with gr.Tab(say("Pose to video"), id="pose-to-video", elem_id="pose-to-video") as pose:
-                posing = pose_to_video.tab(backend, owner, pose, arrived, followed)
+                posing = pose_to_video.PoseToVideoTab(backend, owner, pose, arrived, followed)
             with gr.Tab(say("Edit a clip"), id="edit-clip", elem_id="edit-clip") as edit:
-                editing = edit_clip.tab(backend, owner, edit, arrived, given)
-            forms = Forms(tabs, {TextToVideo: text, PoseToVideo: posing, Edit: editing})
+                editing = edit_clip.EditTab(backend, owner, edit, arrived, given)
+            forms = Forms(tabs, {TextToVideo: text.form, PoseToVideo: posing.form, Edit: editing.form})
             with gr.Tab(say("Library"), id="library", elem_id="library") as shelf:
                 clips = {"edit-clip": given, "pose-to-video": followed}
                 button = library.tab(backend, owner, shelf, tabs, forms, clips, begun)
+        stages = [text, posing, editing.bench, editing.panel, text.finish, posing.finish, editing.panel.finish]
+        follower.Watch(backend, owner, stages)
         use_by_code.section(demo)
         responsible_use.section()
         restore.takers(backend, owner, forms, button)

@@ -2,17 +2,17 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict
 
 import gradio as gr
 
-from pipelines.catalog import DETECTORS, find, find_motion, offered
-from pipelines.events import Failed, Result
+from pipelines.catalog import find, find_motion, offered
 from pipelines.serving.backend import Backend, Kept, Tuning
-from pipelines.serving.jobs import Job
-from pipelines.tasks import PoseToVideo
-from ui import edit_html, estimates, finish, forms, html, pose_controls, pose_html, stream, visitor, why
+from pipelines.task_settings import settings_of
+from pipelines.tasks import PoseToVideo, Task
+from ui import edit_html, estimates, finish, forms, html, pose_controls, pose_html, visitor, why
+from ui.follower import QUIET, Stage, View, ends, halting, progress
 from ui.languages import ENGLISH_ONLY, say
 from ui.media import CLICKS, READING, export, in_step, player
 from ui.refill import Form
@@ -25,150 +25,184 @@ EXAMPLES = (
     ("kick", "A robot in green kicking in the snow", 21),
     ("wave", "A bear in pink waving on the moon", 5),
 )
+# What an example leaves as it is by default.
+PLAIN = ("shown", "detector", "gaps", "smoothing", "placing", "retarget", "strength", "tuned")
 LEADERS = ("pose-result", "pose-skeletons", "pose-source")
 _TO_STAGE = "() => document.querySelector('#pose-show').scrollIntoView({block: 'nearest'})"
 _TO_ASK = "() => document.querySelector('#pose-ask').scrollIntoView({block: 'nearest'})"
 
 
-def tab(backend: Backend, owner: gr.BrowserState, this: gr.Tab, arrived: gr.events.Dependency, given: gr.State) -> Form:
-    """Builds the tab `this`, which is open. After `arrived` it is known who `owner` is.
+class PoseToVideoTab(Stage):
+    """The tab: what is followed, its controls, and what its stage shows."""
 
-    `given` is where the library puts a video that is to be followed, as (its file, the time at which it was given).
-    """
-    first = next(iter(offered("pose-to-video").values()))
-    motion, prompted, _ = EXAMPLES[0]
-    clip = gr.State("")  # the upload that is followed; "" where it is a motion
-    job, shown, seen = gr.State(), gr.State(), gr.State(False)
-    wanted = gr.State()  # a task whose settings are to be used again, and when that was wished
+    KINDS = (PoseToVideo,)
 
-    with gr.Row(elem_classes="bench", elem_id="pose-bench"):
-        with gr.Column(elem_id="pose-ask"):
-            chosen = gr.HTML(motion, html_template=pose_html.gallery(), elem_id="motions", js_on_load=CLICKS)
-            file = gr.File(
-                label=say("Or your own clip, skeleton video or keypoints"),
-                file_types=[*CLIPS, ".json", ".zip"],
-                elem_id="pose-clip",
-                height=130,
-            )
-            with gr.Column(visible=False, elem_id="pose-clip-chosen") as there:
-                source = player(say("The upload"), elem_id="pose-clip-video")
-                about_clip = gr.HTML()
-            prompt = gr.Textbox(
-                prompted,
-                label=say("Who dances, and where?"),
-                info=ENGLISH_ONLY,
-                placeholder=say("Who, wearing what, where. Several lines make several videos."),
-                lines=2,
-                max_lines=8,
-                elem_id="pose-prompt",
-            )
-            hints = gr.HTML(elem_id="pose-hints")
-            looks = pose_controls.wardrobe()
-            generate = gr.Button(say("Generate"), variant="primary", size="lg", elem_id="pose-generate")
-            stop = gr.Button(say("Stop"), variant="stop", size="lg", visible=False, elem_id="pose-stop")
-            ahead = gr.HTML(elem_id="pose-ahead")
-            message = gr.HTML(visible=False, elem_id="pose-message")
-        with gr.Column(elem_id="pose-show"):
-            with gr.Row(visible=False, elem_id="pose-players") as players:
-                with gr.Column(visible=False, elem_id="pose-source-column") as of_source:
-                    original = player(say("What it was found in"), elem_id="pose-source")
-                    gr.HTML(say('<p class="caption">The clip</p>'))
-                with gr.Column(visible=False, elem_id="pose-skeletons-column") as of_skeletons:
-                    skeletons = player(say("What it follows"), elem_id="pose-skeletons")
-                    gr.HTML(say('<p class="caption">What it follows</p>'))
-                with gr.Column(elem_id="pose-result-column"):
-                    video = player(say("Your video"), elem_id="pose-result")
-                    told = gr.HTML(elem_id="pose-told")
-            line = gr.HTML(elem_id="pose-line")
-            with gr.Column(visible=False, elem_id="pose-details") as details:
-                figures = gr.HTML(elem_id="pose-measures")
-                with gr.Row(elem_id="pose-downloads"):
-                    mp4 = gr.DownloadButton(say("MP4"), size="md", min_width=80, elem_id="pose-mp4")
-                    export(say("GIF"), "gif", backend, owner, shown, "pose-gif")
-                    export(say("WebM"), "webm", backend, owner, shown, "pose-webm")
-                    save_skeletons = gr.DownloadButton(
-                        say("Skeletons"), size="md", min_width=80, elem_id="pose-save-skeletons"
-                    )
-                    save_joints = gr.DownloadButton(
-                        say("Keypoints"), size="md", min_width=80, elem_id="pose-save-keypoints"
-                    )
-                finish.piece(backend, owner, shown, "finish-pose")
-                why.section(why.POSE_TO_VIDEO, "pose-why")
-                with gr.Accordion(say("How it was made"), open=False, elem_id="pose-facts"):
-                    facts = gr.JSON(show_label=False, container=False)
-            with gr.Row(elem_id="pose-stage"):
-                nobody = '<figure class="pose-preview"><div class="dark-stage"></div></figure>'
-                figure = gr.HTML(nobody, elem_id="found")
-                mist = gr.HTML(visible=False, elem_id="pose-forming")
-            search = gr.HTML(elem_id="pose-search")
-            quit_search = gr.Button(say("Stop looking"), size="md", visible=False, elem_id="pose-stop-search")
-            poses = {"tuned": looks, **pose_controls.build()}
-            with gr.Accordion(say("Fine settings of the video"), open=False, elem_id="fine-pose"):
-                controls = sampling(first, "pose-")
-        with gr.Column(elem_id="pose-settings"):
-            model = gr.Dropdown(
-                [(say(card.title), name) for name, card in offered("pose-to-video").items()],
-                value=first.name,
-                label=say("Model"),
-                info=say("What draws the video; its own best settings are filled in"),
-                filterable=False,
-                elem_id="pose-model",
-            )
-            about = gr.HTML(html.model_card(first, backend.availability(first.name)), elem_id="pose-about")
-    gr.HTML(say("<h2>Or begin with one of these</h2>"), elem_classes="step")
-    examples = gr.HTML(
-        say("|".join(f"Follows: {name}" for name, *_ in EXAMPLES)),
-        html_template=html.examples(_thumbnails()),
-        elem_id="pose-examples",
-        js_on_load=CLICKS,
-    )
-    seed, randomise, dice = controls.pop("seed"), controls.pop("randomise"), controls.pop("dice")
-    followed = [clip, chosen, *(poses[name] for name in forms.POSES), *(controls[name] for name in forms.SETTINGS)]
-    form = [prompt, model, *followed, seed, randomise]
-    taken = [clip, chosen, file, there, source, about_clip, *poses.values(), controls["fps"], message]
-    filled = list(dict.fromkeys([*taken, prompt, model, about, seed, randomise, *controls.values()]))
+    def __init__(
+        self,
+        backend: Backend,
+        owner: gr.BrowserState,
+        this: gr.Tab,
+        arrived: gr.events.Dependency,
+        given: gr.State,
+    ):
+        """Builds the tab `this`, which is open. After `arrived` it is known who `owner` is.
+
+        `given` is where the library puts a video that is to be followed, as (its file, the time at which it was given).
+        """
+        super().__init__(backend, owner)
+        self.first = next(iter(offered("pose-to-video").values()))
+        self.clip = gr.State("")  # the upload that is followed; "" where it is a motion
+        self.seen = gr.State(False)  # whether skeletons were shown
+        self.wanted = gr.State()  # a task whose settings are to be used again, and when that was wished
+        with gr.Row(elem_classes="bench", elem_id="pose-bench"):
+            with gr.Column(elem_id="pose-ask"):
+                self._build_question()
+            with gr.Column(elem_id="pose-show"):
+                self._build_stage()
+                self._build_skeletons()
+            with gr.Column(elem_id="pose-settings"):
+                self.model = gr.Dropdown(
+                    [(say(card.title), name) for name, card in offered("pose-to-video").items()],
+                    value=self.first.name,
+                    label=say("Model"),
+                    info=say("What draws the video; its own best settings are filled in"),
+                    filterable=False,
+                    elem_id="pose-model",
+                )
+                self.about = gr.HTML(self._about(self.first.name), elem_id="pose-about")
+        gr.HTML(say("<h2>Or begin with one of these</h2>"), elem_classes="step")
+        self.examples = gr.HTML(
+            say("|".join(f"Follows: {name}" for name, *_ in EXAMPLES)),
+            html_template=html.examples(_thumbnails()),
+            elem_id="pose-examples",
+            js_on_load=CLICKS,
+        )
+        self.taken = [
+            *(self.clip, self.chosen, self.file, self.there, self.source, self.about_clip),
+            *(*self.poses.values(), self.controls["fps"], self.problem),
+        ]
+        filled = [self.prompt, self.model, self.about, self.seed, self.randomise, *self.controls.values()]
+        self.filled = list(dict.fromkeys([*self.taken, *filled]))
+        self._connect_controls(this, arrived, given)
+        self._connect_jobs(arrived)
+
+    def _build_question(self) -> None:
+        motion, prompted, _ = EXAMPLES[0]
+        self.chosen = gr.HTML(motion, html_template=pose_html.gallery(), elem_id="motions", js_on_load=CLICKS)
+        self.file = gr.File(
+            label=say("Or your own clip, skeleton video or keypoints"),
+            file_types=[*CLIPS, ".json", ".zip"],
+            elem_id="pose-clip",
+            height=130,
+        )
+        with gr.Column(visible=False, elem_id="pose-clip-chosen") as self.there:
+            self.source = player(say("The upload"), elem_id="pose-clip-video")
+            self.about_clip = gr.HTML()
+        self.prompt = gr.Textbox(
+            prompted,
+            label=say("Who dances, and where?"),
+            info=ENGLISH_ONLY,
+            placeholder=say("Who, wearing what, where. Several lines make several videos."),
+            lines=2,
+            max_lines=8,
+            elem_id="pose-prompt",
+        )
+        self.hints = gr.HTML(elem_id="pose-hints")
+        looks = pose_controls.wardrobe()
+        self.problem = gr.HTML(visible=False, elem_id="pose-problem")
+        with gr.Row(elem_classes="acts"):
+            self.generate = gr.Button(say("Generate"), variant="primary", size="lg", elem_id="pose-generate")
+            self.halt = gr.Button(say("Stop"), variant="stop", size="lg", visible=False, elem_id="pose-stop")
+        self.ahead = gr.HTML(elem_id="pose-ahead")
+        self.message = gr.HTML(visible=False, elem_id="pose-message")
+        self.poses = {"tuned": looks}
+
+    def _build_stage(self) -> None:
+        with gr.Row(visible=False, elem_id="pose-players") as self.players:
+            with gr.Column(visible=False, elem_id="pose-source-column") as self.of_source:
+                self.original = player(say("What it was found in"), elem_id="pose-source")
+                gr.HTML(say('<p class="caption">The clip</p>'))
+            with gr.Column(visible=False, elem_id="pose-skeletons-column") as self.of_skeletons:
+                self.skeletons = player(say("What it follows"), elem_id="pose-skeletons")
+                gr.HTML(say('<p class="caption">What it follows</p>'))
+            with gr.Column(elem_id="pose-result-column"):
+                self.video = player(say("Your video"), elem_id="pose-result")
+                self.told = gr.HTML(elem_id="pose-told")
+        self.line = gr.HTML(elem_id="pose-line")
+        self.waiting = gr.HTML(elem_id="pose-waiting", js_on_load=CLICKS)
+        with gr.Column(visible=False, elem_id="pose-details") as self.details:
+            self.figures = gr.HTML(elem_id="pose-measures")
+            with gr.Row(elem_id="pose-downloads"):
+                small = {"size": "md", "min_width": 80}
+                self.mp4 = gr.DownloadButton(say("MP4"), elem_id="pose-mp4", **small)
+                export(say("GIF"), "gif", self.backend, self.owner, self.shown, "pose-gif")
+                export(say("WebM"), "webm", self.backend, self.owner, self.shown, "pose-webm")
+                self.save_skeletons = gr.DownloadButton(say("Skeletons"), elem_id="pose-save-skeletons", **small)
+                self.save_joints = gr.DownloadButton(say("Keypoints"), elem_id="pose-save-keypoints", **small)
+            self.finish = finish.Finishing(self.backend, self.owner, self.shown, "finish-pose")
+            why.section(why.POSE_TO_VIDEO, "pose-why")
+            with gr.Accordion(say("How it was made"), open=False, elem_id="pose-facts"):
+                self.facts = gr.JSON(show_label=False, container=False)
+
+    def _build_skeletons(self) -> None:
+        with gr.Row(elem_id="pose-stage"):
+            nobody = '<figure class="pose-preview"><div class="dark-stage"></div></figure>'
+            self.figure = gr.HTML(nobody, elem_id="found")
+            self.mist = gr.HTML(visible=False, elem_id="pose-forming")
+        self.search = gr.HTML(elem_id="pose-search")
+        self.quit_search = gr.Button(say("Stop looking"), size="md", visible=False, elem_id="pose-stop-search")
+        self.poses |= pose_controls.build()
+        with gr.Accordion(say("Fine settings of the video"), open=False, elem_id="fine-pose"):
+            self.controls = sampling(self.first, "pose-")
+        self.seed, self.randomise, self.dice = (self.controls.pop(name) for name in ("seed", "randomise", "dice"))
+
+    def _about(self, name: str) -> str:
+        return html.model_card(find(name), self.backend.availability(name))
 
     # What is followed ----------------------------------------------------------------------------------------------
 
-    def follow_motion(name: str) -> dict:
-        measured = backend.motion(name)
+    def follow_motion(self, name: str) -> dict:
+        measured = self.backend.motion(name)
         return {
-            **{clip: "", chosen: name, file: None, there: gr.Column(visible=False), message: gr.HTML(visible=False)},
-            controls["fps"]: pose_controls.pace(measured),
-            **pose_controls.fitted(poses, measured),
+            **{self.clip: "", self.chosen: name, self.file: None, self.there: gr.Column(visible=False)},
+            **{self.problem: gr.HTML(visible=False), self.controls["fps"]: pose_controls.pace(measured)},
+            **pose_controls.fitted(self.poses, measured),
         }
 
-    def take(visitor_id: str, path: str | None) -> dict:
+    def take(self, visitor_id: str, path: str | None) -> dict:
         if path is None:
-            return follow_motion(motion)
+            return self.follow_motion(EXAMPLES[0][0])
         visitor_id = visitor.known(visitor_id)
         try:
-            kept = backend.keep_clip(path, visitor_id, poses=True)
+            kept = self.backend.keep_clip(path, visitor_id, poses=True)
         except (ValueError, OSError) as error:
-            return {message: gr.HTML(html.failure(str(error), "This can't be followed."), visible=True)}
+            return {self.problem: gr.HTML(html.failure(str(error), "This can't be followed."), visible=True)}
         return {
-            **{owner: visitor_id, clip: kept.name, chosen: "", message: gr.HTML(visible=False)},
-            controls["fps"]: pose_controls.pace(kept.clip),
-            **pose_controls.fitted(poses, kept.clip),
-            **_upload(kept),
+            **{self.owner: visitor_id, self.clip: kept.name, self.chosen: "", self.problem: gr.HTML(visible=False)},
+            self.controls["fps"]: pose_controls.pace(kept.clip),
+            **pose_controls.fitted(self.poses, kept.clip),
+            **self._upload(kept),
         }
 
-    def _upload(kept: Kept) -> dict:
+    def take_video(self, visitor_id: str, given: tuple[str, float]) -> dict:
+        """As `take`, of a video of the library."""
+        return self.take(visitor_id, given[0])
+
+    def _upload(self, kept: Kept) -> dict:
         measured = kept.clip
         size = measured.seconds, measured.width, measured.height, measured.fps, measured.cut
         return {
-            there: gr.Column(visible=True),
-            source: backend.address(kept.preview),
-            about_clip: edit_html.about_clip(*size),
+            self.there: gr.Column(visible=True),
+            self.source: self.backend.address(kept.preview),
+            self.about_clip: edit_html.about_clip(*size),
         }
 
-    def look(visitor_id: str, name: str, *values: object) -> Iterator[dict]:
+    def look(self, data: dict) -> Iterator[dict]:
         """Shows what the dancer would follow, looking for it where that takes a while."""
-        visitor_id = visitor.known(visitor_id)
-        found = None
+        visitor_id, found = visitor.known(data[self.owner]), None
         try:
-            (task,) = forms.poses_to_videos("a dance", name, *values, seed=0)
-            with closing(backend.preview_poses(task, visitor_id)) as events:
+            (task,) = forms.poses_to_videos(self.values(data) | {"prompt": "a dance", "seed": 0})
+            with closing(self.backend.preview_poses(task, visitor_id)) as events:
                 while True:
                     try:
                         event = next(events)
@@ -176,277 +210,242 @@ def tab(backend: Backend, owner: gr.BrowserState, this: gr.Tab, arrived: gr.even
                         found = finished.value
                         break
                     if event is None or task.motion:
-                        yield {search: gr.skip()}
+                        yield {self.search: gr.skip()}
                     else:
-                        yield {search: pose_html.searching(event), quit_search: gr.Button(visible=True)}
+                        yield {self.search: pose_html.searching(event), self.quit_search: gr.Button(visible=True)}
         except (ValueError, OSError) as error:
             problem = html.failure(str(error), "There is nothing to follow yet.")
-            yield {search: problem, quit_search: gr.Button(visible=False)}
+            yield {self.search: problem, self.quit_search: gr.Button(visible=False)}
             return
         if found is None:  # another search has begun, or somebody stopped this one
-            yield {search: gr.skip()}
+            yield {self.search: gr.skip()}
             return
+        people = pose_controls.people(found.facts.get("people", 0), task.person)
         yield {
-            **{figure: pose_html.pose_preview(found), search: "", seen: True, quit_search: gr.Button(visible=False)},
-            poses["person"]: gr.Dropdown(pose_controls.people(found.facts.get("people", 0), task.person)),
+            **{self.figure: pose_html.pose_preview(found), self.search: "", self.seen: True},
+            **{self.quit_search: gr.Button(visible=False), self.poses["person"]: gr.Dropdown(people)},
         }
 
-    def first_look(already: bool, *values: object) -> Iterator[dict]:
-        yield {search: gr.skip()}  # gradio empties every output of a generator that yields nothing
-        if not already:
-            yield from look(*values)
+    def first_look(self, data: dict) -> Iterator[dict]:
+        """As `look`, where nothing was shown yet."""
+        yield {self.search: gr.skip()}  # gradio empties every output of a generator that yields nothing
+        if not data[self.seen]:
+            yield from self.look(data)
 
-    def look_again(asked: tuple | None, *values: object) -> Iterator[dict]:
-        yield from first_look(asked is None, *values)
+    def look_again(self, data: dict) -> Iterator[dict]:
+        """As `look`, once settings were filled in again."""
+        yield {self.search: gr.skip()}  # as above
+        if data[self.wanted] is not None:
+            yield from self.look(data)
 
-    def quit_looking(visitor_id: str) -> dict:
-        backend.stop_pose_preview(visitor_id)
+    def quit_looking(self, visitor_id: str) -> dict:
+        self.backend.stop_pose_preview(visitor_id)
         return {
-            search: html.stopped("Stopped.", "What was found before is shown."),
-            quit_search: gr.Button(visible=False),
+            self.search: html.stopped("Stopped.", "What was found before is shown."),
+            self.quit_search: gr.Button(visible=False),
         }
 
-    def keep_pace(visitor_id: str, name: str, motion_name: str, stride: float) -> float:
-        measured = backend.clip(name, visitor_id).clip if name else backend.motion(motion_name)
+    def keep_pace(self, visitor_id: str, name: str, motion: str, stride: float) -> float:
+        measured = self.backend.clip(name, visitor_id).clip if name else self.backend.motion(motion)
         return pose_controls.pace(measured, stride)
 
-    def refill(visitor_id: str, asked: tuple | None) -> dict:
+    def refill(self, visitor_id: str, asked: tuple | None) -> dict:
+        """The settings of a task that was asked for."""
         if asked is None:
-            return {message: gr.skip()}
+            return {self.problem: gr.skip()}
         values, _ = asked
         card = find(values["model"])
         if values["clip"]:
             try:
-                kept = backend.clip(values["clip"], visitor_id)
+                kept = self.backend.clip(values["clip"], visitor_id)
             except ValueError as error:
-                return {message: gr.HTML(html.failure(str(error), "What this video followed is gone."), visible=True)}
-            measured, what = kept.clip, {clip: kept.name, chosen: "", **_upload(kept)}
+                gone = html.failure(str(error), "What this video followed is gone.")
+                return {self.problem: gr.HTML(gone, visible=True)}
+            measured, what = kept.clip, {self.clip: kept.name, self.chosen: "", **self._upload(kept)}
         else:
-            measured = backend.motion(values["motion"])
-            what = {clip: "", chosen: values["motion"], file: None, there: gr.Column(visible=False)}
-        tuned, gone = tuned_for(visitor_id, card.name), gr.HTML(visible=False)
+            measured = self.backend.motion(values["motion"])
+            what = {self.clip: "", self.chosen: values["motion"], self.file: None, self.there: gr.Column(visible=False)}
+        tuned, gone = self.tuned_for(visitor_id, card.name), gr.HTML(visible=False)
         if values["tuned"] not in ("", *(one.job.id for one in tuned)):
             trouble = "The tuned model of this video is not here. Its dancer will look as the model draws it."
             gone = gr.HTML(html.failure(trouble, "Whose looks it had is gone."), visible=True)
         return {
             **what,
-            **{prompt: values["prompt"], model: card.name, seed: values["seed"], randomise: False},
-            **{about: _about(card.name), message: gone},
-            looks: pose_controls.wardrobe(tuned, values["tuned"]),
-            **pose_controls.filled_in(poses, measured, values),
-            **filled_in(controls, card, values),
+            **{self.prompt: values["prompt"], self.model: card.name, self.seed: values["seed"], self.randomise: False},
+            **{self.about: self._about(card.name), self.problem: gone},
+            self.poses["tuned"]: pose_controls.wardrobe(tuned, values["tuned"]),
+            **pose_controls.filled_in(self.poses, measured, values),
+            **filled_in(self.controls, card, values),
         }
 
-    def tuned_for(visitor_id: str, name: str) -> list[Tuning]:
+    def tuned_for(self, visitor_id: str, name: str) -> list[Tuning]:
         base = find(name).tuned_from
-        return [one for one in backend.tunings(visitor_id) if one.job.task.model == base]
+        return [one for one in self.backend.tunings(visitor_id) if one.job.task.model == base]
 
-    def dress(visitor_id: str, name: str, chosen_looks: str) -> gr.Dropdown:
-        return pose_controls.wardrobe(tuned_for(visitor_id, name), chosen_looks)
+    def dress(self, visitor_id: str, name: str, looks: str) -> gr.Dropdown:
+        return pose_controls.wardrobe(self.tuned_for(visitor_id, name), looks)
 
-    def choose_motion(event: gr.EventData) -> dict:
-        return follow_motion(event.motion)
+    def choose_motion(self, event: gr.EventData) -> dict:
+        return self.follow_motion(event.motion)
 
-    def choose_example(event: gr.EventData) -> dict:
+    def choose_example(self, event: gr.EventData) -> dict:
         name, words, number = EXAMPLES[int(event.example)]
-        plain = {poses["strength"]: 1.0, poses["placing"]: "fit", poses["smoothing"]: "light", poses["gaps"]: True}
-        plain |= {poses["retarget"]: True}
-        chosen_model = {
-            model: first.name,
-            about: _about(first.name),
-            **filled_in(controls, first, asdict(first.defaults)),
+        plain = {name: one.default for name, one in settings_of(PoseToVideo).items() if name in PLAIN}
+        return {
+            **{self.poses[name]: value for name, value in plain.items()},
+            **{self.model: self.first.name, self.about: self._about(self.first.name)},
+            **filled_in(self.controls, self.first, asdict(self.first.defaults)),
+            **{self.prompt: words, self.seed: number, self.randomise: False},
+            **self.follow_motion(name),
         }
-        rest = {prompt: words, seed: number, randomise: False, poses["detector"]: next(iter(DETECTORS)), looks: ""}
-        return plain | chosen_model | rest | {poses["shown"]: "auto"} | follow_motion(name)
 
-    def choose_model(name: str) -> dict:
+    def choose_model(self, name: str) -> dict:
         card = find(name)
-        return filled_in(controls, card, asdict(card.defaults)) | {about: _about(name), controls["fps"]: gr.skip()}
+        values = filled_in(self.controls, card, asdict(card.defaults))
+        return values | {self.about: self._about(name), self.controls["fps"]: gr.skip()}
 
-    def _about(name: str) -> str:
-        return html.model_card(find(name), backend.availability(name))
-
-    def hint(prompts: str, name: str) -> str:
+    def hint(self, prompts: str, name: str) -> str:
         """On the longest of the prompts."""
         longest = max(prompts.splitlines() or [""], key=len)
-        return html.prompt_hints(longest, find(name), backend.tokens(name, longest))
+        return html.prompt_hints(longest, find(name), self.backend.tokens(name, longest))
 
-    def foresee(*values: object) -> str:
-        *values, _ = values
-        return estimates.of(backend, lambda: forms.poses_to_videos(*values, seed=0))
+    @property
+    def named(self) -> dict[str, gr.components.Component]:
+        """The controls that the video follows from, by the names of the settings."""
+        followed = {"model": self.model, "clip": self.clip, "motion": self.chosen}
+        return followed | self.poses | self.controls
 
-    quiet = {"api_visibility": "private", "show_progress": "hidden"}
-    looked = {
-        **{
-            "inputs": [owner, model, *followed],
-            "outputs": [figure, search, seen, quit_search, poses["person"]],
-            **quiet,
-        },
-        **{"concurrency_limit": None},
-    }
-    again = {"fn": look, "trigger_mode": "multiple", **looked}
-    chosen.click(choose_motion, None, taken, **quiet).then(**again)
-    gr.on(
-        [file.upload, file.clear],
-        take,
-        [owner, file],
-        [owner, *taken],
-        show_progress_on=file,
-        api_visibility="private",
-        **READING,
-    ).then(**again)
-    from_library = given.change(
-        lambda visitor_id, film: take(visitor_id, film[0]), [owner, given], [owner, *taken], **quiet, **READING
-    )
-    from_library.then(**again)
-    wanted.change(refill, [owner, wanted], filled, **quiet).then(
-        **again | {"fn": look_again, "inputs": [wanted, *again["inputs"]]}
-    )
-    examples.click(choose_example, None, filled, **quiet).then(None, js=_TO_ASK).then(**again)
-    model.input(choose_model, model, [about, *controls.values()], **quiet).then(**again)
-    poses["stride"].release(keep_pace, [owner, clip, chosen, poses["stride"]], controls["fps"], **quiet)
-    drawn = ("stride", "left", "right", "top", "bottom")
-    gr.on([*(poses[name].release for name in drawn), controls["frames"].release], **again)
-    decided = ("shown", "detector", "person", "gaps", "smoothing", "placing", "retarget")
-    gr.on([poses[name].input for name in decided], **again)
-    boxes = (poses["start"], poses["end"], controls["width"], controls["height"])
-    gr.on([listen for box in boxes for listen in (box.submit, box.blur)], **again)
-    gr.on([this.select, model.input], dress, [owner, model, looks], looks, **quiet)
-    arrived.then(dress, [owner, model, looks], looks, **quiet)
-    gr.on([this.select], first_look, [seen, *looked["inputs"]], looked["outputs"], concurrency_limit=None, **quiet)
-    quit_search.click(quit_looking, owner, [search, quit_search], queue=False, **quiet)
-    gr.on(None, hint, [prompt, model], hints, trigger_mode="always_last", queue=False, **quiet)
-    gr.on(None, foresee, [*form[:-2], shown], ahead, trigger_mode="always_last", queue=False, **quiet)
-    frames, fps = controls["frames"], controls["fps"]
-    gr.on(None, None, [frames, fps], frames, js=FRAMES_LABEL, **quiet)
-    dice.click(lambda: (forms.new_seed(), False), None, [seed, randomise], queue=False, **quiet)
+    def values(self, data: dict) -> dict[str, object]:
+        """What the controls say, by the names of the settings; the prompt and the seed are to be added."""
+        return {name: data[control] for name, control in self.named.items()}
+
+    def foresee(self, data: dict) -> str:
+        """How long the videos will take."""
+        values = self.values(data) | {"prompt": data[self.prompt], "seed": 0}
+        return estimates.of(self.backend, lambda: forms.poses_to_videos(values))
+
+    def _connect_controls(self, this: gr.Tab, arrived: gr.events.Dependency, given: gr.State) -> None:
+        poses, controls, model, owner = self.poses, self.controls, self.model, self.owner
+        looked = {"inputs": {owner, *self.named.values()}, "concurrency_limit": None, **QUIET}
+        looked["outputs"] = [self.figure, self.search, self.seen, self.quit_search, poses["person"]]
+        again = {"fn": self.look, "trigger_mode": "multiple", **looked}
+        takes = {"outputs": [owner, *self.taken], "api_visibility": "private", **READING}
+        self.chosen.click(self.choose_motion, None, self.taken, **QUIET).then(**again)
+        uploaded = [self.file.upload, self.file.clear]
+        gr.on(uploaded, self.take, [owner, self.file], show_progress_on=self.file, **takes).then(**again)
+        given.change(self.take_video, [owner, given], show_progress="hidden", **takes).then(**again)
+        refilled = self.wanted.change(self.refill, [owner, self.wanted], self.filled, **QUIET)
+        refilled.then(**again | {"fn": self.look_again, "inputs": {self.wanted, *looked["inputs"]}})
+        shown = self.examples.click(self.choose_example, None, self.filled, **QUIET)
+        shown.then(None, js=_TO_ASK).then(**again)
+        model.input(self.choose_model, model, [self.about, *controls.values()], **QUIET).then(**again)
+        kept_pace = [owner, self.clip, self.chosen, poses["stride"]]
+        poses["stride"].release(self.keep_pace, kept_pace, controls["fps"], **QUIET)
+        drawn = ("stride", "left", "right", "top", "bottom")
+        gr.on([*(poses[name].release for name in drawn), controls["frames"].release], **again)
+        decided = ("shown", "detector", "person", "gaps", "smoothing", "placing", "retarget")
+        gr.on([poses[name].input for name in decided], **again)
+        boxes = (poses["start"], poses["end"], controls["width"], controls["height"])
+        gr.on([listen for box in boxes for listen in (box.submit, box.blur)], **again)
+        dressed = {"fn": self.dress, "inputs": [owner, model, poses["tuned"]], "outputs": poses["tuned"], **QUIET}
+        gr.on([this.select, model.input], **dressed)
+        arrived.then(**dressed)
+        gr.on([this.select], **looked | {"fn": self.first_look, "inputs": {self.seen, *looked["inputs"]}})
+        quiet = QUIET | {"queue": False}
+        self.quit_search.click(self.quit_looking, owner, [self.search, self.quit_search], **quiet)
+        latest = quiet | {"trigger_mode": "always_last"}
+        gr.on(None, self.hint, [self.prompt, model], self.hints, **latest)
+        gr.on(None, self.foresee, {self.prompt, *self.named.values(), self.shown}, self.ahead, **latest)
+        frames, fps = controls["frames"], controls["fps"]
+        gr.on(None, None, [frames, fps], frames, js=FRAMES_LABEL, **quiet)
+        self.dice.click(lambda: (forms.new_seed(), False), None, [self.seed, self.randomise], **quiet)
+        self.seed.input(lambda: False, None, self.randomise, **quiet)  # who types a seed wants that one
 
     # One click, followed through -----------------------------------------------------------------------------------
 
-    def idle() -> dict:
+    @property
+    def outputs(self) -> list[gr.components.Component]:
+        return [
+            *(self.message, self.line, self.waiting, self.halt, self.mist, self.players, self.details, self.video),
+            *(self.told, self.of_skeletons, self.skeletons, self.of_source, self.original, self.figures, self.mp4),
+            *(self.save_skeletons, self.save_joints, self.facts),
+        ]
+
+    def state(self, view: View) -> dict:
+        made, going = view.shown, bool(view.going)
+        preview = view.moment.preview
+        kept = self.backend.companions(made.id, view.owner) if made else {}
+        kept = {kind: self.backend.address(path) for kind, path in kept.items()}
+        film = self.backend.address(made.end.video) if made else None
+        there = made is not None and not going
         return {
-            **{generate: gr.Button(visible=True), stop: gr.Button(say("Stop"), visible=False, interactive=True)},
-            **{line: "", mist: gr.HTML(visible=False)},
+            **ends(self.message, view),
+            **progress(self.line, self.waiting, view),
+            self.halt: halting(view),
+            self.mist: gr.HTML(pose_html.forming(preview.image) if preview else "", visible=preview is not None),
+            **{self.players: gr.Row(visible=there), self.details: gr.Column(visible=there), self.video: film},
+            self.told: f'<p class="caption">{html.escape(made.task.prompt)}</p>' if made else "",
+            self.of_skeletons: gr.Column(visible="skeletons" in kept),
+            self.skeletons: kept.get("skeletons"),
+            self.of_source: gr.Column(visible="source" in kept),
+            self.original: kept.get("source"),
+            self.figures: pose_html.measures(made) if made else "",
+            self.mp4: gr.DownloadButton(value=film),
+            self.save_skeletons: gr.DownloadButton(value=kept.get("skeletons"), visible="skeletons" in kept),
+            self.save_joints: gr.DownloadButton(value=kept.get("keypoints"), visible="keypoints" in kept),
+            self.facts: html.rounded(made.end.facts) if made else None,
         }
 
-    def given_up(shown_job: str | None) -> dict:
-        there_is = bool(shown_job)
-        return {players: gr.Row(visible=there_is), details: gr.Column(visible=there_is), **idle()}
-
-    def finished(made: Job, visitor_id: str) -> dict:
-        film, kept = backend.address(made.end.video), backend.companions(made.id, visitor_id)
-        kept = {kind: backend.address(path) for kind, path in kept.items()}
-        return {
-            **{shown: made.id, players: gr.Row(visible=True), details: gr.Column(visible=True)},
-            video: film,
-            told: f'<p class="caption">{html.escape(made.task.prompt)}</p>',
-            of_skeletons: gr.Column(visible="skeletons" in kept),
-            skeletons: kept.get("skeletons"),
-            of_source: gr.Column(visible="source" in kept),
-            original: kept.get("source"),
-            figures: pose_html.measures(made),
-            mp4: gr.DownloadButton(value=film),
-            save_skeletons: gr.DownloadButton(value=kept.get("skeletons"), visible="skeletons" in kept),
-            save_joints: gr.DownloadButton(value=kept.get("keypoints"), visible="keypoints" in kept),
-            facts: html.rounded(made.end.facts),
-        }
-
-    def run(visitor_id: str, shown_job: str | None, *values: object) -> Iterator[dict]:
-        *values, seed_value, randomise_value = values
-        visitor_id = visitor.known(visitor_id)
-        waiting: list[str] = []
+    def press(self, data: dict) -> dict:
+        """Generate was pressed."""
+        visitor_id, seed = visitor.known(data[self.owner]), data[self.seed]
+        values = self.values(data) | {"prompt": data[self.prompt], "seed": seed}
+        jobs: list[str] = []
         problem = gr.HTML(visible=False)
         try:
-            for task in forms.poses_to_videos(*values, seed=seed_value, randomise=randomise_value):
-                waiting.append(backend.submit(task, visitor_id, visitor.ADDRESS.get()))
-                seed_value = task.seed
+            for task in forms.poses_to_videos(values, data[self.randomise]):
+                jobs.append(self.backend.submit(task, visitor_id, visitor.ADDRESS.get()))
+                seed = task.seed
         except ValueError as error:
             problem = gr.HTML(html.failure(str(error)), visible=True)
-        yield {owner: visitor_id, message: problem, seed: seed_value}
-        if waiting:
-            backend.stop_pose_preview(visitor_id)
-            yield {search: "", quit_search: gr.Button(visible=False)}
-            yield from watch(waiting, visitor_id, shown_job)
-
-    def watch(waiting: list[str], visitor_id: str, shown_job: str | None) -> Iterator[dict]:
-        """Shows how the jobs go, up to the end of the last. Whoever closes the page only stops watching."""
-        yield {
-            **{job: waiting, generate: gr.Button(visible=False), stop: gr.Button(visible=True)},
-            **{players: gr.Row(visible=False), details: gr.Column(visible=False)},
+        if not jobs:
+            return {self.problem: problem}
+        self.backend.stop_pose_preview(visitor_id)
+        return {
+            **{self.owner: visitor_id, self.problem: problem, self.seed: seed},
+            **{self.search: "", self.quit_search: gr.Button(visible=False)},
+            **self.updates(visitor_id, data[self.followed], data[self.shown], new=jobs),
         }
-        for started in waiting:
-            yield {line: html.footlights(stream.Moment())}
-            for moment in stream.follow(backend, started, visitor_id):
-                match moment:
-                    case None:
-                        yield {line: gr.skip()}
-                    case stream.Moment(end=Result()):
-                        shown_job = started
-                        yield {**finished(backend.get(started, visitor_id), visitor_id), mist: gr.HTML(visible=False)}
-                    case stream.Moment(end=Failed(message=text, stopped=stopped)):
-                        card = html.stopped(text) if stopped else html.failure(text)
-                        yield {message: gr.HTML(card, visible=True), mist: gr.HTML(visible=False)}
-                    case stream.Moment(preview=None):
-                        yield {line: html.footlights(moment)}
-                    case _:
-                        image = pose_html.forming(moment.preview.image)
-                        yield {line: html.footlights(moment), mist: gr.HTML(image, visible=True)}
-        yield given_up(shown_job)
 
-    def go_on(visitor_id: str) -> Iterator[dict]:
-        """The page was opened again: the latest video is shown, and what is being made is watched."""
-        yield {line: gr.skip()}  # as above
-        latest = backend.finished(visitor_id, limit=1, kind="pose-to-video")
-        for made in latest:
-            yield finished(made, visitor_id)
-        going = [one for one in backend.unfinished(visitor_id) if isinstance(one.task, PoseToVideo)]
-        if going:
-            yield {wanted: (asdict(going[0].task), time.time())}
-            yield from watch([one.id for one in going], visitor_id, latest[0].id if latest else None)
+    def arrive(self, visitor_id: str) -> dict:
+        """The page was opened: what is being made is shown, or what was made last, with its settings."""
+        latest = self.backend.finished(visitor_id, limit=1, kind="pose-to-video")
+        going = [one for one in self.backend.unfinished(visitor_id) if self.belongs(one)]
+        updates = self.updates(visitor_id, shown=latest[0].id if latest else "")
+        for one in (going or latest)[:1]:
+            with suppress(ValueError):  # of a model that is not offered any more
+                updates |= self.fill(one.task.checked())
+        return updates
 
-    def end(visitor_id: str, started: list[str] | None) -> gr.Button:
-        for identifier in started or ():
-            backend.cancel(identifier, visitor_id)
-        return gr.Button(say("Stopping…"), interactive=False)
+    def fill(self, task: Task) -> dict:
+        """The updates that fill in what `task` says; what it follows is then looked for."""
+        return {self.wanted: (asdict(task), time.time())}
 
-    outputs = [
-        owner,
-        job,
-        shown,
-        wanted,
-        message,
-        seed,
-        line,
-        generate,
-        stop,
-        search,
-        quit_search,
-        mist,
-        players,
-        details,
-    ]
-    outputs += [
-        video,
-        told,
-        of_skeletons,
-        skeletons,
-        of_source,
-        original,
-        figures,
-        mp4,
-        save_skeletons,
-        save_joints,
-        facts,
-    ]
-    following = {"outputs": outputs, "concurrency_limit": None, **quiet}
-    ran = generate.click(run, [owner, shown, *form], **following)
-    came = arrived.then(go_on, owner, **following)
-    for going in (ran, came):  # nobody follows any more: the page must not look as if
-        going.failure(given_up, shown, [players, details, generate, stop, line, mist], queue=False, **quiet)
-    video.change(None, js=in_step(*LEADERS), **quiet)
-    generate.click(None, js=_TO_STAGE, queue=False, **quiet)  # on a phone it may be out of sight
-    stop.click(end, [owner, job], stop, queue=False, **quiet)
-    return Form("pose-to-video", [wanted], lambda task: {wanted: (asdict(task), time.time())})
+    def _connect_jobs(self, arrived: gr.events.Dependency) -> None:
+        following = {"concurrency_limit": None, **QUIET}
+        form = {*self.asked, self.prompt, self.seed, self.randomise, *self.named.values()}
+        pressed = [self.owner, self.problem, self.seed, self.search, self.quit_search, *self.all_outputs]
+        gr.on([self.generate.click, self.prompt.submit], self.press, form, pressed, **following)
+        arrived.then(self.arrive, self.owner, [self.wanted, *self.all_outputs], **following)
+        self.connect(self.halt, self.waiting)
+        self.video.change(None, js=in_step(*LEADERS), **QUIET)
+        self.generate.click(None, js=_TO_STAGE, queue=False, **QUIET)  # on a phone it may be out of sight
+        self.prompt.input(lambda: gr.HTML(visible=False), None, self.problem, queue=False, **QUIET)
+
+    @property
+    def form(self) -> Form:
+        """For those who fill the tab from elsewhere."""
+        return Form("pose-to-video", [self.wanted], self.fill)
 
 
 def _thumbnails() -> list[html.Thumbnail]:

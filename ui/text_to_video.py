@@ -1,18 +1,17 @@
 """The text-to-video tab: its controls, what they do to each other, and one click followed through."""
 
-from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import gradio as gr
 
 from pipelines.catalog import CATALOG, SCHEDULERS, ModelCard, Range, find, offered
-from pipelines.events import Failed, Result
 from pipelines.serving.backend import Backend
-from pipelines.serving.jobs import Job
 from pipelines.settings import Settings
 from pipelines.tasks import Grid, Task, TextToVideo
-from ui import estimates, finish, first_image, forms, html, matrix, stream, visitor, why
+from ui import estimates, finish, first_image, forms, html, matrix, visitor, why
+from ui.follower import QUIET, Stage, View, ends, halting, progress
 from ui.languages import ENGLISH_ONLY, say
 from ui.media import CLICKS, export, player, slider, step
 from ui.refill import Form
@@ -51,233 +50,240 @@ FRAMES_LABEL = f"""(frames, fps) => ({{__type__: 'update', label: '{say("Frames"
   frames && fps ? `: ${{frames}} = ${{(frames / fps).toFixed(1)}} s` : '')}})"""
 
 
-def tab(
-    backend: Backend, settings: Settings, owner: gr.BrowserState, arrived: gr.events.Dependency, begun: gr.State
-) -> Form:
-    """Builds the tab inside the Blocks that is open. After `arrived` it is known who `owner` is.
+class TextToVideoTab(Stage):
+    """The tab: its controls, and what its stage shows."""
 
-    `begun` is where the library puts a first image, as (its name, the time at which it was put there).
-    """
-    first = find(settings.model)
-    job = gr.State()  # the jobs this visitor follows
-    shown = gr.State()  # the job whose video is on the stage
+    KINDS = (TextToVideo, Grid)
 
-    with gr.Row(elem_id="theatre"):
-        with gr.Column(elem_id="ask"):
-            prompt = gr.Textbox(
-                FIRST_PROMPT,
-                label=say("What should the video show?"),
-                info=ENGLISH_ONLY,
-                lines=3,
-                max_lines=8,
-                elem_id="prompt",
-                placeholder=say("Somebody, somewhere, doing something"),
-            )
-            hints = gr.HTML(html.prompt_hints("", first, None), elem_id="hints")
-            begin = first_image.build(backend, owner, first)
-            generate = gr.Button(say("Generate"), variant="primary", size="lg", elem_id="generate")
-            stop = gr.Button(say("Stop"), variant="stop", size="lg", elem_id="stop", visible=False)
-            ahead = gr.HTML(estimates.line(backend, [TextToVideo.for_model(first, "a clip", 0)]), elem_id="ahead")
+    def __init__(
+        self,
+        backend: Backend,
+        settings: Settings,
+        owner: gr.BrowserState,
+        arrived: gr.events.Dependency,
+        begun: gr.State,
+    ):
+        """Builds the tab inside the Blocks that is open. After `arrived` it is known who `owner` is.
 
-        with gr.Column(elem_id="show"):
-            message = gr.HTML(visible=False, elem_id="message")
-            with gr.Column(elem_id="stage"):
-                scene = gr.HTML(html.scene("closed"), elem_id="scene")
-                video = player(say("Your video"), elem_id="video", visible=False)
-            line = gr.HTML(elem_id="line")
-            with gr.Column(visible=False, elem_id="result") as result:
-                caption = gr.HTML(elem_id="caption")
-                with gr.Row(elem_id="downloads"):
-                    mp4 = gr.DownloadButton(say("Download MP4"), size="md", elem_id="mp4")
-                    export(say("Download GIF"), "gif", backend, owner, shown, "gif")
-                finish.piece(backend, owner, shown, "finish")
-                why.section(why.TEXT_TO_VIDEO, "why")
-                with gr.Accordion(say("How it was made"), open=False, elem_id="facts"):
-                    facts = gr.JSON(show_label=False, container=False)
+        `begun` is where the library puts a first image, as (its name, the time at which it was put there).
+        """
+        super().__init__(backend, owner)
+        first = find(settings.model)
+        with gr.Row(elem_id="theatre"):
+            with gr.Column(elem_id="ask"):
+                self._build_question(first)
+            with gr.Column(elem_id="show"):
+                self._build_stage()
+            with gr.Column(elem_id="settings"):
+                self._build_settings(first)
+        gr.HTML(say("<h2>Or begin with one of these</h2>"), elem_id="examples-title")
+        self.examples = gr.HTML(
+            say("|".join(one.expect for one in EXAMPLES)),
+            html_template=html.examples(_thumbnails()),
+            elem_id="examples",
+            js_on_load=CLICKS,
+        )
+        self.filled = [
+            *(self.prompt, self.model, self.seed, self.randomise),
+            *self.several.form,
+            *self.controls.values(),
+            *self.image.controls,
+        ]
+        self._connect_controls(begun)
+        self._connect_jobs(arrived)
 
-        with gr.Column(elem_id="settings"):
-            model = gr.Dropdown(
-                [(say(card.title), name) for name, card in offered("text-to-video").items()],
-                value=first.name,
-                label=say("Model"),
-                info=say("What draws the video; its own best settings are filled in"),
-                filterable=False,
-                elem_id="model",
-            )
-            about = gr.HTML(_about(backend, first), elem_id="about")
-            with gr.Accordion(say("Fine settings"), open=False, elem_id="fine"):
-                controls = sampling(first)
-                several = matrix.build()
+    def _build_question(self, first: ModelCard) -> None:
+        self.prompt = gr.Textbox(
+            FIRST_PROMPT,
+            label=say("What should the video show?"),
+            info=ENGLISH_ONLY,
+            lines=3,
+            max_lines=8,
+            elem_id="prompt",
+            placeholder=say("Somebody, somewhere, doing something"),
+        )
+        self.hints = gr.HTML(html.prompt_hints("", first, None), elem_id="hints")
+        self.image = first_image.build(self.backend, self.owner, first)
+        self.problem = gr.HTML(visible=False, elem_id="problem")
+        with gr.Row(elem_classes="acts"):
+            self.generate = gr.Button(say("Generate"), variant="primary", size="lg", elem_id="generate")
+            self.halt = gr.Button(say("Stop"), variant="stop", size="lg", elem_id="stop", visible=False)
+        ahead = estimates.line(self.backend, [TextToVideo.for_model(first, "a clip", 0)])
+        self.ahead = gr.HTML(ahead, elem_id="ahead")
 
-    gr.HTML(say("<h2>Or begin with one of these</h2>"), elem_id="examples-title")
-    examples = gr.HTML(
-        say("|".join(one.expect for one in EXAMPLES)),
-        html_template=html.examples(_thumbnails()),
-        elem_id="examples",
-        js_on_load=CLICKS,
-    )
-    seed, randomise, dice = controls.pop("seed"), controls.pop("randomise"), controls.pop("dice")
-    form = [*begin.form, *several.form, prompt, model, *(controls[name] for name in forms.SETTINGS), seed, randomise]
+    def _build_stage(self) -> None:
+        self.message = gr.HTML(visible=False, elem_id="message")
+        with gr.Column(elem_id="stage"):
+            self.scene = gr.HTML(html.scene("closed"), elem_id="scene")
+            self.video = player(say("Your video"), elem_id="video", visible=False)
+        self.line = gr.HTML(elem_id="line")
+        self.waiting = gr.HTML(elem_id="waiting", js_on_load=CLICKS)
+        with gr.Column(visible=False, elem_id="result") as self.result:
+            self.caption = gr.HTML(elem_id="caption")
+            with gr.Row(elem_id="downloads"):
+                self.mp4 = gr.DownloadButton(say("Download MP4"), size="md", elem_id="mp4")
+                export(say("Download GIF"), "gif", self.backend, self.owner, self.shown, "gif")
+            self.finish = finish.Finishing(self.backend, self.owner, self.shown, "finish")
+            why.section(why.TEXT_TO_VIDEO, "why")
+            with gr.Accordion(say("How it was made"), open=False, elem_id="facts"):
+                self.facts = gr.JSON(show_label=False, container=False)
+
+    def _build_settings(self, first: ModelCard) -> None:
+        self.model = gr.Dropdown(
+            [(say(card.title), name) for name, card in offered("text-to-video").items()],
+            value=first.name,
+            label=say("Model"),
+            info=say("What draws the video; its own best settings are filled in"),
+            filterable=False,
+            elem_id="model",
+        )
+        self.about = gr.HTML(_about(self.backend, first), elem_id="about")
+        with gr.Accordion(say("Fine settings"), open=False, elem_id="fine"):
+            self.controls = sampling(first)
+            self.several = matrix.build()
+        self.seed, self.randomise, self.dice = (self.controls.pop(name) for name in ("seed", "randomise", "dice"))
 
     # What the controls do to each other ---------------------------------------------------------------------------
 
-    def choose_model(name: str) -> dict:
+    def choose_model(self, name: str) -> dict:
         card = find(name)
-        return filled_in(controls, card, asdict(card.defaults)) | begin.fill(card, asdict(card.defaults))
+        values = asdict(card.defaults)
+        return filled_in(self.controls, card, values) | self.image.fill(card, values)
 
-    def fill(task: Task) -> dict:
+    def fill(self, task: Task) -> dict:
+        """The updates that show what `task` says. Raises ValueError for one that another tab makes."""
         if not isinstance(task, TextToVideo | Grid):
             raise ValueError("These are settings of another tab. Use them there, with the clip that they belong to.")
         of = task.of if isinstance(task, Grid) else task
         card, values = find(task.model), asdict(of)
-        chosen = {prompt: task.prompt, model: task.model, seed: task.seed, randomise: False}
-        return chosen | several.fill(task) | filled_in(controls, card, values) | begin.fill(card, values)
+        chosen = {self.prompt: task.prompt, self.model: task.model, self.seed: task.seed, self.randomise: False}
+        return chosen | self.several.fill(task) | filled_in(self.controls, card, values) | self.image.fill(card, values)
 
-    def begin_with(given: tuple[str, float], name: str) -> dict:
+    def begin_with(self, given: tuple[str, float], name: str) -> dict:
         """Chooses a model that takes a first image where the chosen one takes none."""
-        chosen = {begin.image: given[0], begin.mask: ""}
+        chosen = {self.image.image: given[0], self.image.mask: ""}
         if "image" not in find(name).takes:
             name = next(name for name, card in offered("text-to-video").items() if "image" in card.takes)
-            chosen |= {model: name, **choose_model(name)}
+            chosen |= {self.model: name, **self.choose_model(name)}
         return chosen
 
-    def choose_example(event: gr.EventData) -> dict:
-        return fill(EXAMPLES[int(event.example)].task)
+    def choose_example(self, event: gr.EventData) -> dict:
+        return self.fill(EXAMPLES[int(event.example)].task)
 
-    def hint(text: str, name: str, rows: bool) -> str:
+    def hint(self, text: str, name: str, rows: bool) -> str:
         """On the longest of the prompts."""
         text = max(text.splitlines() or [""], key=len) if rows else text
-        return html.prompt_hints(text, find(name), backend.tokens(name, text))
+        return html.prompt_hints(text, find(name), self.backend.tokens(name, text))
 
-    def foresee(rows: bool, seeds: str, prompts: str, *values: object) -> str:
-        *values, _ = values
-        if not rows:
-            seeds, prompts = "", "a clip"
-        return estimates.of(backend, lambda: forms.texts_to_videos(prompts, *values, seed=0, seeds=seeds))
+    def values(self, data: dict) -> dict[str, object]:
+        """What the controls say, by the names of the settings."""
+        named = self.controls | {"prompt": self.prompt, "model": self.model, "seed": self.seed}
+        return {name: data[control] for name, control in named.items()}
 
-    quiet = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
-    model.input(choose_model, model, [*controls.values(), *begin.controls], **quiet)
-    filled = [prompt, model, seed, randomise, *several.form, *controls.values(), *begin.controls]
-    noticed = quiet | {"queue": True}  # only then gradio notices that a State has changed: here the first image
-    begun.change(begin_with, [begun, model], [model, *controls.values(), *begin.controls], **noticed)
-    examples.click(choose_example, None, filled, **noticed).then(None, js=TO_PROMPT)
-    # Without a trigger of its own, an event runs when the page opens and whenever one of its inputs changes.
-    gr.on(None, lambda name: _about(backend, find(name)), model, about, **quiet)
-    gr.on(None, hint, [prompt, model, several.on], hints, trigger_mode="always_last", **quiet)
-    foreseen = [*several.form, prompt, model, *(controls[name] for name in forms.SETTINGS), shown]
-    gr.on(None, foresee, foreseen, ahead, trigger_mode="always_last", **quiet)
-    frames, fps = controls["frames"], controls["fps"]
-    gr.on(None, None, [frames, fps], frames, js=FRAMES_LABEL, **quiet)
-    dice.click(lambda: (forms.new_seed(), False), None, [seed, randomise], **quiet)
+    def foresee(self, data: dict) -> str:
+        """How long the video will take, or all of a grid."""
+
+        def tasks() -> list[TextToVideo]:
+            if data[self.several.on]:
+                return forms.texts_to_videos(self.values(data), data[self.several.seeds])
+            return [forms.text_to_video(self.values(data) | {"prompt": "a clip", "seed": 0})]
+
+        return estimates.of(self.backend, tasks)
+
+    def _connect_controls(self, begun: gr.State) -> None:
+        quiet = QUIET | {"queue": False}
+        choosing = [*self.controls.values(), *self.image.controls]
+        self.model.input(self.choose_model, self.model, choosing, **quiet)
+        # Only an event of the queue has gradio notice that a State has changed: here the first image.
+        begun.change(self.begin_with, [begun, self.model], [self.model, *choosing], **QUIET)
+        self.examples.click(self.choose_example, None, self.filled, **QUIET).then(None, js=TO_PROMPT)
+        # Without a trigger of its own, an event runs when the page opens and whenever one of its inputs changes.
+        gr.on(None, lambda name: _about(self.backend, find(name)), self.model, self.about, **quiet)
+        hinted = [self.prompt, self.model, self.several.on]
+        gr.on(None, self.hint, hinted, self.hints, trigger_mode="always_last", **quiet)
+        foreseen = {*self.several.form, self.prompt, self.model, self.seed, *self.controls.values(), self.shown}
+        gr.on(None, self.foresee, foreseen, self.ahead, trigger_mode="always_last", **quiet)
+        frames, fps = self.controls["frames"], self.controls["fps"]
+        gr.on(None, None, [frames, fps], frames, js=FRAMES_LABEL, **quiet)
+        self.dice.click(lambda: (forms.new_seed(), False), None, [self.seed, self.randomise], **quiet)
+        self.seed.input(lambda: False, None, self.randomise, **quiet)  # who types a seed wants that one
 
     # One click, followed through ----------------------------------------------------------------------------------
 
-    def idle() -> dict:
-        return {generate: gr.Button(visible=True), stop: gr.Button(say("Stop"), visible=False, interactive=True)}
+    @property
+    def outputs(self) -> list[gr.components.Component]:
+        return [
+            *(self.message, self.scene, self.video, self.line, self.waiting, self.result, self.caption, self.mp4),
+            *(self.facts, self.halt),
+        ]
 
-    def given_up(shown_job: str | None) -> dict:
-        return {scene: html.scene("open" if shown_job else "closed"), line: "", **idle()}
-
-    def finished(made: Job) -> dict:
-        film = backend.address(made.end.video)
+    def state(self, view: View) -> dict:
+        made, going = view.shown, bool(view.going)
+        film = self.backend.address(made.end.video) if made else None
         return {
-            shown: made.id,
-            scene: html.scene("open"),
-            video: gr.Video(film, visible=True),
-            line: "",
-            result: gr.Column(visible=True),
-            caption: html.caption(made.task),
-            mp4: gr.DownloadButton(value=film),
-            facts: html.rounded(made.end.facts),
-            **idle(),
+            **ends(self.message, view),
+            self.scene: html.scene("working" if going else "open" if made else "closed", view.moment),
+            self.video: gr.Video(film, visible=made is not None),
+            **progress(self.line, self.waiting, view),
+            self.result: gr.Column(visible=made is not None and not going),
+            self.caption: html.caption(made.task) if made else "",
+            self.mp4: gr.DownloadButton(value=film),
+            self.facts: html.rounded(made.end.facts) if made else None,
+            self.halt: halting(view),
         }
 
-    def watch(waiting: list[str], visitor_id: str, shown_job: str | None) -> Iterator[dict]:
-        """Shows how the jobs go, up to the end of the last. Whoever closes the page only stops watching."""
-        yield {
-            job: waiting,
-            message: gr.HTML(visible=False),
-            result: gr.Column(visible=False),
-            scene: html.scene("working"),
-            line: html.footlights(stream.Moment()),
-            generate: gr.Button(visible=False),
-            stop: gr.Button(visible=True),
-        }
-        for moment in stream.follow_all(backend, waiting, visitor_id):
-            match moment:
-                case None:
-                    yield {line: gr.skip()}
-                case stream.Moment(end=Result()):
-                    yield finished(backend.get(waiting[-1], visitor_id))
-                case stream.Moment(end=Failed(message=text, stopped=stopped)):
-                    card = html.stopped(text) if stopped else html.failure(text)
-                    yield {
-                        message: gr.HTML(card, visible=True),
-                        result: gr.Column(visible=bool(shown_job)),  # with the video that was there before
-                        **given_up(shown_job),
-                    }
-                case _:
-                    yield {scene: html.scene("working", moment), line: html.footlights(moment)}
-
-    def run(visitor_id: str, shown_job: str | None, *values: object) -> Iterator[dict]:
-        image, mask, strokes, guidance, rows, seeds, *values, seed_value, randomise_value = values
-        visitor_id = visitor.known(visitor_id)
-        seeding = {"seed": seed_value, "randomise": randomise_value}
+    def press(self, data: dict) -> dict:
+        """Generate was pressed."""
+        visitor_id = visitor.known(data[self.owner])
+        values = self.values(data)
+        image, mask, strokes, guidance = (data[control] for control in self.image.form)
         try:
-            seeding["first_image"] = first_image.settings(backend, visitor_id, image, mask, strokes, guidance)
-            if rows:
-                tasks = forms.texts_to_videos(*values, seeds=seeds, **seeding)
+            values |= first_image.settings(self.backend, visitor_id, image, mask, strokes, guidance)
+            if data[self.several.on]:
+                tasks = forms.texts_to_videos(values, data[self.several.seeds], data[self.randomise])
             else:
-                tasks = [forms.text_to_video(*values, **seeding)]
-            if len(tasks) > 1:
-                waiting = backend.submit_grid(tasks, visitor_id, visitor.ADDRESS.get())
-            else:
-                waiting = [backend.submit(tasks[0], visitor_id, visitor.ADDRESS.get())]
+                tasks = [forms.text_to_video(values, data[self.randomise])]
+            jobs = self._submit(tasks, visitor_id)
         except ValueError as error:
-            yield {message: gr.HTML(html.failure(str(error)), visible=True)}
-            return
-        yield {owner: visitor_id, seed: tasks[0].seed}
-        yield from watch(waiting, visitor_id, shown_job)
+            return {self.problem: gr.HTML(html.failure(str(error)), visible=True)}
+        return {
+            **{self.owner: visitor_id, self.seed: tasks[0].seed, self.problem: gr.HTML(visible=False)},
+            **self.updates(visitor_id, data[self.followed], data[self.shown], new=jobs),
+        }
 
-    def go_on(visitor_id: str) -> Iterator[dict]:
-        """The page was opened again: what this visitor had made is on the stage, and what is being made is watched."""
-        yield {line: gr.skip()}  # gradio empties every output of a generator that yields nothing
+    def _submit(self, tasks: list[TextToVideo], visitor_id: str) -> list[str]:
+        if len(tasks) > 1:
+            return self.backend.submit_grid(tasks, visitor_id, visitor.ADDRESS.get())
+        return [self.backend.submit(tasks[0], visitor_id, visitor.ADDRESS.get())]
+
+    def arrive(self, visitor_id: str) -> dict:
+        """The page was opened: what is being made is shown, or what was made last, with its settings."""
         kinds = ("text-to-video", "grid")
-        made = [one for kind in kinds for one in backend.finished(visitor_id, limit=1, kind=kind)]
+        made = [one for kind in kinds for one in self.backend.finished(visitor_id, limit=1, kind=kind)]
         latest = sorted(made, key=lambda one: one.ended)[-1:]
-        for one in latest:
-            yield finished(one)
-        unfinished = [one for one in backend.unfinished(visitor_id) if isinstance(one.task, TextToVideo | Grid)]
-        for going in unfinished[-1:]:
-            yield fill(going.task)
-            before = going.task.jobs if isinstance(going.task, Grid) else ()
-            waiting = [one.id for one in unfinished if one.id in before]
-            yield from watch([*waiting, going.id], visitor_id, latest[0].id if latest else None)
+        going = [one for one in self.backend.unfinished(visitor_id) if self.belongs(one)]
+        updates = self.updates(visitor_id, shown=latest[0].id if latest else "")
+        for one in (going or latest)[-1:]:
+            with suppress(ValueError):  # of a model that is not offered any more
+                updates |= self.fill(one.task.checked())
+        return updates
 
-    following = {
-        "outputs": [
-            *(owner, job, shown, message, scene, video, line, result, caption, mp4, facts, generate, stop),
-            *filled,
-        ],
-        "show_progress": "hidden",
-        "api_visibility": "private",
-        "concurrency_limit": None,
-    }
-    ran = gr.on([generate.click, prompt.submit], run, [owner, shown, *form], **following)
-    came = arrived.then(go_on, owner, **following)
-    for followed in (ran, came):  # nobody follows any more: the page must not look as if
-        followed.failure(given_up, shown, [scene, line, generate, stop], **quiet)
+    def _connect_jobs(self, arrived: gr.events.Dependency) -> None:
+        form = {*self.image.form, *self.several.form, self.prompt, self.model, self.seed, self.randomise}
+        form |= {*self.asked, *self.controls.values()}
+        pressed = [self.owner, self.seed, self.problem, *self.all_outputs]
+        following = {"concurrency_limit": None, **QUIET}
+        gr.on([self.generate.click, self.prompt.submit], self.press, form, pressed, **following)
+        opened = list(dict.fromkeys([*self.all_outputs, *self.filled]))
+        arrived.then(self.arrive, self.owner, opened, **following)
+        self.connect(self.halt, self.waiting)
+        self.generate.click(None, js=_TO_STAGE, **QUIET)  # on a phone it may be out of sight
+        self.prompt.input(lambda: gr.HTML(visible=False), None, self.problem, queue=False, **QUIET)
 
-    generate.click(None, js=_TO_STAGE, **quiet)  # on a phone it may be out of sight
-
-    def end(visitor_id: str, started: list[str] | None) -> gr.Button:
-        for identifier in reversed(started or ()):  # the grid first: it is not to be made of what is left
-            backend.cancel(identifier, visitor_id)
-        return gr.Button(say("Stopping…"), interactive=False)
-
-    stop.click(end, [owner, job], stop, **quiet)
-
-    return Form("text-to-video", filled, fill)
+    @property
+    def form(self) -> Form:
+        """For those who fill the tab from elsewhere."""
+        return Form("text-to-video", self.filled, self.fill)
 
 
 def sampling(card: ModelCard, prefix: str = "") -> dict[str, gr.components.Component]:

@@ -1,14 +1,16 @@
 """The first step of editing a clip: an upload, what it shows, which part of it, and the tuning."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Sequence
 
 import gradio as gr
 
 from pipelines.catalog import ModelCard, Range, find, offered
-from pipelines.events import Failed, Preview, Result
 from pipelines.serving.backend import Backend
-from pipelines.tasks import TRAINED, Tune
-from ui import edit_html, estimates, forms, html, stream, visitor
+from pipelines.serving.jobs import Job
+from pipelines.tasks import NOBODY, TRAINED, Tune
+from ui import edit_html, estimates, forms, html, visitor
+from ui.follower import QUIET, Stage, View
 from ui.languages import ENGLISH_ONLY, say
 from ui.media import READING, player, slider
 
@@ -16,282 +18,319 @@ CLIPS = [".mp4", ".mov", ".m4v", ".webm", ".mkv", ".gif"]
 SAMPLE = say("Sample now")
 
 
-def bench(
-    backend: Backend, owner: gr.BrowserState, arrived: gr.events.Dependency, changed: gr.State, given: gr.State
-) -> gr.State:
-    """Builds the step where it is called. Returns the state that holds the latest tuning's job, once it is over.
+class Bench(Stage):
+    """The first step. Its `shown` is the latest tuning, once there is something of it."""
 
-    A tuning that is under way is followed after `arrived`, and whenever `changed` says that one may have been resumed.
-    `given` holds a video of the library that is to be the clip, as (its file, the time at which it was given).
-    """
-    first = next(iter(offered("edit").values()))
-    clip = gr.State("")
-    job = gr.State()
-    tuned = gr.State("")
+    KINDS = (Tune,)
 
-    with gr.Row(elem_classes="bench"):
-        with gr.Column():
-            file = gr.File(
-                label=say("A clip: MP4, MOV, WebM, MKV or GIF"), file_types=CLIPS, elem_id="clip", height=130
-            )
-            with gr.Column(visible=False, elem_id="clip-chosen") as there:
-                source = player(say("The clip"), elem_id="clip-video")
-                about = gr.HTML()
-            prompt = gr.Textbox(
-                label=say("What does the clip show?"),
-                info=ENGLISH_ONLY,
-                placeholder=say("Who, wearing what, does what, where: a person in red dances on the beach"),
-                lines=2,
-                elem_id="clip-caption",
-            )
-            hints = gr.HTML()
-            tune = gr.Button(say("Tune"), variant="primary", size="lg", elem_id="tune")
-            with gr.Row(visible=False) as running:
-                draw = gr.Button(SAMPLE, size="lg", elem_id="sample-tuning")
-                stop = gr.Button(say("Stop and keep"), variant="stop", size="lg", elem_id="stop-tuning")
-            ahead = gr.HTML(elem_id="tune-ahead")
-        with gr.Column():
-            message = gr.HTML(visible=False)
-            line = gr.HTML()
-            plot = gr.HTML(elem_id="losses")
-            sample = gr.HTML(elem_id="sample")
-            strip = gr.HTML(elem_id="used")
-            with gr.Accordion(say("Which part of it, and how it is cut"), open=False, elem_id="part"):
-                with gr.Row():
-                    start = gr.Slider(
-                        0,
-                        60,
-                        0,
-                        step=0.05,
-                        label=say("From (s)"),
-                        info=say("Where it begins"),
-                        buttons=[],
-                        elem_id="part-start",
-                    )
-                    end = gr.Slider(
-                        0,
-                        60,
-                        60,
-                        step=0.05,
-                        label=say("To (s)"),
-                        info=say("Where it ends"),
-                        buttons=[],
-                        elem_id="part-end",
-                    )
-                with gr.Row():
-                    stride = gr.Slider(
-                        1, 30, 1, step=1, label=say("Every n-th frame"), buttons=[], elem_id="part-stride",
-                        info=say("Larger steps cover more of the clip in as many frames"),
-                    )  # fmt: skip
-                    frames = slider(
-                        _used(first), first.defaults.frames, label=say("Frames, at most"), elem_id="part-frames",
-                        info=say("Every edit has as many; more take longer"),
-                    )  # fmt: skip
-                with gr.Row():
-                    places = say("Where the picture is cut to shape: 0 left, 1 right"), say("0 top, 1 bottom")
-                    across = gr.Slider(0, 1, 0.5, step=0.01, label=say("Across"), info=places[0], buttons=[])
-                    down = gr.Slider(0, 1, 0.5, step=0.01, label=say("Down"), info=places[1], buttons=[])
-            model = gr.Dropdown(
-                [(say(card.title), name) for name, card in offered("edit").items() if card.tuning],
-                value=first.name,
-                label=say("Base model"),
-                info=say("What it knows, your edits can show"),
-                filterable=False,
-                elem_id="base",
-            )
-            card_html = gr.HTML(html.model_card(first, backend.availability(first.name)), elem_id="base-about")
-            with gr.Accordion(say("Fine settings of the tuning"), open=False, elem_id="fine-tuning"):
-                with gr.Row():
-                    width = gr.Number(
-                        first.defaults.width,
-                        label=say("Width"),
-                        info=say("Pixels, of every edit too"),
-                        precision=0,
-                        elem_id="tune-width",
-                    )
-                    height = gr.Number(
-                        first.defaults.height,
-                        label=say("Height"),
-                        info=say("Pixels, of every edit too"),
-                        precision=0,
-                        elem_id="tune-height",
-                    )
-                steps = gr.Slider(
-                    1, 2000, first.tuning.steps, step=1, label=say("Steps"), buttons=[], elem_id="tune-steps",
-                    info=say("More keep closer to the clip"),
-                )  # fmt: skip
-                rate = gr.Number(
-                    first.tuning.learning_rate,
-                    label=say("Learning rate"),
-                    elem_id="tune-rate",
-                    info=say("How much each step changes, 0.000001 to 0.01; too much spoils the pictures"),
+    def __init__(
+        self,
+        backend: Backend,
+        owner: gr.BrowserState,
+        arrived: gr.events.Dependency,
+        changed: gr.State,
+        given: gr.State,
+    ):
+        """Builds the step where it is called.
+
+        A tuning that is under way is shown after `arrived`, and whenever `changed` says that one may have been resumed.
+        `given` holds a video of the library that is to be the clip, as (its file, the time at which it was given).
+        """
+        self.awaited = gr.State("")  # the latest sample when another was asked for
+        super().__init__(backend, owner, self.awaited)
+        self.clip = gr.State("")
+        self.controls: dict[str, gr.components.Component] = {}
+        self._build(next(iter(offered("edit").values())))
+        self._connect_controls(given)
+        self._connect_jobs(arrived, changed)
+
+    def _build(self, first: ModelCard) -> None:
+        with gr.Row(elem_classes="bench"):
+            with gr.Column():
+                self.file = gr.File(
+                    label=say("A clip: MP4, MOV, WebM, MKV or GIF"), file_types=CLIPS, elem_id="clip", height=130
                 )
-                trained = gr.Radio(
-                    [(say(text), name) for name, text in TRAINED.items()], value="all", label=say("What is trained"),
-                    elem_id="trained", info=say("More of the network keeps closer to the clip's motion"),
-                )  # fmt: skip
-                seed = gr.Number(
-                    33, label=say("Seed"), info=say("The same seed and settings tune in the same way"), precision=0,
-                    elem_id="tune-seed",
-                )  # fmt: skip
+                with gr.Column(visible=False, elem_id="clip-chosen") as self.there:
+                    self.source = player(say("The clip"), elem_id="clip-video")
+                    self.about = gr.HTML()
+                self.prompt = gr.Textbox(
+                    label=say("What does the clip show?"),
+                    info=ENGLISH_ONLY,
+                    placeholder=say("Who, wearing what, does what, where: a person in red dances on the beach"),
+                    lines=2,
+                    elem_id="clip-caption",
+                )
+                self.hints = gr.HTML()
+                self.problem = gr.HTML(visible=False, elem_id="tune-problem")
+                self.tune = gr.Button(say("Tune"), variant="primary", size="lg", elem_id="tune")
+                with gr.Row(visible=False) as self.running:
+                    self.draw = gr.Button(SAMPLE, size="lg", elem_id="sample-tuning")
+                    self.halt = gr.Button(say("Stop and keep"), variant="stop", size="lg", elem_id="stop-tuning")
+                self.ahead = gr.HTML(elem_id="tune-ahead")
+            with gr.Column():
+                self.message = gr.HTML(visible=False, elem_id="tune-message")
+                self.line = gr.HTML(elem_id="tune-line")
+                self.plot = gr.HTML(elem_id="losses")
+                self.sample = gr.HTML(elem_id="sample")
+                self.strip = gr.HTML(elem_id="used")
+                with gr.Accordion(say("Which part of it, and how it is cut"), open=False, elem_id="part"):
+                    with gr.Row():
+                        self.controls["start"] = gr.Slider(
+                            0,
+                            60,
+                            0,
+                            step=0.05,
+                            label=say("From (s)"),
+                            info=say("Where it begins"),
+                            buttons=[],
+                            elem_id="part-start",
+                        )
+                        self.controls["end"] = gr.Slider(
+                            0,
+                            60,
+                            60,
+                            step=0.05,
+                            label=say("To (s)"),
+                            info=say("Where it ends"),
+                            buttons=[],
+                            elem_id="part-end",
+                        )
+                    with gr.Row():
+                        self.controls["stride"] = gr.Slider(
+                            1, 30, 1, step=1, label=say("Every n-th frame"), buttons=[], elem_id="part-stride",
+                            info=say("Larger steps cover more of the clip in as many frames"),
+                        )  # fmt: skip
+                        self.controls["frames"] = slider(
+                            _used(first), first.defaults.frames, label=say("Frames, at most"), elem_id="part-frames",
+                            info=say("Every edit has as many; more take longer"),
+                        )  # fmt: skip
+                    with gr.Row():
+                        places = say("Where the picture is cut to shape: 0 left, 1 right"), say("0 top, 1 bottom")
+                        self.controls["across"] = gr.Slider(
+                            0, 1, 0.5, step=0.01, label=say("Across"), info=places[0], buttons=[]
+                        )
+                        self.controls["down"] = gr.Slider(
+                            0, 1, 0.5, step=0.01, label=say("Down"), info=places[1], buttons=[]
+                        )
+                self.model = gr.Dropdown(
+                    [(say(card.title), name) for name, card in offered("edit").items() if card.tuning],
+                    value=first.name,
+                    label=say("Base model"),
+                    info=say("What it knows, your edits can show"),
+                    filterable=False,
+                    elem_id="base",
+                )
+                self.card_html = gr.HTML(
+                    html.model_card(first, self.backend.availability(first.name)), elem_id="base-about"
+                )
+                with gr.Accordion(say("Fine settings of the tuning"), open=False, elem_id="fine-tuning"):
+                    with gr.Row():
+                        self.controls["width"] = gr.Number(
+                            first.defaults.width,
+                            label=say("Width"),
+                            info=say("Pixels, of every edit too"),
+                            precision=0,
+                            elem_id="tune-width",
+                        )
+                        self.controls["height"] = gr.Number(
+                            first.defaults.height,
+                            label=say("Height"),
+                            info=say("Pixels, of every edit too"),
+                            precision=0,
+                            elem_id="tune-height",
+                        )
+                    self.controls["steps"] = gr.Slider(
+                        1, 2000, first.tuning.steps, step=1, label=say("Steps"), buttons=[], elem_id="tune-steps",
+                        info=say("More keep closer to the clip"),
+                    )  # fmt: skip
+                    self.controls["learning_rate"] = gr.Number(
+                        first.tuning.learning_rate,
+                        label=say("Learning rate"),
+                        elem_id="tune-rate",
+                        info=say("How much each step changes, 0.000001 to 0.01; too much spoils the pictures"),
+                    )
+                    self.controls["trained"] = gr.Radio(
+                        [(say(text), name) for name, text in TRAINED.items()],
+                        value="all", label=say("What is trained"), elem_id="trained",
+                        info=say("More of the network keeps closer to the clip's motion"),
+                    )  # fmt: skip
+                    self.controls["seed"] = gr.Number(
+                        33, label=say("Seed"), info=say("The same seed and settings tune in the same way"), precision=0,
+                        elem_id="tune-seed",
+                    )  # fmt: skip
 
-    part = [start, end, stride, frames, across, down, width, height]
-    form = [prompt, model, clip, *part, steps, rate, trained, seed]
+    # The clip, and which part of it --------------------------------------------------------------------------------
 
-    def take(visitor_id: str, path: str | None) -> dict:
+    def take(self, visitor_id: str, path: str | None) -> dict:
         visitor_id = visitor.known(visitor_id)
+        nothing = {self.clip: "", self.there: gr.Column(visible=False), self.strip: ""}
         if path is None:
-            return {clip: "", there: gr.Column(visible=False), strip: ""}
+            return nothing | {self.problem: gr.HTML(visible=False)}
         try:
-            kept = backend.keep_clip(path, visitor_id)
+            kept = self.backend.keep_clip(path, visitor_id)
         except (ValueError, OSError) as error:
-            return {
-                **{clip: "", there: gr.Column(visible=False), strip: ""},
-                message: gr.HTML(html.failure(str(error), "This clip can't be used."), visible=True),
-            }
+            return nothing | {self.problem: gr.HTML(html.failure(str(error), "This clip can't be used."), visible=True)}
         measured = kept.clip
+        size = measured.seconds, measured.width, measured.height, measured.fps, measured.cut
         return {
-            owner: visitor_id,
-            clip: kept.name,
-            there: gr.Column(visible=True),
-            source: backend.address(kept.preview),
-            about: edit_html.about_clip(measured.seconds, measured.width, measured.height, measured.fps, measured.cut),
-            start: gr.Slider(maximum=measured.seconds, value=0),
-            end: gr.Slider(maximum=measured.seconds, value=measured.seconds),
-            stride: min(30, max(1, round(measured.fps / 8))),  # the models have seen 8 frames a second
-            message: gr.HTML(visible=False),
+            **{self.owner: visitor_id, self.clip: kept.name, self.there: gr.Column(visible=True)},
+            **{self.source: self.backend.address(kept.preview), self.about: edit_html.about_clip(*size)},
+            self.controls["start"]: gr.Slider(maximum=measured.seconds, value=0),
+            self.controls["end"]: gr.Slider(maximum=measured.seconds, value=measured.seconds),
+            self.controls["stride"]: min(30, max(1, round(measured.fps / 8))),  # the models have seen 8 a second
+            self.problem: gr.HTML(visible=False),
         }
 
-    def draw_part(visitor_id: str, name: str, model_name: str, *values: object) -> dict:
-        if not name:
-            return {strip: ""}
+    def take_video(self, visitor_id: str, given: tuple[str, float]) -> dict:
+        """As `take`, of a video of the library."""
+        return self.take(visitor_id, given[0])
+
+    def values(self, data: dict) -> dict[str, object]:
+        """What the controls say, by the names of the settings; the prompt is to be added."""
+        named = self.controls | {"model": self.model, "clip": self.clip}
+        return {name: data[control] for name, control in named.items()}
+
+    def draw_part(self, data: dict) -> dict:
+        """The frames that would be used."""
+        if not data[self.clip]:
+            return {self.strip: ""}
         try:
-            task = forms.tune("a clip", model_name, name, *values, 1, 1e-5, "all", 0)
-            picture, choice = backend.look(task, visitor_id)
+            task = forms.tune(self.values(data) | {"prompt": "a clip"})
+            picture, choice = self.backend.look(task, data[self.owner])
         except (ValueError, OSError) as error:
-            return {strip: html.failure(str(error), "This part can't be used.")}
-        return {strip: edit_html.look(picture, choice, task.width, task.height)}
+            return {self.strip: html.failure(str(error), "This part can't be used.")}
+        return {self.strip: edit_html.look(picture, choice, task.width, task.height)}
 
-    def foresee(name: str, *values: object) -> str:
-        *values, _ = values
-        return estimates.of(backend, lambda: [forms.tune("a clip", name, "0" * 32, *values)])
+    def foresee(self, data: dict) -> str:
+        """How long the tuning will take."""
+        values = self.values(data) | {"prompt": "a clip", "clip": NOBODY}
+        return estimates.of(self.backend, lambda: [forms.tune(values)])
 
-    def choose_base(name: str) -> dict:
+    def choose_base(self, name: str) -> dict:
         card = find(name)
+        used = _used(card)
         return {
-            frames: gr.Slider(minimum=_used(card).low, maximum=_used(card).high, value=card.defaults.frames),
-            width: card.defaults.width,
-            height: card.defaults.height,
-            steps: card.tuning.steps,
-            rate: card.tuning.learning_rate,
-            card_html: html.model_card(card, backend.availability(name)),
+            self.controls["frames"]: gr.Slider(minimum=used.low, maximum=used.high, value=card.defaults.frames),
+            **{self.controls[side]: getattr(card.defaults, side) for side in ("width", "height")},
+            **{self.controls[name]: getattr(card.tuning, name) for name in ("steps", "learning_rate")},
+            self.card_html: html.model_card(card, self.backend.availability(name)),
         }
 
-    def idle() -> dict:
+    def hint(self, text: str, name: str) -> str:
+        return html.prompt_hints(text, find(name), self.backend.tokens(name, text))
+
+    def _connect_controls(self, given: gr.State) -> None:
+        controls, owner = self.controls, self.owner
+        seen = {owner, self.clip, self.model, *controls.values()}
+        looked = {"fn": self.draw_part, "inputs": seen, "outputs": [self.strip], **QUIET, **READING}
+        taken = [owner, self.clip, self.there, self.source, self.about, self.problem, self.strip]
+        taken += [controls[name] for name in ("start", "end", "stride")]
+        takes = {"outputs": taken, "api_visibility": "private", **READING}
+        uploaded = [self.file.upload, self.file.clear]
+        gr.on(uploaded, self.take, [owner, self.file], show_progress_on=self.file, **takes).then(**looked)
+        given.change(self.take_video, [owner, given], show_progress="hidden", **takes).then(**looked)
+        parts = ("start", "end", "stride", "frames", "across", "down")
+        gr.on([controls[name].release for name in parts], **looked)
+        gr.on([controls[side].change for side in ("width", "height")], **looked, trigger_mode="always_last")
+        latest = QUIET | {"trigger_mode": "always_last", "queue": False}
+        gr.on([self.prompt.change, self.model.change], self.hint, [self.prompt, self.model], self.hints, **latest)
+        gr.on(None, self.foresee, {self.model, self.clip, *controls.values(), self.shown}, self.ahead, **latest)
+        based = [controls[name] for name in ("frames", "width", "height", "steps", "learning_rate")]
+        self.model.input(self.choose_base, self.model, [*based, self.card_html], **QUIET)
+
+    # One click, followed through -----------------------------------------------------------------------------------
+
+    @property
+    def outputs(self) -> list[gr.components.Component]:
+        return [self.message, self.line, self.plot, self.sample, self.tune, self.running, self.draw, self.halt]
+
+    def state(self, view: View) -> dict:
+        going = bool(view.going)
+        total = view.going[0].task.steps if going else view.shown.task.steps if view.shown else 1
+        preview = view.moment.preview
+        asked = going and view.about == (_mark(view.going[0]),)
         return {
-            **{tune: gr.Button(visible=True), running: gr.Row(visible=False)},
-            **{draw: gr.Button(SAMPLE, interactive=True), stop: gr.Button(say("Stop and keep"), interactive=True)},
+            **self._ends(view),
+            self.line: html.footlights(view.moment) if going else "",
+            self.plot: edit_html.losses(self._losses(view), total) if going or view.shown else "",
+            self.sample: edit_html.sample(preview.image) if preview else "",
+            **{self.tune: gr.Button(visible=not going), self.running: gr.Row(visible=going)},
+            self.draw: gr.Button(say("Drawing after the next step…") if asked else SAMPLE, interactive=not asked),
+            self.halt: gr.Button(
+                say("Stopping…") if view.stopping else say("Stop and keep"), interactive=not view.stopping
+            ),
         }
 
-    def watch(identifier: str, visitor_id: str, total: int) -> Iterator[dict]:
-        yield {
-            job: identifier,
-            message: gr.HTML(visible=False),
-            line: html.footlights(stream.Moment()),
-            plot: edit_html.losses((), total),
-            sample: "",
-            tune: gr.Button(visible=False),
-            running: gr.Row(visible=True),
-        }
-        shown = None
-        for moment in stream.follow(backend, identifier, visitor_id):
-            drawn = edit_html.losses(moment.losses.values, total) if moment and moment.losses else gr.skip()
-            match moment:
-                case None:
-                    yield {line: gr.skip()}
-                case stream.Moment(end=Result()):
-                    yield {line: "", plot: drawn, tuned: identifier, **idle()}
-                case stream.Moment(end=Failed(message=text, stopped=stopped)):
-                    kept = any(tuning.job.id == identifier for tuning in backend.tunings(visitor_id))
-                    what = "What was tuned so far is kept: use it, or resume it." if kept else "Nothing was tuned yet."
-                    card = html.stopped(text, what) if stopped else html.failure(text, "The tuning ended early.")
-                    yield {
-                        message: gr.HTML(card, visible=True),
-                        **{line: "", plot: drawn, tuned: identifier if kept else gr.skip()},
-                        **idle(),
-                    }
-                case stream.Moment(preview=Preview(image=picture) as preview) if preview is not shown:
-                    shown = preview
-                    yield {sample: edit_html.sample(picture), draw: gr.Button(SAMPLE, interactive=True)}
-                case _:
-                    yield {line: html.footlights(moment), plot: drawn}
+    def fruitful(self, job: Job) -> bool:
+        return super().fruitful(job) or self._facts(job) is not None
 
-    def run(visitor_id: str, *values: object) -> Iterator[dict]:
-        visitor_id = visitor.known(visitor_id)
+    def _facts(self, job: Job) -> dict | None:
+        found = (tuning.facts for tuning in self.backend.tunings(job.owner) if tuning.job.id == job.id)
+        return next(found, None)
+
+    def _losses(self, view: View) -> Sequence[float]:
+        if view.going:
+            return view.moment.losses.values if view.moment.losses else ()
+        return (self._facts(view.shown) or {}).get("losses", ())
+
+    def _ends(self, view: View) -> dict:
+        """How the last tuning ended, and what is to be done next."""
+        if not view.failed:
+            done = view.shown is not None and not view.going
+            card = html.stopped("The model has learned the clip.", "Say below what it should show instead.")
+            return {self.message: gr.HTML(card, visible=done)}
+        last = view.failed[-1]
+        what = "What was tuned so far is kept: use it, or resume it." if view.shown else "Nothing was tuned yet."
+        card = (
+            html.stopped(last.message, what) if last.stopped else html.failure(last.message, "The tuning ended early.")
+        )
+        return {self.message: gr.HTML(card, visible=True)}
+
+    def press(self, data: dict) -> dict:
+        """Tune was pressed."""
+        visitor_id = visitor.known(data[self.owner])
         try:
-            task = forms.tune(*values)
-            started = backend.submit(task, visitor_id, visitor.ADDRESS.get())
+            task = forms.tune(self.values(data) | {"prompt": data[self.prompt]})
+            job = self.backend.submit(task, visitor_id, visitor.ADDRESS.get())
         except ValueError as error:
-            yield {message: gr.HTML(html.failure(str(error), "Nothing was tuned."), visible=True)}
-            return
-        yield {owner: visitor_id}
-        yield from watch(started, visitor_id, task.steps)
+            return {self.problem: gr.HTML(html.failure(str(error), "Nothing was tuned."), visible=True)}
+        following = data[self.followed], "", ""
+        return {
+            **{self.owner: visitor_id, self.problem: gr.HTML(visible=False), self.awaited: ""},
+            **self.updates(visitor_id, *following, new=[job]),
+        }
 
-    def go_on(visitor_id: str) -> Iterator[dict]:
-        yield {line: gr.skip()}  # gradio empties every output of a generator that yields nothing
-        going = [one for one in backend.unfinished(visitor_id) if isinstance(one.task, Tune)]
-        for one in going[:1]:
-            yield {prompt: one.task.prompt}
-            yield from watch(one.id, visitor_id, one.task.steps)
+    def arrive(self, visitor_id: str, followed: object, shown: object, awaited: object) -> dict:
+        """The page was opened, or a tuning resumed: what is being tuned is shown."""
+        going = [one for one in self.backend.unfinished(visitor_id) if self.belongs(one)]
+        shown = "" if any(one.id == shown for one in going) else shown
+        updates = self.updates(visitor_id, followed, shown, awaited)
+        return updates | ({self.prompt: going[0].task.prompt} if going else {})
 
-    def end_tuning(visitor_id: str, started: str | None) -> gr.Button:
-        if started:
-            backend.cancel(started, visitor_id)
-        return gr.Button(say("Stopping…"), interactive=False)
+    def ask(self, visitor_id: str, followed: object, shown: object, awaited: object) -> dict:
+        """A sample was asked for."""
+        for job in self.backend.unfinished(visitor_id):
+            if self.belongs(job):
+                self.backend.sample(job.id, visitor_id)
+                awaited = _mark(job)
+        return {self.awaited: awaited, **self.updates(visitor_id, followed, shown, awaited)}
 
-    def ask(visitor_id: str, started: str | None) -> gr.Button:
-        if started:
-            backend.sample(started, visitor_id)
-        return gr.Button(say("Drawing after the next step…"), interactive=False)
+    def _connect_jobs(self, arrived: gr.events.Dependency, changed: gr.State) -> None:
+        following = {"concurrency_limit": None, **QUIET}
+        form = {*self.asked, self.prompt, self.model, self.clip, *self.controls.values()}
+        pressed = [self.owner, self.problem, self.awaited, *self.all_outputs]
+        self.tune.click(self.press, form, pressed, **following)
+        opened = {"fn": self.arrive, "inputs": self.asked, "outputs": [self.prompt, *self.all_outputs], **following}
+        arrived.then(**opened)
+        changed.change(**opened)
+        self.connect(self.halt)
+        self.draw.click(self.ask, self.asked, [self.awaited, *self.all_outputs], **following)
+        self.prompt.input(lambda: gr.HTML(visible=False), None, self.problem, queue=False, **QUIET)
 
-    quiet = {"api_visibility": "private", "show_progress": "hidden"}
-    looked = {"fn": draw_part, "inputs": [owner, clip, model, *part], "outputs": [strip], **quiet, **READING}
-    taken = [owner, clip, there, source, about, start, end, stride, message, strip]
-    gr.on(
-        [file.upload, file.clear],
-        take,
-        [owner, file],
-        taken,
-        api_visibility="private",
-        show_progress_on=file,
-        **READING,
-    ).then(**looked)
-    from_library = given.change(
-        lambda visitor_id, video: take(visitor_id, video[0]), [owner, given], taken, **quiet, **READING
-    )
-    from_library.then(**looked)
-    gr.on([control.release for control in (start, end, stride, frames, across, down)], **looked)
-    gr.on([width.change, height.change], **looked, trigger_mode="always_last")
-    gr.on(
-        [prompt.change, model.change],
-        lambda text, name: html.prompt_hints(text, find(name), backend.tokens(name, text)),
-        [prompt, model],
-        hints,
-        trigger_mode="always_last",
-        queue=False,
-        **quiet,
-    )
-    foreseen = [model, *part, steps, rate, trained, seed, tuned]
-    gr.on(None, foresee, foreseen, ahead, trigger_mode="always_last", queue=False, **quiet)
-    model.input(choose_base, model, [frames, width, height, steps, rate, card_html], **quiet)
-    outputs = [owner, job, prompt, message, line, plot, sample, tune, running, draw, stop, tuned]
-    following = {"outputs": outputs, "concurrency_limit": None, **quiet}
-    tune.click(run, [owner, *form], **following)
-    arrived.then(go_on, owner, **following)
-    changed.change(go_on, owner, **following)
-    stop.click(end_tuning, [owner, job], stop, queue=False, **quiet)
-    draw.click(ask, [owner, job], draw, queue=False, **quiet)
-    return tuned
+
+def _mark(job: Job) -> str:
+    """What tells the latest sample of a tuning from others."""
+    return hashlib.sha256(job.preview.image if job.preview else b"").hexdigest()
 
 
 def _used(card: ModelCard) -> Range:

@@ -1,0 +1,193 @@
+"""Following jobs: from how a visitor's jobs stand to all that a place on the page shows of them.
+
+A place asks again and again while a job of its kinds goes on, and every answer holds the whole truth of its buttons,
+messages and videos: whatever the page has missed, be it an answer that was lost, a reload, a second tab or a phone that
+slept, the next answer mends. Closing the page only ends the asking.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import gradio as gr
+
+from pipelines.events import Failed, Result
+from pipelines.serving.backend import Backend
+from pipelines.serving.jobs import Job
+from pipelines.tasks import Grid
+from ui import html, visitor
+from ui.languages import say
+from ui.stream import Moment
+
+OFTEN, SELDOM = 0.5, 8.0  # seconds between two questions while a job goes on, and while nothing is known of any
+QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+
+
+@dataclass(frozen=True)
+class Followed:
+    """What a page keeps of the jobs that a place follows."""
+
+    jobs: tuple[str, ...] = ()  # since nothing went on, in the order in which they are made
+    seen: frozenset[str] = frozenset()  # those of them whose video has been on the stage
+
+
+@dataclass(frozen=True)
+class View:
+    """How the jobs of a place stand: all that it shows follows from this."""
+
+    owner: str
+    shown: Job | None = None  # whose video is on the stage
+    going: tuple[Job, ...] = ()  # that wait or run, the one that is made now first
+    moment: Moment = field(default_factory=Moment)  # of that one
+    failed: tuple[Failed, ...] = ()  # how those ended that made no video
+    about: tuple = ()  # what else the place depends on: the values of its `depends`
+
+    @property
+    def stopping(self) -> bool:
+        return bool(self.going) and self.going[0].stopping
+
+
+class Stage(ABC):
+    """A place that shows how jobs of some kinds go, and the video of the last of them."""
+
+    KINDS: ClassVar[tuple[type, ...]]  # of tasks
+
+    def __init__(self, backend: Backend, owner: gr.BrowserState, *depends: gr.State):
+        """Builds what it remembers; the Blocks must be open. What it shows may depend on other states, too."""
+        self.backend, self.owner, self.depends = backend, owner, depends
+        self.followed = gr.State(Followed())
+        self.shown = gr.State("")  # the job whose video is on the stage; "" for none
+        self.clock = gr.Timer(OFTEN, active=False)
+
+    @abstractmethod
+    def state(self, view: View) -> dict:
+        """The updates of everything that it shows, whatever it showed before."""
+
+    @property
+    @abstractmethod
+    def outputs(self) -> list[gr.components.Component]:
+        """What `state` updates."""
+
+    @property
+    def all_outputs(self) -> list[gr.components.Component]:
+        """What `updates` updates."""
+        return [self.followed, self.shown, self.clock, *self.outputs]
+
+    def belongs(self, job: Job, *about: object) -> bool:
+        """Whether it shows how this job goes."""
+        return isinstance(job.task, self.KINDS)
+
+    def fruitful(self, job: Job) -> bool:
+        """Whether something came of a job that has ended."""
+        return isinstance(job.end, Result)
+
+    def updates(
+        self,
+        visitor_id: str,
+        followed: object = None,
+        shown: object = "",
+        *about: object,
+        new: Sequence[str] = (),
+    ) -> dict:
+        """How things stand now; `new` jobs are begun by this very page."""
+        followed = followed if isinstance(followed, Followed) else Followed()
+        going = {job.id: job for job in self.backend.unfinished(visitor_id) if self.belongs(job, *about)}
+        before = followed.jobs if any(one in going for one in followed.jobs) or not new else ()
+        jobs = tuple(dict.fromkeys((*before, *new, *going)))
+        ended = [job for job in self._look_up(jobs, visitor_id) if job.id not in going]
+        made = [job for job in ended if self.fruitful(job)]
+        for job in made:
+            shown = shown if job.id in followed.seen else job.id
+        view = View(
+            visitor_id,
+            next(self._look_up([shown], visitor_id), None) if isinstance(shown, str) and shown else None,
+            tuple(going.values()),
+            _moment(jobs, going, ended),
+            tuple(job.end for job in ended if isinstance(job.end, Failed)),
+            about,
+        )
+        return {
+            self.followed: Followed(jobs, followed.seen - going.keys() | {job.id for job in made}),
+            self.shown: view.shown.id if view.shown else "",
+            self.clock: gr.Timer(OFTEN, active=bool(going)),
+            **self.state(view),
+        }
+
+    def _look_up(self, jobs: Sequence[str], visitor_id: str) -> Iterator[Job]:
+        for one in jobs:
+            try:
+                yield self.backend.get(one, visitor_id)
+            except ValueError:  # deleted meanwhile
+                continue
+
+    def stop(self, visitor_id: str, followed: object, shown: object, *about: object) -> dict:
+        """Stops all that goes on here, the last first: a grid is not to be made of what is left."""
+        for job in reversed(self.backend.unfinished(visitor_id)):
+            if self.belongs(job, *about):
+                self.backend.cancel(job.id, visitor_id)
+        return self.updates(visitor_id, followed, shown, *about)
+
+    def stop_one(self, visitor_id: str, event: gr.EventData) -> gr.Timer:
+        """Stops the job at whose button somebody pressed."""
+        self.backend.cancel(event.job, visitor_id)
+        return gr.Timer(active=True)
+
+    @property
+    def asked(self) -> list[gr.components.Component]:
+        """What `updates` and `stop` are called with."""
+        return [self.owner, self.followed, self.shown, *self.depends]
+
+    def connect(self, stop: gr.Button, waiting: gr.HTML | None = None) -> None:
+        """Lets the page ask how things stand, `stop` stop them all, and a button in `waiting` one of them."""
+        lively = {"inputs": self.asked, "outputs": self.all_outputs, "concurrency_limit": None, **QUIET}
+        self.clock.tick(self.updates, **lively)
+        stop.click(self.stop, **lively)
+        if waiting is not None:
+            waiting.click(self.stop_one, self.owner, self.clock, concurrency_limit=None, **QUIET)
+
+
+def ends(message: gr.HTML, view: View) -> dict:
+    """The update of `message` that tells how the last job without a video ended."""
+    if not view.failed:
+        return {message: gr.HTML(visible=False)}
+    last = view.failed[-1]
+    return {message: gr.HTML(html.stopped(last.message) if last.stopped else html.failure(last.message), visible=True)}
+
+
+def progress(line: gr.HTML, waiting: gr.HTML, view: View) -> dict:
+    """The updates that tell how far the job is that is made now, and which wait."""
+    return {line: html.footlights(view.moment) if view.going else "", waiting: html.making(view.going[1:])}
+
+
+def halting(view: View) -> gr.Button:
+    """The button that stops what goes on: it is there while something does."""
+    if view.stopping:
+        return gr.Button(say("Stopping…"), interactive=False, visible=True)
+    return gr.Button(say("Stop"), interactive=True, visible=bool(view.going))
+
+
+class Watch:
+    """Looks now and then whether anything goes on that no place on the page follows yet."""
+
+    def __init__(self, backend: Backend, owner: gr.BrowserState, stages: Sequence[Stage]):
+        """Builds itself in the Blocks that is open."""
+        self.backend, self.stages = backend, stages
+        clock = gr.Timer(SELDOM)
+        clock.tick(self.look, owner, [stage.clock for stage in stages], concurrency_limit=None, **QUIET)
+
+    def look(self, visitor_id: str) -> list[gr.Timer]:
+        """Has those places ask to which a job belongs."""
+        going = self.backend.unfinished(visitor.known(visitor_id))
+        wanted = [any(isinstance(job.task, stage.KINDS) for job in going) for stage in self.stages]
+        return [gr.Timer(active=True) if one else gr.skip() for one in wanted]
+
+
+def _moment(jobs: Sequence[str], going: dict[str, Job], ended: Sequence[Job]) -> Moment:
+    """That of the job which is made now, or else the next; a grid is not counted among its videos."""
+    current = next((job for job in going.values() if not job.waits), next(iter(going.values()), None))
+    if current is None:
+        return Moment()
+    counted = [job for job in (*ended, *going.values()) if not isinstance(job.task, Grid)]
+    place = min(sum(job.id not in going for job in counted) + 1, max(len(counted), 1))
+    return Moment(current.progress, current.preview, current.losses, None, (place, max(len(counted), 1)))
