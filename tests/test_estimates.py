@@ -48,7 +48,7 @@ def test_it_is_silent_where_nothing_is_known_or_possible(backend):
         raise ValueError("no")
 
     assert estimates.of(backend, impossible) == ""
-    assert estimates.of(backend, lambda: [forms.text_to_video("", SMALL.name, *[None] * 8, seed=0)]) == ""
+    assert estimates.of(backend, lambda: [forms.text_to_video({"prompt": "", "model": SMALL.name, "seed": 0})]) == ""
 
 
 def test_every_tab_that_makes_something_says_it(backend, settings):

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from dataclasses import asdict
 
 import gradio as gr
 import numpy as np
@@ -68,9 +69,8 @@ def test_they_are_hidden_where_the_page_opens_with_a_model_that_takes_none(demo)
 
 def values(**changes):
     card = find("makeavid-sd")
-    settings = [getattr(card.defaults, name) for name in forms.SETTINGS]
     first = {"image": "", "mask": "", "image_guidance": 15.0} | changes
-    return forms.text_to_video("a dancer", card.name, *settings, seed=7, first_image=first)
+    return forms.text_to_video(asdict(card.defaults) | {"prompt": "a dancer", "model": card.name, "seed": 7} | first)
 
 
 CHANGES = {"image": {"image": IMAGE}, "mask": {"image": IMAGE, "mask": MASK}, "guidance": {"image_guidance": 3.5}}
@@ -100,8 +100,8 @@ def test_what_can_not_be_is_refused(changes, says):
 
 def test_a_model_that_takes_none_is_not_told_of_the_hidden_controls():
     card = find("miniature-modelscope")
-    settings = [getattr(card.defaults, name) for name in forms.SETTINGS]
-    task = forms.text_to_video("a bear", card.name, *settings, seed=7, first_image={"image": IMAGE, "mask": MASK})
+    said = {"prompt": "a bear", "model": card.name, "seed": 7, "image": IMAGE, "mask": MASK}
+    task = forms.text_to_video(asdict(card.defaults) | said)
     assert task == TextToVideo.for_model(card, "a bear", 7)
 
 

@@ -39,9 +39,7 @@ OTHER = {
 
 
 def read(randomise=False, **values):
-    values = GOOD | values
-    settings = [values[name] for name in forms.SETTINGS]
-    return forms.text_to_video(values["prompt"], values["model"], *settings, seed=values["seed"], randomise=randomise)
+    return forms.text_to_video(GOOD | values, randomise)
 
 
 @pytest.mark.parametrize("name", OTHER)
@@ -118,12 +116,12 @@ TUNED = Tuning(
 
 
 def tune(prompt="a man skis", model="stable-diffusion-1.4", clip=CLIP, **values):
-    settings = [values.get(name, TUNE[name][0]) for name in forms.TUNING]
-    return forms.tune(prompt, model, clip, *settings)
+    settings = {name: values.get(name, TUNE[name][0]) for name in forms.TUNING}
+    return forms.tune(settings | {"prompt": prompt, "model": model, "clip": clip})
 
 
 def edits(prompts="a bear skis", **values):
-    return forms.edits(prompts, TUNED, *(values.get(name, EDIT[name][0]) for name in forms.EDITING))
+    return forms.edits({name: values.get(name, EDIT[name][0]) for name in EDIT} | {"prompt": prompts}, TUNED)
 
 
 def differing(before, after):
@@ -138,8 +136,8 @@ def test_every_control_changes_the_tuning_and_only_its_own_part(name):
 
 def test_a_model_that_is_published_as_tuned_needs_no_clip():
     card = find("a-man-is-surfing")
-    settings = [EDIT[name][0] for name in forms.EDITING]
-    panda, astronaut = forms.edits("a panda surfs\n\nan astronaut surfs", card, *settings)
+    settings = {name: before for name, (before, _) in EDIT.items()}
+    panda, astronaut = forms.edits(settings | {"prompt": "a panda surfs\n\nan astronaut surfs"}, card)
     assert (panda.prompt, panda.model, panda.tuned) == ("a panda surfs", card.name, "")
     assert (panda.frames, panda.width, panda.height) == (8, 512, 512)
     assert differing(panda, astronaut) == ["prompt"]

@@ -32,9 +32,8 @@ def a_grid(prompts=PROMPTS, seeds=(7, 8)):
 
 
 def tasks(prompts=LINES, seeds="7, 8", **more):
-    values = asdict(CARD.defaults) | {"frames": 8, "steps": 1}
-    settings = [values[name] for name in forms.SETTINGS]
-    return forms.texts_to_videos(prompts, CARD.name, *settings, **{"seed": 3, "seeds": seeds} | more)
+    values = asdict(CARD.defaults) | {"frames": 8, "steps": 1, "prompt": prompts, "model": CARD.name, "seed": 3}
+    return forms.texts_to_videos(values, seeds, **more)
 
 
 @pytest.fixture

@@ -75,15 +75,14 @@ def event(demo, name, trigger=None):
 def press(built, clip="", **changed):
     """The tasks that Generate makes of the controls as they are at first, but for what is `changed`, by control."""
     demo, backend = built
-    run = event(demo, "run", "pose-generate")
-    values = [changed.get(one.elem_id, getattr(one, "value", None)) for one in run.inputs]
+    run = event(demo, "press", "pose-generate")
+    changed = {"pose-randomise": False, "motions": "dance, hands up"} | changed
+    values = {one: changed.get(one.elem_id, getattr(one, "value", None)) for one in run.inputs}
     assert changed.keys() <= {one.elem_id for one in run.inputs}
-    values[0] = ME
-    randomise = [one.elem_id for one in run.inputs].index("pose-randomise")
-    values[randomise] = changed.get("pose-randomise", False)
-    values[4] = clip  # after the visitor, the video on the stage, the prompt and the model
+    (owner,) = [one for one in values if isinstance(one, gr.BrowserState)]
+    (upload,) = [one for one in values if isinstance(one, gr.State) and one.value == "" and one not in run.outputs]
     backend.asked = []
-    updates = list(run.fn(*values))
+    updates = run.fn(values | {owner: ME, upload: clip})
     return backend.asked, updates
 
 
@@ -111,22 +110,20 @@ def test_model_size_clip_and_sound_reach_it_too(built):
 
 
 def test_several_lines_are_several_videos_of_one_seed_and_the_dice_rolls_it(built):
-    values = ["a bear\n\n a robot ", "miniature-followyourpose", "", "wave"]
-    demo, _ = built
-    run = event(demo, "run", "pose-generate")
-    rest = [one.value for one in run.inputs[6:-2]]
-    tasks = forms.poses_to_videos(*values, *rest, seed=None, randomise=True)
+    values = asdict(press(built)[0][0]) | {"prompt": "a bear\n\n a robot ", "motion": "wave", "seed": None}
+    tasks = forms.poses_to_videos(values, randomise=True)
     assert [task.prompt for task in tasks] == ["a bear", "a robot"] and len({task.seed for task in tasks}) == 1
-    assert forms.poses_to_videos(*values, *rest, seed=None, randomise=True)[0].seed != tasks[0].seed
+    assert forms.poses_to_videos(values, randomise=True)[0].seed != tasks[0].seed
     with pytest.raises(ValueError, match="prompt is empty"):
-        forms.poses_to_videos(" \n", *values[1:], *rest, seed=1)
+        forms.poses_to_videos(values | {"prompt": " \n", "seed": 1})
 
 
 @pytest.mark.parametrize(("control", "value"), [("pose-fps", None), ("pose-end", -1), ("pose-person", "me")])
 def test_what_can_not_be_is_answered_on_the_page(built, control, value):
     tasks, updates = press(built, **{control: value})
-    assert tasks == [] and any("message failed" in str(update.value) for update in updates[0].values() if
-                               isinstance(update, gr.HTML))  # fmt: skip
+    assert tasks == [] and any(
+        "message failed" in str(update.value) for update in updates.values() if isinstance(update, gr.HTML)
+    )
 
 
 def test_every_choice_of_what_is_followed_draws_the_skeletons_anew(built):
@@ -153,9 +150,9 @@ def test_the_settings_of_a_video_come_back_to_every_control(built, tmp_path):
     (wanted,) = [value for one, value in filled.items() if isinstance(one, gr.State)]
     updates = event(demo, "refill").fn(ME, wanted)
     values = {one.elem_id: getattr(update, "value", update) for one, update in updates.items() if one.elem_id}
-    run = event(demo, "run", "pose-generate")
-    told = {one.elem_id: values[one.elem_id] for one in run.inputs if one.elem_id in values}
-    (again,), _ = press(built, clip=updates[run.inputs[4]], **told)
+    pressed = event(demo, "press", "pose-generate")
+    told = {one.elem_id: values[one.elem_id] for one in pressed.inputs if one.elem_id in values}
+    (again,), _ = press(built, clip=kept.name, **told)
     assert again == replace(task, end=min(task.end, kept.clip.seconds), tuned="")
     assert "Whose looks it had is gone" in str([getattr(update, "value", "") for update in updates.values()])
     gone = event(demo, "refill").fn(OTHERS, wanted)
@@ -177,7 +174,7 @@ def test_who_was_tuned_on_can_be_chosen_for_the_models_that_it_fits(built, tmp_p
     assert not dress(ME, "followyourpose-v1", job).visible and not dress(OTHERS, "miniature-followyourpose", "").visible
     task = PoseToVideo.for_model(find("miniature-followyourpose"), "a bear", 9, motion="wave", tuned=job)
     updates = {one.elem_id: update for one, update in event(demo, "refill").fn(ME, (asdict(task), 0)).items()}
-    assert updates["pose-tuned"].value == job and not updates["pose-message"].visible
+    assert updates["pose-tuned"].value == job and not updates["pose-problem"].visible
 
 
 def test_what_was_found_is_told():

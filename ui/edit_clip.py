@@ -1,7 +1,6 @@
 """The tab that edits a clip: tune on it once, then tell it again in other words as often as you like."""
 
 from dataclasses import asdict
-from functools import partial
 
 import gradio as gr
 
@@ -311,7 +310,7 @@ class Panel(Stage):
         buttons = {"rename": self.rename, "resume": self.resume, "delete": self.really, "export": self.export}
         for act, button in buttons.items():
             given = [self.owner, self.chosen, self.changed, self.name]
-            button.click(partial(self.manage, act), given, managed, **QUIET)
+            button.click(lambda *values, act=act: self.manage(act, *values), given, managed, **QUIET)
 
     # One click, followed through -----------------------------------------------------------------------------------
 
