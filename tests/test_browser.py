@@ -124,7 +124,7 @@ def test_a_prompt_becomes_a_video_that_plays(visitor, app):
     plays(visitor)
     seen = visitor.evaluate("[...window.seen].join('\\n')")
     assert "Stop" in seen and "Loading the model" in seen and re.search(r"Denoising · step \d of 6", seen)
-    expect(visitor.locator("#generate")).to_be_visible()
+    expect(visitor.locator("#stop")).to_be_hidden()
     seed = visitor.locator("#seed input").input_value()
     expect(visitor.locator("#caption")).to_contain_text(
         f"16 frames · 2.0 s · 128×128 · 6 steps of DPM-Solver++ 2M · seed {seed}"
@@ -154,7 +154,7 @@ def test_stop_ends_the_second_run_and_the_first_video_stays(visitor, app):
     expect(visitor.locator("#line")).to_contain_text("Denoising", timeout=PATIENCE)
     visitor.locator("#stop").click()
     expect(visitor.locator("#message")).to_contain_text("Stopped.", timeout=10_000)
-    expect(visitor.locator("#generate")).to_be_visible()
+    expect(visitor.locator("#stop")).to_be_hidden()
     expect(visitor.locator("#video video")).to_be_visible()
     assert len(list(app.data.glob("videos/*/*.mp4"))) == 1
     visitor.screenshot(path=PICTURES / "4-stopped.png")
@@ -239,7 +239,7 @@ def test_a_reloaded_page_finds_its_job_and_can_stop_it(chromium, app):
         expect(page.locator("#making")).not_to_contain_text("a robot in white", timeout=PATIENCE)
         page.get_by_role("tab", name="Text to video").click()
         expect(page.locator("#message")).to_contain_text("Stopped.", timeout=PATIENCE)
-        expect(page.locator("#generate")).to_be_visible()
+        expect(page.locator("#stop")).to_be_hidden()
 
 
 def test_the_library_finds_plays_saves_fills_in_and_deletes(chromium, app):
@@ -249,7 +249,7 @@ def test_the_library_finds_plays_saves_fills_in_and_deletes(chromium, app):
             quickly(page, 2)
             page.locator("#generate").click()
             expect(page.locator(".scene.working")).to_be_visible(timeout=20_000)
-            expect(page.locator("#generate")).to_be_visible(timeout=PATIENCE)
+            expect(page.locator("#stop")).to_be_hidden(timeout=PATIENCE)
         page.reload()
         plays(page)  # what was made last stands on the stage again
         page.get_by_role("tab", name="Library").click()

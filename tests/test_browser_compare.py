@@ -18,7 +18,7 @@ def test_two_videos_play_in_step_with_what_differs_and_the_machine_tells_of_its_
             page.locator("#frames input[type=number]").press("Tab")
             page.locator("#generate").click()
             expect(page.locator("#stop")).to_be_visible(timeout=PATIENCE)
-            expect(page.locator("#generate")).to_be_visible(timeout=PATIENCE)
+            expect(page.locator("#stop")).to_be_hidden(timeout=PATIENCE)
         page.get_by_role("tab", name="Library").click()
         buttons = page.locator(".on-shelf .compare")
         expect(buttons).to_have_count(2, timeout=PATIENCE)

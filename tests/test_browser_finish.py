@@ -13,8 +13,9 @@ def made(page, prompt="a bear wearing green dances in the snow"):
     page.locator("#prompt textarea").fill(prompt)
     quickly(page, 2)
     page.locator("#generate").click()
+    expect(page.locator("#stop")).to_be_visible(timeout=PATIENCE)
     plays(page)
-    expect(page.locator("#generate")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("#stop")).to_be_hidden(timeout=PATIENCE)
 
 
 def look(page, state):
@@ -51,7 +52,7 @@ def test_a_video_is_finished_on_the_stage_and_in_the_library(chromium, app):  # 
         page.locator("#finish-chosen-size label").first.click()
         page.locator("#finish-chosen-smoothness label").first.click()
         page.locator("#finish-chosen-start").click()
-        expect(page.locator("#finish-chosen-message")).to_contain_text("Nothing would change")
+        expect(page.locator("#finish-chosen-problem")).to_contain_text("Nothing would change")
         page.locator("#finish-chosen-smoothness label").nth(2).click()
         page.locator("#finish-chosen-start").click()
         expect(page.locator("#finish-chosen-caption")).to_contain_text("61 frames · 32 a second", timeout=PATIENCE)

@@ -30,7 +30,7 @@ def danced(page):
         }""",
         timeout=PATIENCE,
     )
-    expect(page.locator("#pose-generate")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("#pose-stop")).to_be_hidden(timeout=PATIENCE)
 
 
 def test_a_motion_is_chosen_seen_danced_taken_home_and_followed_again(chromium, app):  # noqa: F811
@@ -85,5 +85,5 @@ def test_what_is_uploaded_is_shown_and_what_shows_nobody_is_answered(chromium, a
         expect(page.locator("#pose-search")).to_contain_text("Nobody was found in any of", timeout=PATIENCE)
         page.locator("#pose-prompt textarea").fill("")
         page.locator("#pose-generate").click()
-        expect(page.locator("#pose-message")).to_contain_text("The prompt is empty")
+        expect(page.locator("#pose-problem")).to_contain_text("The prompt is empty")
         assert page.evaluate("document.documentElement.scrollWidth") <= SIZES["phone"]["width"]

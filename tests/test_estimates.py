@@ -67,8 +67,7 @@ def test_every_tab_that_makes_something_says_it(backend, settings):
         assert steps[name] in listened
 
     def says(name, **changed):
-        values = [changed.get(one.elem_id, getattr(one, "value", None)) for one in told[name].inputs]
-        return told[name].fn(*values)
+        return told[name].fn({one: changed.get(one.elem_id, getattr(one, "value", None)) for one in told[name].inputs})
 
     assert says("ahead") != says("ahead", model=LARGE.name, **asdict(LARGE.defaults)) != ""
     assert "4 videos" in says("ahead", prompt="a\nb", grid=True, **{"grid-seeds": "1, 2"})

@@ -20,7 +20,7 @@ from ui import html, visitor
 from ui.languages import say
 from ui.stream import Moment
 
-OFTEN, SELDOM = 0.5, 8.0  # seconds between two questions while a job goes on, and while nothing is known of any
+OFTEN, SELDOM = 0.7, 8.0  # seconds between two questions while a job goes on, and while nothing is known of any
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
