@@ -1,4 +1,4 @@
-"""LocalBackend: what the page relies on, on the built-in miniature and on a system that does what the test says."""
+"""The backend: what the page relies on, on the built-in miniature and on a system that does what the test says."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ from pipelines.catalog import CATALOG, Source
 from pipelines.events import Failed, Preview, Progress, Result
 from pipelines.media import video
 from pipelines.models.files import part_folder
-from pipelines.serving.backend import LocalBackend
+from pipelines.serving.local import local_backend
 from pipelines.serving.runner import LOADING, Pace
 from pipelines.settings import Settings
 from pipelines.systems import modelscope
@@ -57,13 +57,13 @@ def steps(events, stage):
 @pytest.fixture(scope="module")
 def backend(tmp_path_factory):
     folder = tmp_path_factory.mktemp("backend")
-    backend = LocalBackend(Settings(data=folder / "data", cache=folder / "cache", device="cpu", hub=False))
+    backend = local_backend(Settings(data=folder / "data", cache=folder / "cache", device="cpu", hub=False))
     yield backend
     backend.close()
 
 
 def leases(backend):
-    return sum(one.leases for one in backend._models.stats())
+    return sum(one.leases for one in backend.executor.manager.stats())
 
 
 def test_a_prompt_becomes_a_video(backend):
@@ -78,7 +78,7 @@ def test_a_prompt_becomes_a_video(backend):
     assert any(isinstance(event, Preview) and event.image[:4] == b"RIFF" for event in events)
 
     result = events[-1]
-    assert result.video.parent == backend._settings.data / "videos" / job
+    assert result.video.parent == backend.settings.data / "videos" / job
     assert result.video.name == "a-robot-in-blue-waving-on-the-beach-7.mp4"
     assert video.read(result.video).shape == (8, 128, 128, 3)
     assert video.read_comment(result.video) == to_json(asked)
@@ -112,7 +112,7 @@ def test_the_same_seed_makes_the_same_video(backend):
 def test_stop_ends_a_running_job_within_one_step(backend):
     job = backend.submit(task(steps=100), ME)
     wait_for(backend, job, "Denoising")
-    (done,) = steps(backend._jobs.get(job).events, "Denoising")
+    (done,) = steps(backend.table.get(job).events, "Denoising")
     backend.cancel(job, ME)
     *events, end = follow(backend, job)
     assert end == Failed("Stopped.", stopped=True)
@@ -174,7 +174,7 @@ def test_damaged_weights_are_told_and_harm_nobody(tmp_path):
     bad = replace(MINIATURE, name="damaged", source=Source(str(damaged)))
     gone = replace(MINIATURE, name="gone", source=Source(str(tmp_path / "nowhere")))
     catalog = {card.name: card for card in (MINIATURE, bad, gone)}
-    backend = LocalBackend(Settings(data=tmp_path / "data", cache=tmp_path / "cache", device="cpu"), catalog)
+    backend = local_backend(Settings(data=tmp_path / "data", cache=tmp_path / "cache", device="cpu"), catalog)
     jobs = [backend.submit(task(card=card, steps=1), ME) for card in (bad, gone, MINIATURE)]
     first, second, third = (follow(backend, job)[-1] for job in jobs)
     backend.close()
@@ -226,7 +226,7 @@ def scripted(tmp_path, monkeypatch):
     system = Scripted()
     tiny.add_engine(monkeypatch, "scripted", replace(modelscope.ENGINE, generate={TextToVideo: system.generate}))
     settings = Settings(data=tmp_path / "data", cache=tmp_path / "cache", device="cpu", queue=4, queue_each=3)
-    backend = LocalBackend(settings, {"scripted": SCRIPTED})
+    backend = local_backend(settings, {"scripted": SCRIPTED})
     backend.system = system
     yield backend
     system.go.set()
@@ -240,7 +240,7 @@ def say(backend, prompt, owner=ME):
 def test_jobs_run_one_after_another(scripted):
     jobs = [say(scripted, prompt) for prompt in ("stay", "second", "third")]
     wait_for(scripted, jobs[0], "Denoising")
-    assert [scripted._jobs.get(job).progress for job in jobs[1:]] == [
+    assert [scripted.table.get(job).progress for job in jobs[1:]] == [
         Progress("Waiting", 1, 2),
         Progress("Waiting", 2, 2),
     ]
@@ -256,7 +256,7 @@ def test_a_waiting_job_moves_up_and_can_be_stopped(scripted):
     wait_for(scripted, running, "Denoising")
     scripted.cancel(second, ME)
     assert follow(scripted, second)[-1] == Failed("Stopped.", stopped=True)
-    assert scripted._jobs.get(third).progress == Progress("Waiting", 1, 1)
+    assert scripted.table.get(third).progress == Progress("Waiting", 1, 1)
     scripted.cancel(running, ME)
     assert follow(scripted, running)[-1] == Failed("Stopped.", stopped=True)
     assert isinstance(follow(scripted, third)[-1], Result)
@@ -358,7 +358,7 @@ def test_every_failure_has_its_message(scripted, prompt, message):
     end = follow(scripted, say(scripted, prompt))[-1]
     assert isinstance(end, Failed) and message in end.message
     assert isinstance(follow(scripted, say(scripted, "video"))[-1], Result)
-    assert len(list((scripted._settings.data / "videos").iterdir())) == 1
+    assert len(list((scripted.settings.data / "videos").iterdir())) == 1
 
 
 def test_out_of_memory_is_tried_again_frugally(scripted):
@@ -370,11 +370,11 @@ def test_a_closed_backend_goes_on_when_it_is_opened_again(scripted):
     running, waiting = say(scripted, "stay"), say(scripted, "second", OTHER)
     wait_for(scripted, running, "Denoising")
     scripted.close()
-    assert not scripted._loop.alive
+    assert not scripted.machine.health()["worker"]["alive"]
     with pytest.raises(ValueError, match="shutting down"):
         say(scripted, "too late")
     scripted.system.go.set()
-    again = LocalBackend(scripted._settings, {"scripted": SCRIPTED})
+    again = local_backend(scripted.settings, {"scripted": SCRIPTED})
     try:
         assert isinstance(follow(again, running)[-1], Result)
         assert isinstance([event for event in again.events(waiting, OTHER) if event][-1], Result)
@@ -385,7 +385,7 @@ def test_a_closed_backend_goes_on_when_it_is_opened_again(scripted):
 
 def test_one_data_folder_one_app(scripted):
     with pytest.raises(ValueError, match="can't be opened"):
-        LocalBackend(scripted._settings, {"scripted": SCRIPTED})
+        local_backend(scripted.settings, {"scripted": SCRIPTED})
 
 
 def test_what_is_deleted_is_gone(scripted):
@@ -405,7 +405,7 @@ def test_what_is_deleted_is_gone(scripted):
 
 
 def test_a_full_disk_is_told_before_work_starts(scripted, monkeypatch):
-    monkeypatch.setattr(scripted._storage, "_settings", replace(scripted._settings, disk_margin_mb=10**9))
+    monkeypatch.setattr(scripted.storage, "_settings", replace(scripted.settings, disk_margin_mb=10**9))
     with pytest.raises(ValueError, match="disk is nearly full"):
         say(scripted, "video")
     assert scripted.unfinished(ME) == [] and scripted.system.began == []
@@ -421,9 +421,9 @@ def test_nothing_heavy_before_the_first_job(tmp_path):
     script = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from pipelines.serving.backend import LocalBackend\n"
+        "from pipelines.serving.local import local_backend\n"
         "from pipelines.settings import Settings\n"
-        "backend = LocalBackend(Settings(data=Path(sys.argv[1]), hub=False))\n"
+        "backend = local_backend(Settings(data=Path(sys.argv[1]), hub=False))\n"
         "assert backend.availability('miniature-modelscope') is None\n"
         "assert backend.tokens('miniature-modelscope', 'a robot')[0] > 2\n"
         "backend.close()\n"

@@ -13,7 +13,7 @@ from pipelines.catalog import Range
 from pipelines.events import Failed, Progress, Result
 from pipelines.media import video
 from pipelines.models.folders import card_of_folder
-from pipelines.serving.backend import LocalBackend
+from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
 from pipelines.tasks import TextToVideo
 
@@ -51,7 +51,7 @@ def crowded(tmp_path, monkeypatch):
     settings = Settings(
         tmp_path / "data", tmp_path / "cache", device="cpu", hub=False, queue=2 * OWNERS * EACH, queue_each=EACH
     )
-    backend = LocalBackend(settings, {card.name: card})
+    backend = local_backend(settings, {card.name: card})
 
     def task(seed, **changes):
         small = {"frames": 1, "width": 16, "height": 16, "steps": 1, "guidance": 1.0, "scheduler": "ddim"}
@@ -103,4 +103,4 @@ def test_two_hundred_clients(crowded):
     assert all(len(backend.finished(owner(number))) == EACH for number in range(OWNERS))
     assert backend.unfinished(FIRST) == [] and not any(follower.is_alive() for follower in followers)
     assert threading.active_count() <= threads and handles() <= files
-    assert not any(one.leases for one in backend._models.stats())
+    assert not any(one.leases for one in backend.executor.manager.stats())

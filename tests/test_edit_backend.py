@@ -10,7 +10,7 @@ import tiny
 from pipelines.events import Failed, Losses, Preview, Progress, Result
 from pipelines.media import video
 from pipelines.models.folders import card_of_folder
-from pipelines.serving.backend import LocalBackend
+from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
 from pipelines.systems.tuning import TUNING
 from pipelines.tasks import Edit, Tune
@@ -28,7 +28,7 @@ def catalog(tmp_path_factory):
 @pytest.fixture
 def backend(catalog, tmp_path):
     settings = Settings(data=tmp_path / "data", cache=tmp_path / "cache", device="cpu", hub=False)
-    backend = LocalBackend(settings, catalog)
+    backend = local_backend(settings, catalog)
     yield backend
     backend.close()
 
@@ -156,7 +156,7 @@ def test_tuned_models_and_half_tuned_ones_survive_a_restart(backend, catalog, cl
         if isinstance(event, Progress) and event.stage == TUNING and event.step >= 2:
             break
     backend.close()  # the app is shut down while it tunes
-    again = LocalBackend(backend._settings, catalog)
+    again = local_backend(backend.settings, catalog)
     try:
         for event in again.events(job, ME):
             if isinstance(event, Progress) and event.stage == TUNING:

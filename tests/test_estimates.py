@@ -6,7 +6,7 @@ import gradio as gr
 import pytest
 
 from pipelines.catalog import find
-from pipelines.serving.backend import LocalBackend
+from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
 from pipelines.tasks import TextToVideo
 from ui import estimates, forms, page
@@ -26,7 +26,7 @@ def settings(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def backend(settings):
-    backend = LocalBackend(settings)
+    backend = local_backend(settings)
     yield backend
     backend.close()
 

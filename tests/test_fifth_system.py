@@ -19,7 +19,7 @@ from pipelines.__main__ import main
 from pipelines.catalog import CATALOG, Defaults, Limits, ModelCard, Range, Source, find
 from pipelines.events import Preview, Progress, Result
 from pipelines.media import video
-from pipelines.serving.backend import LocalBackend
+from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
 from pipelines.systems.diffusion import draw_noise
 from pipelines.tasks import TextToVideo, from_json, to_json
@@ -79,7 +79,7 @@ def added(card, monkeypatch):
 
 @pytest.fixture
 def backend(added, tmp_path):
-    backend = LocalBackend(Settings(data=tmp_path / "data", cache=tmp_path / "cache", device="cpu", hub=False))
+    backend = local_backend(Settings(data=tmp_path / "data", cache=tmp_path / "cache", device="cpu", hub=False))
     yield backend
     backend.close()
 

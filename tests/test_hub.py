@@ -20,7 +20,7 @@ from pipelines.events import Progress, Result
 from pipelines.media import video
 from pipelines.models.convert import hub as sending
 from pipelines.models.folders import card_of_folder
-from pipelines.serving.backend import LocalBackend
+from pipelines.serving.local import local_backend
 from pipelines.serving.owners import Owners
 from pipelines.settings import Settings
 from pipelines.tasks import Tune
@@ -97,12 +97,17 @@ real = sending.HfApi
 
 
 @pytest.fixture(scope="module")
-def tuned(tmp_path_factory):
+def card(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    card = replace(card_of_folder(tiny.write_image_model(folder / "sd")), name="sd", title="A tiny one")
+    return replace(card, defaults=replace(card.defaults, steps=2), licence="CreativeML Open RAIL-M: with restrictions")
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory, card):
     """A backend with a model tuned on a clip, and the job."""
     folder = tmp_path_factory.mktemp("hub")
-    card = replace(card_of_folder(tiny.write_image_model(folder / "sd")), name="sd", title="A tiny one")
-    card = replace(card, defaults=replace(card.defaults, steps=2), licence="CreativeML Open RAIL-M: with restrictions")
-    backend = LocalBackend(Settings(data=folder / "data", cache=folder / "cache", device="cpu"), {"sd": card})
+    backend = local_backend(Settings(data=folder / "data", cache=folder / "cache", device="cpu"), {"sd": card})
     frames = np.random.default_rng(1).integers(0, 255, (6, 64, 64, 3)).astype(np.uint8)
     video.write(frames, folder / "clip.mp4", 6)
     clip = backend.keep_clip(folder / "clip.mp4", ME).name
@@ -131,15 +136,15 @@ def test_a_tuned_model_becomes_a_private_repository_that_the_app_can_read(tuned,
         file.write_bytes(content)
     assert card_of_folder(tmp_path / "model").system == "tuneavideo"
 
-    written = b"".join(file.read_bytes() for file in backend._settings.data.rglob("*") if file.is_file())
+    written = b"".join(file.read_bytes() for file in backend.settings.data.rglob("*") if file.is_file())
     assert TOKEN.encode() not in written + b"".join(stand_in.files.values())
     assert TOKEN not in caplog.text + "".join(capfd.readouterr())
     assert stand_in.tokens == {f"Bearer {TOKEN}"}
 
 
-def test_the_model_card_tells_the_facts_and_takes_nothing_for_markup(tuned):
+def test_the_model_card_tells_the_facts_and_takes_nothing_for_markup(tuned, card):
     backend, job = tuned
-    text = sending.model_card("a <b>title</b>", backend._catalog["sd"], backend.tunings(ME)[0].facts)
+    text = sending.model_card("a <b>title</b>", card, backend.tunings(ME)[0].facts)
     _, head, body = text.split("---\n", 2)
     assert yaml.safe_load(head)["license"] == "creativeml-openrail-m"
     assert "a \\<b\\>title" in body and r"a \[robot\] \*dances\* \| and bows" in body
@@ -170,14 +175,13 @@ def test_what_the_hub_refuses_is_told_in_words_without_the_token(tuned, stand_in
         tiny.finish(backend.publish(job, ME, "new", TOKEN))
 
 
-def test_only_the_owner_can_publish_and_only_where_the_hub_is_used(tuned, stand_in):
+def test_only_the_owner_can_publish_and_only_where_the_hub_is_used(tuned, stand_in, monkeypatch):
     backend, job = tuned
     with pytest.raises(ValueError, match="no such job"):
         tiny.finish(backend.publish(job, OTHER, "stolen", TOKEN))
-    own, backend._settings = backend._settings, replace(backend._settings, hub=False)
+    monkeypatch.setattr(backend.tunings, "_settings", replace(backend.settings, hub=False))
     with pytest.raises(ValueError, match="set not to use"):
         tiny.finish(backend.publish(job, ME, "x", TOKEN))
-    backend._settings = own
     assert stand_in.asked == []
 
 
@@ -188,14 +192,14 @@ def test_the_owner_of_jobs_is_the_hub_user_on_every_device_until_they_sign_out(t
     for name, value in SPACE.items():
         monkeypatch.setenv(name, value)
     settings = Settings(data=tmp_path)
-    backend = LocalBackend(settings)
+    backend = local_backend(settings)
     arrive = hub.arrival(backend)
     profile = {"sub": "0123", "preferred_username": "me", "name": "Me"}
     mine = arrive(ME, profile)
     assert mine == arrive("", profile) != arrive("", profile | {"sub": "0124"})
     assert visitor.known(mine) == mine  # an id like any other
     backend.close()
-    backend = LocalBackend(settings)
+    backend = local_backend(settings)
     assert hub.arrival(backend)("", profile) == mine  # after a restart
     assert arrive(ME, None) == ME  # not signed in, as ever
     stranger = arrive(mine, None)
@@ -209,7 +213,7 @@ def test_the_owner_of_jobs_is_the_hub_user_on_every_device_until_they_sign_out(t
 def test_the_page_offers_to_sign_in_only_where_it_can_be_done(tmp_path, monkeypatch):
     def built():
         settings = Settings(data=tmp_path / "data", cache=tmp_path / "cache", device="cpu", hub=False)
-        backend = LocalBackend(settings)
+        backend = local_backend(settings)
         demo = page.build(backend, settings)
         backend.close()
         return demo, {block.elem_id for block in demo.blocks.values()}

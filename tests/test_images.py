@@ -18,7 +18,7 @@ from pipelines.events import Result
 from pipelines.media import images
 from pipelines.media.images import Images
 from pipelines.models.folders import card_of_folder
-from pipelines.serving.backend import LocalBackend
+from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
 from pipelines.tasks import NOBODY, TextToVideo
 
@@ -186,7 +186,7 @@ def test_a_file_that_is_not_there(tmp_path, settings):
 def test_a_job_gets_its_owners_image_and_nobody_elses(tmp_path, settings):
     card = card_of_folder(tiny.write_pseudo3d_model(tmp_path / "model"))
     settings = replace(settings, cache=tmp_path / "cache", device="cpu", disk_margin_mb=0)
-    backend = LocalBackend(settings, {card.name: card})
+    backend = local_backend(settings, {card.name: card})
     try:
         image, mask = (backend.keep_image(write(tmp_path, picture()), "anna", mask) for mask in (False, True))
         size = {"frames": 1, "width": 64, "height": 64, "steps": 1}

@@ -11,7 +11,7 @@ from pipelines.catalog import find_motion
 from pipelines.events import Result
 from pipelines.media import video
 from pipelines.models.folders import card_of_folder
-from pipelines.serving.backend import LocalBackend
+from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
 from pipelines.tasks import NOBODY, PoseToVideo, Tune
 
@@ -34,7 +34,7 @@ def catalog(tmp_path_factory):
 @pytest.fixture
 def backend(catalog, tmp_path):
     settings = Settings(data=tmp_path / "data", cache=tmp_path / "cache", device="cpu", hub=False)
-    backend = LocalBackend(settings, catalog)
+    backend = local_backend(settings, catalog)
     yield backend
     backend.close()
 

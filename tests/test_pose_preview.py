@@ -12,7 +12,7 @@ from pipelines.catalog import find, find_motion
 from pipelines.events import Result
 from pipelines.media import video
 from pipelines.poses import detection, keypoints, openpose_json, pose_sequence, skeleton
-from pipelines.serving.backend import LocalBackend
+from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
 from pipelines.tasks import PoseToVideo
 from scripts.miniature.world import Words, draw_clip
@@ -24,7 +24,7 @@ FRAMES = 8
 @pytest.fixture
 def backend(tmp_path):
     settings = Settings(data=tmp_path / "data", cache=tmp_path / "cache", device="cpu", hub=False)
-    backend = LocalBackend(settings)
+    backend = local_backend(settings)
     yield backend
     backend.close()
 
@@ -50,7 +50,7 @@ def finish(events):
 def test_a_motion_is_shown_without_torch_or_a_search(backend):
     found, _ = finish(backend.preview_poses(task(motion="duet"), ME))
     assert found.picture[:4] == b"RIFF" and not found.beside and found.facts["people"] == 2 and found.fps == 8
-    assert backend._models is None
+    assert backend.executor.manager is None
     assert backend.motion("duet").fps == 8 and backend.motion("duet").frames > FRAMES
 
 

@@ -17,7 +17,7 @@ from running_app import running_app
 from stand_in_provider import Provider
 
 from pipelines.media import video
-from pipelines.serving.backend import LocalBackend
+from pipelines.serving.local import local_backend
 from pipelines.serving.owners import Owners
 from pipelines.settings import Settings
 
@@ -87,7 +87,7 @@ def old_data(folder: Path) -> Path:
 
 @pytest.fixture
 def backend(tmp_path):
-    made = LocalBackend(settings_of(old_data(tmp_path / "data")))
+    made = local_backend(settings_of(old_data(tmp_path / "data")))
     yield made
     made.close()
 
@@ -129,8 +129,8 @@ def test_a_migration_that_was_interrupted_is_run_again(tmp_path, done):
         if done == "a file":
             (folder / "images" / IMAGE / "image.json").write_text(json.dumps({"owner": ANNA}))
     if done == "all":
-        LocalBackend(settings_of(folder)).close()
-    backend = LocalBackend(settings_of(folder))
+        local_backend(settings_of(folder)).close()
+    backend = local_backend(settings_of(folder))
     try:
         me = backend.owner(ANNA)
         assert has(backend, ANNA) == [JOB] and backend.clip(CLIP, me) and backend.image(IMAGE, me)
@@ -142,7 +142,7 @@ def test_a_migration_that_was_interrupted_is_run_again(tmp_path, done):
 def test_clips_and_images_stay_their_owners_where_the_table_was_lost(tmp_path):
     folder = old_data(tmp_path / "data")
     (folder / "jobs.db").unlink()
-    backend = LocalBackend(settings_of(folder))
+    backend = local_backend(settings_of(folder))
     try:
         assert backend.clip(CLIP, backend.owner(ANNA)) and backend.image(IMAGE, backend.owner(ANNA))
     finally:
@@ -155,8 +155,8 @@ def test_a_migration_that_can_not_be_done_is_told_and_changes_nothing(tmp_path, 
     with monkeypatch.context() as patched:
         patched.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         with pytest.raises(ValueError, match="No space left on device.*Mend that first"):
-            LocalBackend(settings_of(folder))
-    backend = LocalBackend(settings_of(folder))
+            local_backend(settings_of(folder))
+    backend = local_backend(settings_of(folder))
     try:
         assert has(backend, ANNA) == [JOB] and backend.clip(CLIP, backend.owner(ANNA))
     finally:
@@ -164,11 +164,11 @@ def test_a_migration_that_can_not_be_done_is_told_and_changes_nothing(tmp_path, 
 
 
 def test_the_key_of_the_server_is_for_this_user_only_and_a_damaged_one_is_told(tmp_path):
-    LocalBackend(settings_of(tmp_path)).close()
+    local_backend(settings_of(tmp_path)).close()
     assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
     (tmp_path / "key").write_text("")
     with pytest.raises(ValueError, match="should hold 64 hexadecimal digits"):
-        LocalBackend(settings_of(tmp_path))
+        local_backend(settings_of(tmp_path))
 
 
 def test_over_http_old_data_opens_for_its_owner_alone(tmp_path):

@@ -23,7 +23,7 @@ from pipelines.models.convert import tuned
 from pipelines.models.folders import card_of_folder
 from pipelines.models.manager import ModelManager
 from pipelines.serving import zerogpu
-from pipelines.serving.backend import LocalBackend
+from pipelines.serving.local import local_backend
 from pipelines.serving.runner import generated
 from pipelines.settings import Settings
 from pipelines.systems import modelscope
@@ -70,7 +70,7 @@ def spaces():
 
 @pytest.fixture
 def backend(settings, catalog, spaces):
-    backend = zerogpu.ZeroBackend(settings, catalog, spaces)
+    backend = zerogpu.zero_backend(settings, catalog, spaces)
     yield backend
     backend.close()
 
@@ -115,7 +115,7 @@ def test_a_video_is_made_in_a_fork_and_comes_out_whole(backend, catalog, spaces)
 
 
 def test_it_is_the_same_video_as_on_a_device_of_ones_own(backend, settings, catalog, tmp_path):
-    own = LocalBackend(replace(settings, data=tmp_path / "own"), catalog)
+    own = local_backend(replace(settings, data=tmp_path / "own"), catalog)
     try:
         videos = [follow(one, submit(one, text(catalog)))[-1].video for one in (backend, own)]
     finally:
@@ -154,7 +154,7 @@ def test_the_visitor_who_asks_pays(backend, catalog, spaces):
     jobs = [submit(backend, text(catalog, steps=1), visitor) for visitor in ("mine", None, "yours")]
     assert all(isinstance(follow(backend, job)[-1], Result) for job in jobs)
     assert [visitor for visitor, *_ in spaces.calls] == ["mine", None, "yours"]
-    assert backend._visitors == {}  # nobody's request is kept longer than the job
+    assert not backend.executor.visitors  # nobody's request is kept longer than the job
 
 
 def test_too_small_a_quota_is_told_in_words(backend, catalog, spaces):
@@ -192,7 +192,7 @@ def generate(task, models):
 def test_what_goes_wrong_in_the_fork_is_told_as_elsewhere(settings, catalog, spaces, monkeypatch, caplog):
     tiny.add_engine(monkeypatch, "failing", replace(modelscope.ENGINE, generate={TextToVideo: generate}))
     failing = {"text": replace(catalog["text"], system="failing")}
-    backend = zerogpu.ZeroBackend(settings, failing, spaces)
+    backend = zerogpu.zero_backend(settings, failing, spaces)
     try:
         words, other = (follow(backend, submit(backend, text(catalog, prompt)))[-1] for prompt in ("words", "other"))
     finally:
@@ -214,7 +214,7 @@ def test_stop_ends_a_job_and_frees_the_gpu(backend, catalog, spaces):
 
 def test_a_tuning_in_pieces_is_the_tuning_in_one_go(backend, settings, catalog, spaces, tmp_path, monkeypatch):
     monkeypatch.setattr(zerogpu, "WORKED", 0)  # every piece ends after its first step
-    own = LocalBackend(replace(settings, data=tmp_path / "own"), catalog)
+    own = local_backend(replace(settings, data=tmp_path / "own"), catalog)
     try:
         for one in (backend, own):
             end = follow(one, submit(one, tune(one, catalog, tmp_path), "mine"))[-1]
@@ -275,7 +275,7 @@ def test_elsewhere_the_app_does_not_import_it():
 
 def test_a_setting_that_names_no_model_is_told(settings, catalog, spaces):
     with pytest.raises(ValueError, match="no model called 'gpt'"):
-        zerogpu.ZeroBackend(replace(settings, zerogpu="text, gpt"), catalog, spaces)
+        zerogpu.ZeroExecutor(replace(settings, zerogpu="text, gpt"), catalog, spaces)
 
 
 REAL = """
@@ -289,7 +289,8 @@ from pipelines.models.manager import ModelManager
 import spaces.zero
 (models,) = [one for one in gc.get_objects() if type(one) is ModelManager]
 print([str(one.device) for one in models.stats() if one.bytes], sum(one.bytes for one in models.stats()))
-print(spaces.zero.torch.pack(), len(spaces.zero.decorator.decorated_cache) > 0, hasattr(app.backend._lend, "zerogpu"))
+lend = app.backend.executor.lend
+print(spaces.zero.torch.pack(), len(spaces.zero.decorator.decorated_cache) > 0, hasattr(lend, "zerogpu"))
 app.backend.close()
 """
 

@@ -89,7 +89,7 @@ class _Upload:
 
 
 @dataclass(frozen=True)
-class _Measured:
+class Measured:
     clip: Clip
     start: Fraction  # seconds from the beginning of the file to that of the clip
     pixels: colour.Pixels
@@ -292,7 +292,7 @@ def _sniff(head: bytes) -> str | None:
     return None
 
 
-def _measure(upload: _Upload) -> _Measured:
+def _measure(upload: _Upload) -> Measured:
     """Reads the file once without decoding, then decodes the first frame: only that tells the size truly."""
     limit, side = upload.settings.upload_seconds, upload.settings.upload_side
     listing = _read(
@@ -351,7 +351,7 @@ def _measure(upload: _Upload) -> _Measured:
         cut=seconds > limit,
     )
     told = colour.pixels(done.stderr.decode("utf-8", "replace"))
-    return _Measured(clip, times[0] * tick, told, min(most, (side + ROUNDED) ** 2))
+    return Measured(clip, times[0] * tick, told, min(most, (side + ROUNDED) ** 2))
 
 
 def _rate(times: list[int], last: int, tick: Fraction) -> Fraction:
@@ -378,7 +378,7 @@ def _check_side(width: int, height: int, side: int) -> None:
         )
 
 
-def _steady(measured: _Measured, first: int, fps: float, width: int, height: int) -> tuple[list[str], list[str]]:
+def _steady(measured: Measured, first: int, fps: float, width: int, height: int) -> tuple[list[str], list[str]]:
     """Options before and after the input for frames of `width` x `height` at exactly `fps`, beginning with `first`.
 
     The frame for a moment is the last that begins before that moment and half a frame, as timestamps are rounded.

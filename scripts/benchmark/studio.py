@@ -16,12 +16,12 @@ def studio(settings) -> list[tuple[str, str]]:
     """What the queue, the job table, progress and previews cost, measured on the miniature in the app's own backend."""
     from pipelines.catalog import find
     from pipelines.events import Progress, Result
-    from pipelines.serving.backend import LocalBackend
+    from pipelines.serving.local import local_backend
     from pipelines.systems.preview import Previewer
     from pipelines.tasks import TextToVideo
 
     with TemporaryDirectory(prefix="marionette-") as folder, ExitStack() as at_the_end:
-        backend = LocalBackend(replace(settings, data=Path(folder), queue=SMALL_JOBS, queue_each=SMALL_JOBS))
+        backend = local_backend(replace(settings, data=Path(folder), queue=SMALL_JOBS, queue_each=SMALL_JOBS))
         at_the_end.callback(backend.close)
         card, owner = find("miniature-modelscope"), "benchmark"
         small = TextToVideo.for_model(card, PROMPT, 7, frames=8, steps=1, guidance=1.0)
@@ -52,7 +52,7 @@ def studio(settings) -> list[tuple[str, str]]:
         overhead = (jobs[-1].ended - jobs[0].started - making) / len(jobs)
 
         spent = Stopwatch()
-        backend._jobs.tell = spent.around(backend._jobs.tell)
+        backend.table.tell = spent.around(backend.table.tell)
         plain = Previewer.preview
         Previewer.preview = spent.around(plain)
         at_the_end.callback(setattr, Previewer, "preview", plain)
