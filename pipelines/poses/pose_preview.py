@@ -9,6 +9,7 @@ from pipelines.events import Progress
 from pipelines.tasks import PoseToVideo
 
 if TYPE_CHECKING:
+    from pipelines.media.uploads import Measured
     from pipelines.models.manager import ModelManager
     from pipelines.poses.pose_sequence import PoseSequence
 
@@ -28,13 +29,17 @@ class PosePreview:
 
 
 def preview(
-    task: PoseToVideo, models: "ModelManager | None", clip: Path | None = None, known: Path | None = None
+    task: PoseToVideo,
+    models: "ModelManager | None",
+    clip: Path | None = None,
+    known: Path | None = None,
+    measured: "Measured | None" = None,
 ) -> Generator[Progress, None, PosePreview]:
     """The skeletons that `task` asks for, drawn for a look at them. Takes what sequence.skeletons does, is stopped as
     that is, and raises ValueError as that does."""
     from pipelines.poses.pose_sequence import skeletons
 
-    return _shown((yield from skeletons(task, models, clip, known)))
+    return _shown((yield from skeletons(task, models, clip, known, measured)))
 
 
 def _shown(sequence: "PoseSequence") -> PosePreview:

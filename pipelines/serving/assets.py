@@ -81,7 +81,7 @@ class Assets:
         """The frames that a tuning would use, as a small animated WebP, and which they are."""
         kept = self._clips.get(task.clip, owner)
         with self._readers.turn(owner):
-            frames, fps = clips.read(task, kept.file, self._settings)
+            frames, fps = clips.read(task, kept.file, self._settings, kept.measured)
         return video.animation(frames, fps), clips.used(task, kept.clip)
 
     def motion(self, name: str) -> Clip:

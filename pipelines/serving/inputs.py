@@ -65,7 +65,7 @@ class Inputs:
         kept = self._clips.get(task.clip, owner)
         if not isinstance(task, FindPoses):
             clips.used(task, kept.clip)
-        return Asset("clips", kept.name, kept.file.name)
+        return Asset("clips", kept.name, kept.file.name, kept.measured)
 
     def _tuned(self, job: str) -> Asset:
         return Asset("videos", job, self._storage.tuned(job).name)

@@ -68,6 +68,7 @@ def _inputs(work: Work, data: Path) -> dict[str, Any]:
     for setting, asset in work.assets.items():
         if isinstance(asset, Asset):
             inputs[setting] = asset.path(data)
+            inputs |= {"measured": asset.measured} if asset.measured is not None else {}
         else:
             inputs[setting] = [one.path(data) if isinstance(one, Asset) else one for one in asset]
     if isinstance(work.task, PoseToVideo) and "clip" in inputs:
