@@ -342,9 +342,12 @@ def test_more_pixels_than_there_is_time_for_are_refused_before_they_are_decoded(
         lambda: uploads.frames(path, SETTINGS),
         lambda: uploads.normalise(path, tmp_path / "out.mp4", SETTINGS),
     ):
-        with pytest.raises(ValueError, match="3000 frames of 4096x4096, which take longer than 120 seconds") as refused:
+        with pytest.raises(ValueError, match="3000 frames of 4096x4096, and reading them takes too long") as refused:
             refuse()
         check_sentence(str(refused.value))
+    path.write_bytes(gif(300, 4096))  # as many of a film would be read
+    with pytest.raises(ValueError, match="reading them takes too long"):
+        uploads.inspect(path, SETTINGS)
     path.write_bytes(gif(3000, 480))
     assert uploads.inspect(path, SETTINGS).frames == 3000
 

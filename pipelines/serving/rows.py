@@ -115,7 +115,7 @@ class Rows:
         return self._read("ORDER BY submitted, rowid")
 
     def get(self, identifier: str) -> Job | None:
-        return next(iter(self._read("WHERE id = ?", str(identifier))), None)
+        return next(iter(self._read("WHERE id = ?", identifier)), None)
 
     def unfinished(self) -> list[Job]:
         """The jobs that wait, or ran when the app died, oldest first."""

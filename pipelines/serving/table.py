@@ -126,6 +126,8 @@ class JobTable:
 
     def get(self, identifier: str, owner: object = EVERYBODY) -> Job:
         """The job as it is now. Raises ValueError for an unknown one, or one of somebody else than `owner`."""
+        if not isinstance(identifier, str):  # from a client: it may be a list
+            raise ValueError(UNKNOWN)
         with self._changed:
             kept = self._live.get(identifier) or self._owed.get(identifier)
             job = kept or self._rows.get(identifier)

@@ -23,7 +23,7 @@ KEPT_MB, PEAK_MB = 300, 700  # that the whole corpus may leave behind, and take 
 def offered(app: Target, place: str, file: object, owner: str = "a" * 32, seconds: float = PATIENT) -> Answer:
     """Gives the page at `place` a file that the app knows as `file`."""
     event = app.event_of(ELEMENTS[place], "upload")
-    return app.join(event, [file] if place == RESTORE else [owner, file], seconds=seconds)
+    return app.join(event, [owner, file], seconds=seconds)
 
 
 def data(path: object, **more: object) -> dict[str, Any]:
