@@ -62,9 +62,9 @@ def generate(
     """Tunes on `clip`, an upload, and saves the tuned model in `folder`; resumes what is there already.
 
     `measured` is what was measured of the clip, if that is known. Writes the frames that it tunes on as the video
-    `source`, and returns them, uint8 [F, H, W, 3], with the facts of the tuning. Where `asked()` is true after a step, it draws a sample, which changes nothing of the tuning. Closed
-    early, it saves what is tuned so far. Raises ValueError, in words for the person who asked, where clip or caption
-    or weights are at fault.
+    `source`, and returns them, uint8 [F, H, W, 3], with the facts of the tuning. Where `asked()` is true after a step,
+    it draws a sample, which changes nothing of the tuning. Closed early, it saves what is tuned so far. Raises
+    ValueError, in words for the person who asked, where clip or caption or weights are at fault.
     """
     seconds: dict[str, float] = {}
     started = time.perf_counter()
