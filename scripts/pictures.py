@@ -35,7 +35,7 @@ def main() -> None:
 def draw_example(backend: Backend, name: str, task: TextToVideo) -> None:
     """The video of `task` as a moving WebP, and its middle frame for those who want no motion."""
     owner = secrets.token_hex(16)
-    *_, end = backend.events(backend.submit(task, owner), owner)
+    *_, end = backend.jobs.events(backend.jobs.submit(task, owner), owner)
     if not isinstance(end, Result):
         raise SystemExit(f"{name}: {end.message}")
     frames = [Image.fromarray(frame) for frame in video.read(end.video)]

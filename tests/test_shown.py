@@ -92,9 +92,9 @@ def test_what_is_shown_goes_with_its_job(settings, disk):
         place.parent.mkdir(parents=True, exist_ok=True)  # its sidecar may be there
         video.write(np.random.default_rng(0).integers(0, 255, (2, 32, 32, 3), np.uint8), place, 8)
         backend.table.tell(job.id, Result(place, {}))
-        addresses = [Path(backend.address(backend.export(job.id, ANNA, kind))) for kind in ("mp4", "gif")]
+        addresses = [Path(backend.assets.address(backend.jobs.export(job.id, ANNA, kind))) for kind in ("mp4", "gif")]
         assert all(map(Path.exists, addresses))
-        backend.delete(job.id, ANNA)
+        backend.jobs.delete(job.id, ANNA)
         assert not any(map(Path.exists, addresses)) and not list(settings.shown.iterdir())
     finally:
         backend.close()

@@ -97,11 +97,11 @@ def backend(settings):
 
 
 def follow(backend, task):
-    return [event for event in backend.events(backend.submit(task, ME), ME) if event is not None]
+    return [event for event in backend.jobs.events(backend.jobs.submit(task, ME), ME) if event is not None]
 
 
 def test_the_backend_makes_its_video_with_both_transformers(backend):
-    assert backend.availability("wan") is None and backend.tokens("wan", "a robot") == (9, "")
+    assert backend.machine.availability("wan") is None and backend.machine.tokens("wan", "a robot") == (9, "")
     task = TextToVideo.for_model(find("wan"), "a robot dances", 7)
     events = follow(backend, task)
     made = events[-1]

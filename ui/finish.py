@@ -39,7 +39,7 @@ def piece(backend: Backend, owner: gr.BrowserState, job: gr.State, name: str) ->
         if not identifier:
             return ""
         try:
-            task = forms.finish(backend.get(identifier, visitor_id), *choice)
+            task = forms.finish(backend.jobs.get(identifier, visitor_id), *choice)
             return f'<p class="caption">{html.finished(task)}</p>'
         except ValueError as error:
             return f'<p class="hint warning">{html.escape(str(error))}</p>'
@@ -61,8 +61,8 @@ def piece(backend: Backend, owner: gr.BrowserState, job: gr.State, name: str) ->
                 case None:
                     yield {line: gr.skip()}
                 case stream.Moment(end=Result(video=path)):
-                    made = backend.get(identifier, visitor_id)
-                    film = backend.address(path)
+                    made = backend.jobs.get(identifier, visitor_id)
+                    film = backend.assets.address(path)
                     yield {
                         **{result: gr.Column(visible=True), video: film, mp4: gr.DownloadButton(value=film)},
                         **{caption: html.caption(made.task), **idle()},
@@ -75,8 +75,8 @@ def piece(backend: Backend, owner: gr.BrowserState, job: gr.State, name: str) ->
 
     def run(visitor_id: str, identifier: str | None, *choice: object) -> Iterator[dict]:
         try:
-            task = forms.finish(backend.get(identifier or "", visitor_id), *choice)
-            started = backend.submit(task, visitor_id, visitor.ADDRESS.get())
+            task = forms.finish(backend.jobs.get(identifier or "", visitor_id), *choice)
+            started = backend.jobs.submit(task, visitor_id, visitor.ADDRESS.get())
         except ValueError as error:
             yield {message: gr.HTML(html.failure(str(error)), visible=True)}
             return
@@ -85,13 +85,13 @@ def piece(backend: Backend, owner: gr.BrowserState, job: gr.State, name: str) ->
     def arrive(visitor_id: str, identifier: str | None) -> Iterator[dict]:
         """Another video is shown: what was finished before belonged to another one."""
         yield {result: gr.Column(visible=False), video: None, message: gr.HTML(visible=False), **idle()}
-        for other in backend.unfinished(visitor_id):
+        for other in backend.jobs.unfinished(visitor_id):
             if isinstance(other.task, Finish) and other.task.source == identifier:
                 yield from watch(other.id, visitor_id)
 
     def end(visitor_id: str, started: str | None) -> gr.Button:
         if started:
-            backend.cancel(started, visitor_id)
+            backend.jobs.cancel(started, visitor_id)
         return gr.Button(say("Stopping…"), interactive=False)
 
     quiet = {"api_visibility": "private", "show_progress": "hidden"}

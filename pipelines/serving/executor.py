@@ -54,7 +54,7 @@ class Work:
 class Made:
     """What has come of a work: files in the job's folder among the data, and facts."""
 
-    files: Mapping[str, str]  # their names: of the "video", and of what is kept beside it
+    files: Mapping[str, str]  # their names: of the "video", and of what is kept beside it, such as the "tuned" model
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -104,7 +104,8 @@ class Executor(Protocol):
         """Carries out `work` on a free slot: what it tells, and last what was Made.
 
         None stands for a moment in which nothing happened, so that whoever follows can look up. Closing it stops the
-        work: within a step the slot is free, and nothing further is written. Raises what went wrong.
+        work: within a step the slot is free, and nothing further is written. A tuning keeps what it has so far, as
+        "tuned" in the job's folder, and goes on from there the next time. Raises what went wrong.
         """
 
     def look(self, work: Work) -> "Generator[Progress, None, PosePreview | Found]":

@@ -78,6 +78,8 @@ def _inputs(work: Work, data: Path) -> dict[str, Any]:
 
 def _made(result: Result, work: Work) -> Made:
     files = {"video": result.video.name}
+    if isinstance(work.task, Tune):
+        files["tuned"] = "tuned"
     if isinstance(work.task, PoseToVideo):
         from pipelines.poses import pose_sequence
 
