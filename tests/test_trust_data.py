@@ -148,7 +148,7 @@ def test_whatever_happens_to_the_table_every_video_stays(tmp_path, clip, damage)
     finally:
         table.close()
     again, notes = recovery.opened(settings(tmp_path))
-    assert notes == [] and len(again.jobs.finished(ME)) == 5 and content(tmp_path) == before
+    assert notes == [] and len(again.finished(ME)) == 5 and content(tmp_path) == before
     again.close()
 
 
