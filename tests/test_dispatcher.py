@@ -1,6 +1,8 @@
 """Jobs on several slots: at once where they are different owners', stopped one by one, all put back at the end."""
 
+import sqlite3
 import time
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +12,9 @@ import tiny
 from pipelines.catalog import find
 from pipelines.events import Failed, Progress, Result
 from pipelines.serving.backend import Backend
+from pipelines.serving.fairness import Limits
 from pipelines.serving.local import LocalExecutor
+from pipelines.serving.table import JobTable
 from pipelines.settings import Settings
 from pipelines.systems import modelscope
 from pipelines.tasks import TextToVideo
@@ -98,6 +102,22 @@ def test_the_end_puts_all_that_run_back(backend):
     with pytest.raises(ValueError, match="shutting down"):
         submit(backend, "quick", CARLA)
     assert not backend.machine.health()["ok"]
+
+
+def test_progress_of_each_job_is_written_whatever_the_others_do(tmp_path):
+    """The clock of one job's writes holds up nobody else's."""
+    table = JobTable(tmp_path / "jobs.db", Limits(queue=5, each=5), clock=lambda: 1000.0)
+    task = TextToVideo.for_model(CARD, "stay", 7, frames=8, steps=2)
+    jobs = [table.add(task, owner).id for owner in (ANNA, BERT)]
+    for _ in jobs:
+        table.take(0)
+    table.tell(jobs[0], Progress("Denoising", 1, 2))  # within a second of its start: it is not written
+    table._clock = lambda: 1002.0
+    for job in jobs:
+        table.tell(job, Progress("Denoising", 2, 2))
+    table.close()
+    with closing(sqlite3.connect(tmp_path / "jobs.db")) as rows:
+        assert rows.execute("SELECT stage, step FROM jobs").fetchall() == [("Denoising", 2)] * 2
 
 
 def test_health_is_bad_as_soon_as_one_slot_is(backend):

@@ -215,6 +215,23 @@ def test_jobs_that_were_not_queued_leave_nothing_behind(executor):
     assert not getattr(executor, "visitors", None)
 
 
+def test_a_failing_look_for_idle_models_ends_no_work(data, monkeypatch):
+    engine = replace(modelscope.ENGINE, generate={TextToVideo: generate}, parts=())
+    tiny.add_engine(monkeypatch, "scripted", engine)
+    executor = made_by("local", data)
+    assert isinstance(told(executor, work())[-1], Made)
+    looked = threading.Event()
+
+    def fail():
+        looked.set()
+        raise OSError("the device is gone for a moment")
+
+    monkeypatch.setattr(executor.manager, "unload_idle", fail)
+    assert looked.wait(20)
+    assert isinstance(told(executor, work())[-1], Made)
+    executor.close()
+
+
 @pytest.mark.parametrize("kind", ["local", "zerogpu"])
 def test_a_closed_executor_leaves_no_thread(kind, data, monkeypatch):
     engine = replace(modelscope.ENGINE, generate={TextToVideo: generate}, parts=())
@@ -224,6 +241,5 @@ def test_a_closed_executor_leaves_no_thread(kind, data, monkeypatch):
     assert isinstance(told(executor, work())[-1], Made)
     executor.close()
     for thread in set(threading.enumerate()) - before:
-        if thread.name == "executor":
-            thread.join(20)
-            assert not thread.is_alive()
+        thread.join(20)
+        assert not thread.is_alive(), thread

@@ -1,4 +1,4 @@
-"""The executor of this machine: one thread that carries out work after work on the device of the settings."""
+"""The executor of this machine: one watched loop that carries out work after work on the device of the settings."""
 
 import queue
 import threading
@@ -15,6 +15,7 @@ from pipelines.serving.backend import Backend
 from pipelines.serving.executor import Slot, Work
 from pipelines.serving.run import Run
 from pipelines.serving.runner import LOADING
+from pipelines.serving.watch import Loop
 from pipelines.settings import Settings
 from pipelines.tasks import Task
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:  # torch comes with the manager, and waits for the first job
     from pipelines.poses.search import Found
 
 SLOT = "0"
-IDLE_SECONDS = 1.0  # from one look for models that nobody has used for long to the next
+IDLE_SECONDS = 0.5  # from one look for models that nobody has used for long to the next
 
 
 def local_backend(settings: Settings, catalog: Mapping[str, ModelCard] = CATALOG) -> Backend:
@@ -33,16 +34,16 @@ def local_backend(settings: Settings, catalog: Mapping[str, ModelCard] = CATALOG
 
 
 class LocalExecutor:
-    """One slot. It starts its thread with the first work, and imports torch with the first that wants a model."""
+    """One slot. It starts its loop with the first work, and imports torch with the first that wants a model."""
 
     def __init__(self, settings: Settings, catalog: Mapping[str, ModelCard] = CATALOG):
         self._settings = settings
         self._catalog = catalog
         self.manager: ModelManager | None = None
-        self._waiting: queue.SimpleQueue[Run | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[Run] = queue.SimpleQueue()
         self._wished: set[str] = set()  # the tunings of which somebody wants a sample
-        self._thread: threading.Thread | None = None
-        self._starting = threading.Lock()  # of the thread, and of the manager
+        self._loop: Loop | None = None
+        self._starting = threading.Lock()  # of the loop, and of the manager
 
     @property
     def has_gpu(self) -> bool:
@@ -74,9 +75,9 @@ class LocalExecutor:
     def run(self, work: Work, slot: str) -> Run:
         run = Run(partial(self._carry_out, work))
         with self._starting:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="executor", daemon=True)
-                self._thread.start()
+            if self._loop is None:
+                self._loop = Loop(self._turn)
+                self._loop.start()
         self._waiting.put(run)
         return run
 
@@ -91,18 +92,17 @@ class LocalExecutor:
             self.manager.unload_all()
 
     def close(self) -> None:
-        self._waiting.put(None)
+        if self._loop is not None:
+            self._loop.end()
 
-    def _work(self) -> None:
-        while True:
-            try:
-                run = self._waiting.get(timeout=IDLE_SECONDS)
-            except queue.Empty:
-                if self.manager is not None:
-                    self.manager.unload_idle()
-                continue
-            if run is None:
-                return
+    def _turn(self) -> None:
+        """One turn of the loop: a work if one waits, else a look for models that nobody has used for long."""
+        try:
+            run = self._waiting.get(timeout=IDLE_SECONDS)
+        except queue.Empty:
+            if self.manager is not None:
+                self.manager.unload_idle()
+        else:
             run.work()
 
     def _carry_out(self, work: Work, tell: Callable[[Any], None]) -> None:
