@@ -1,8 +1,10 @@
 """The contract that every executor keeps, tried on each: this machine's own, and ZeroGPU on lent_gpu.py."""
 
+import gc
 import pickle
 import threading
 import time
+import weakref
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -28,11 +30,14 @@ from pipelines.tasks import Finish, Grid, PoseToVideo, TextToVideo, Tune
 SCRIPTED = replace(find("miniature-modelscope"), name="scripted", system="scripted")
 TUNED = replace(find("miniature-sd"), name="tuned", system="scripted")
 CATALOG = {card.name: card for card in (SCRIPTED, TUNED)}
+ALIVE = []  # weak references to what was on the way in each run in this process
 FRAMES = np.linspace(50, 150, 8 * 16 * 16 * 3).reshape(8, 16, 16, 3).astype(np.uint8)
 
 
 def generate(task, models, image=None):
     """Does what the prompt says: the name of a file to note each step in, or how to fail."""
+    tensor = np.zeros(8)
+    ALIVE.append(weakref.ref(tensor))
     if task.prompt == "words":
         raise ValueError("it is too dark")
     if task.prompt == "crash":
@@ -213,6 +218,17 @@ def test_jobs_that_were_not_queued_leave_nothing_behind(executor):
     executor.forget("3" * 32)
     executor.forget("of nobody")
     assert not getattr(executor, "visitors", None)
+
+
+def test_an_error_keeps_nothing_of_its_work_alive(executor):
+    """No cycle of objects holds what was on the way when it was raised: on a device that would be all its memory."""
+    gc.disable()
+    try:
+        with pytest.raises(ValueError):
+            told(executor, work("words"))
+        assert not [one for one in ALIVE if one() is not None]
+    finally:
+        gc.enable()
 
 
 def test_a_failing_look_for_idle_models_ends_no_work(data, monkeypatch):

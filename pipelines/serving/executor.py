@@ -3,7 +3,7 @@
 A `Work` and all that comes of it are plain data: they can be pickled and sent to another process or machine.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pipelines.events import Losses, Preview, Progress
 from pipelines.media.uploads import Measured
 from pipelines.serving.status import Loaded
-from pipelines.tasks import Task
+from pipelines.tasks import FindPoses, Task
 
 if TYPE_CHECKING:  # they come with OpenCV
     from collections.abc import Generator
@@ -39,7 +39,7 @@ class Asset:
 class Work:
     """One task to be carried out."""
 
-    task: Task  # names what it works on by content: what is made of it may leave the app
+    task: Task | FindPoses  # names what it works on by content: what is made of it may leave the app
     assets: Mapping[str, Asset | tuple[Asset | str, ...]]  # by setting of the task; for one that is gone, a word why
     job: str = ""  # the id of the job; "" for a look at poses, which is none
     file: str = ""  # what its video is to be called
@@ -68,6 +68,13 @@ class Slot:
 
 
 Told = Progress | Preview | Losses
+
+
+class Events(Iterator[Told | Made | None], Protocol):
+    """A run, as whoever follows it sees it: what it tells, and last what was Made."""
+
+    def close(self) -> None:
+        """Stops the work."""
 
 
 class Executor(Protocol):
@@ -100,8 +107,8 @@ class Executor(Protocol):
     def forget(self, job: str) -> None:
         """The job of this id ended before its turn came."""
 
-    def run(self, work: Work, slot: str) -> "Generator[Told | Made | None, None, None]":
-        """Carries out `work` on a free slot: what it tells, and last what was Made.
+    def run(self, work: Work, slot: str) -> Events:
+        """Carries out `work` on a free slot.
 
         None stands for a moment in which nothing happened, so that whoever follows can look up. Closing it stops the
         work: within a step the slot is free, and nothing further is written. A tuning keeps what it has so far, as

@@ -43,7 +43,8 @@ class LocalExecutor:
         self._waiting: queue.SimpleQueue[Run] = queue.SimpleQueue()
         self._wished: set[str] = set()  # the tunings of which somebody wants a sample
         self._loop: Loop | None = None
-        self._starting = threading.Lock()  # of the loop, and of the manager
+        self._starting = threading.Lock()  # of the loop
+        self._making = threading.Lock()  # of the manager
 
     @property
     def has_gpu(self) -> bool:
@@ -123,7 +124,7 @@ class LocalExecutor:
         return wished
 
     def _models(self) -> "ModelManager":
-        with self._starting:
+        with self._making:
             if self.manager is None:
                 from pipelines.models.manager import ModelManager
 

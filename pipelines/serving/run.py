@@ -25,16 +25,15 @@ class Run(Iterator[Any]):
 
     def work(self) -> None:
         """Does the work, unless it has been stopped already. Raises nothing."""
-        error: BaseException | None = None
         try:
             if not self._stopped:
                 self._do(self._tell)
         except _Stopped:
             pass
         except BaseException as raised:  # whatever it is, whoever follows must hear of it
-            error = raised
+            self._error = raised
         with self._changed:
-            self._error, self._ended = error, True
+            self._ended = True
             self._changed.notify_all()
 
     def __next__(self) -> Any:
@@ -46,9 +45,11 @@ class Run(Iterator[Any]):
                 return self._news.popleft()
             if not self._ended:
                 return None
-            if self._error is not None:
-                raise self._error
-            raise StopIteration
+            error, self._error = self._error, None
+        try:
+            raise StopIteration if error is None else error
+        finally:
+            del error  # else it would hold this frame, and this frame it, with all tensors on its way
 
     def stop(self) -> None:
         """Has the work end as soon as it tells something, and does not wait for that."""

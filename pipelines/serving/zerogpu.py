@@ -170,14 +170,7 @@ class ZeroExecutor:
 
     def run(self, work: Work, slot: str) -> Generator[Told | Made, None, None]:
         # None where the app was restarted since: then it is the Space's own quota that counts.
-        visitor = self._visitors.pop(work.job, None) or Context()
-        pieces = partial(self._pieces, seconds=work.seconds)
-        events = worker.carry_out(work, self._settings, lambda: self._models, _never, run=pieces)
-        try:
-            while (event := visitor.run(next, events, None)) is not None:
-                yield event
-        finally:
-            visitor.run(events.close)
+        return self._carry_out(work, self._visitors.pop(work.job, None) or Context())
 
     def look(self, work: Work) -> "Generator[Progress, None, PosePreview | Found]":
         return self._looking.look(work)
@@ -192,6 +185,15 @@ class ZeroExecutor:
 
     def close(self) -> None:
         self._looking.close()
+
+    def _carry_out(self, work: Work, visitor: Context) -> Generator[Told | Made, None, None]:
+        pieces = partial(self._pieces, seconds=work.seconds)
+        events = worker.carry_out(work, self._settings, lambda: self._models, _never, run=pieces)
+        try:
+            while (event := visitor.run(next, events, None)) is not None:
+                yield event
+        finally:
+            visitor.run(events.close)
 
     def _pieces(self, task: Task, models: Any, seconds: float | None, **inputs: Any) -> Generated:
         """As `generated`, on a GPU that is lent for it; for a tuning piece after piece, each a step or more."""
