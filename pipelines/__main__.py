@@ -18,17 +18,13 @@ from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from pipelines.catalog import CATALOG, DETECTORS, SCHEDULERS, ModelCard, find, offered
+from pipelines.catalog import CATALOG, ModelCard, find, offered
 from pipelines.events import Progress, Result
 from pipelines.settings import Settings
+from pipelines.task_settings import Choice, Text, Truth, settings_of
 from pipelines.tasks import (
     MAX_SEED,
-    PLACEMENTS,
-    SHOWN,
-    SIDES,
-    SMOOTHING,
-    TIMES,
-    TRAINED,
+    NOBODY,
     Edit,
     FindPoses,
     Finish,
@@ -39,40 +35,16 @@ from pipelines.tasks import (
     from_json,
 )
 
-OPTIONS = {  # settings of a task that the model has a default for
-    "frames": "how many frames",
-    "width": "pixels",
-    "height": "pixels",
-    "fps": "frames a second",
-    "steps": "denoising steps",
-    "guidance": "how strongly to follow the prompt; 1 or less: not at all",
-}
-
-PART = {  # which part of a clip is used
-    "start": "seconds: where the part that is used begins",
-    "end": "seconds: where it ends",
-    "stride": "use every n-th frame",
-}
-
-CROP = {side: f"how much of the clip's picture is cut off there, from 0 to 0.9: {side}" for side in SIDES}
-
-POSES = {  # settings of poses, in words
-    "shown": f"what the clip shows: {', '.join(SHOWN)}",
-    "detector": f"what finds people: {', '.join(DETECTORS)}",
-    "smoothing": f"of the joints' paths: {', '.join(SMOOTHING)}",
-    "placing": f"of the skeletons on the canvas: {', '.join(PLACEMENTS)}",
-}
-
-TUNING = {  # settings of a tuning
-    **PART,
-    "frames": "how many frames, at most",
-    "across": "where the picture is cut to shape: 0 left, 1 right",
-    "down": "likewise: 0 top, 1 bottom",
-    "width": "pixels",
-    "height": "pixels",
-    "steps": "tuning steps",
-    "learning_rate": "of the optimizer",
-}
+OF_FILES = (
+    "prompt",
+    "clip",
+    "motion",
+    "image",
+    "mask",
+    "tuned",
+    "source",
+)  # each command asks for these itself
+NEW_NAME = "by default a new name among the data"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -105,16 +77,15 @@ def _parser() -> argparse.ArgumentParser:
     video.set_defaults(run=_text_to_video)
     video.add_argument("prompt")
     video.add_argument("--model", metavar="NAME|FOLDER", help="a name that `models` lists, or a folder of weights")
-    video.add_argument("--negative", default=None, metavar="PROMPT", help="what to keep out")
-    video.add_argument("--seed", type=_number, help="the same seed makes the same video; by default a random one")
-    for name, help in OPTIONS.items():
-        video.add_argument(f"--{name}", type=_number, metavar="N", help=help)
-    video.add_argument("--scheduler", help=", ".join(SCHEDULERS))
-    video.add_argument("--image", type=Path, metavar="FILE", help="the first image, for a model that takes one")
-    video.add_argument("--mask", type=Path, metavar="FILE", help="white where the first image is not to be followed")
-    video.add_argument("--image-guidance", type=_number, metavar="N", help="as --guidance, where no image is given")
-    video.add_argument("-o", "--output", type=Path, metavar="FILE.mp4", help="by default a new name among the data")
-    poses = commands.add_parser("pose-to-video", help="make a video whose dancer follows the poses of a clip")
+    _add_settings(video, TextToVideo)
+    for name in ("image", "mask"):
+        video.add_argument(f"--{name}", type=Path, metavar="FILE", help=settings_of(TextToVideo)[name].help)
+    video.add_argument("-o", "--output", type=Path, metavar="FILE.mp4", help=NEW_NAME)
+    poses = commands.add_parser(
+        "pose-to-video",
+        help="make a video whose dancer follows the poses of a clip",
+        epilog="Without --fps it moves as fast as the clip.",
+    )
     poses.set_defaults(run=_pose_to_video)
     poses.add_argument(
         "clip",
@@ -124,91 +95,87 @@ def _parser() -> argparse.ArgumentParser:
     poses.add_argument("prompt")
     poses.add_argument("--model", metavar="NAME|FOLDER", help="a name that `models` lists, or a folder of weights")
     poses.add_argument("--base", metavar="NAME|FOLDER", help="its Stable Diffusion, where that is not with it")
-    poses.add_argument("--negative", default=None, metavar="PROMPT", help="what to keep out")
-    poses.add_argument("--seed", type=_number, help="the same seed makes the same video; by default a random one")
-    pace = {"fps": "frames a second; by default it moves as fast as the clip"}
-    for name, help in (OPTIONS | pace | PART | CROP).items():
-        poses.add_argument(f"--{name}", type=_number, metavar="N", help=help)
-    poses.add_argument("--scheduler", help=", ".join(SCHEDULERS))
-    poses.add_argument("--person", type=_number, metavar="N", help="0: who is most to be seen; by default everybody")
-    poses.add_argument("--strength", type=_number, metavar="N", help="of the poses, from 0 to 1.5")
-    for name, help in POSES.items():
-        poses.add_argument(f"--{name}", help=help)
+    _add_settings(poses, PoseToVideo)
     poses.add_argument("--tuned", type=Path, metavar="FOLDER", help="what `tune` wrote: who is in that clip dances")
-    poses.add_argument("--keep-gaps", action="store_true", help="leave joints away that are away for a moment only")
-    poses.add_argument(
-        "--clip-proportions", action="store_true", help="those of the clip's people, not the character's"
-    )
-    poses.add_argument("--sound", action="store_true", help="keep the clip's sound")
-    poses.add_argument("-o", "--output", type=Path, metavar="FILE.mp4", help="by default a new name among the data")
+    poses.add_argument("-o", "--output", type=Path, metavar="FILE.mp4", help=NEW_NAME)
     search = commands.add_parser("poses", help="find the people in a clip, and write their joints")
     search.set_defaults(run=_poses)
     search.add_argument("clip", type=Path, metavar="CLIP")
-    search.add_argument("--detector", help=POSES["detector"])
-    for name, help in PART.items():
-        search.add_argument(f"--{name}", type=_number, metavar="N", help=help)
+    _add_settings(search, FindPoses)
     search.add_argument("-o", "--output", type=Path, metavar="FILE.json", required=True)
-    tune = commands.add_parser("tune", help="tune on a clip, to tell it again in other words")
+    tune = commands.add_parser("tune", help="tune on a clip, to edit it with other words")
     tune.set_defaults(run=_tune)
     tune.add_argument("clip", type=Path)
     tune.add_argument("prompt", help="what the clip shows")
     tune.add_argument("--model", metavar="NAME|FOLDER", help="a Stable Diffusion 1.x or 2.x to start from")
-    for name, help in TUNING.items():
-        tune.add_argument(f"--{name.replace('_', '-')}", type=_number, metavar="N", help=help)
-    tune.add_argument("--trained", help=f"what tuning changes: {', '.join(TRAINED)}")
-    tune.add_argument("--seed", type=_number, default=33)
+    _add_settings(tune, Tune)
     tune.add_argument("-o", "--output", type=Path, metavar="FOLDER", required=True, help="for the tuned model")
-    edit = commands.add_parser("edit", help="tell a tuned clip again in other words")
+    edit = commands.add_parser("edit", help="edit a tuned clip with other words")
     edit.set_defaults(run=_edit)
     edit.add_argument("tuned", type=Path, metavar="FOLDER", help="what `tune` wrote, or a published tuned model")
     edit.add_argument("prompt")
     edit.add_argument("--model", metavar="NAME|FOLDER", help="the base, where that is a folder or not with it")
-    edit.add_argument("--negative", default=None, metavar="PROMPT", help="what to keep out")
-    edit.add_argument("--strength", type=_number, metavar="N", help="0 keeps the clip's motion, 1 starts from noise")
-    for name in ("steps", "guidance"):
-        edit.add_argument(f"--{name}", type=_number, metavar="N", help=OPTIONS[name])
-    edit.add_argument("--scheduler", help=", ".join(SCHEDULERS))
-    edit.add_argument("--seed", type=_number, default=0)
-    edit.add_argument("-o", "--output", type=Path, metavar="FILE.mp4", help="by default a new name among the data")
+    _add_settings(edit, Edit)
+    edit.add_argument("-o", "--output", type=Path, metavar="FILE.mp4", help=NEW_NAME)
     finish = commands.add_parser("finish", help="make a video larger, smoother or both")
     finish.set_defaults(run=_finish)
     finish.add_argument("video", type=Path, metavar="VIDEO")
-    times = ", ".join(map(str, TIMES))
-    finish.add_argument("--upscale", type=_number, default=1, metavar="N", help=f"times as wide and high: {times}")
-    finish.add_argument("--interpolate", type=_number, default=1, metavar="N", help=f"times as many frames: {times}")
-    finish.add_argument("-o", "--output", type=Path, metavar="FILE.mp4", help="by default a new name among the data")
+    _add_settings(finish, Finish)
+    finish.add_argument("-o", "--output", type=Path, metavar="FILE.mp4", help=NEW_NAME)
     models = commands.add_parser("models", help="list the models")
     models.set_defaults(run=_models)
     return parser
 
 
+def _add_settings(parser: argparse.ArgumentParser, task: type) -> None:
+    """Adds an option for every setting of `task` that a person may set."""
+    for name, setting in settings_of(task).items():
+        if name in OF_FILES or not setting.asked:
+            continue
+        flag, help = setting.flag or f"--{name.replace('_', '-')}", setting.help
+        match setting:
+            case Truth(default=True):
+                parser.add_argument(
+                    flag, dest=name, action="store_const", const=False, help=f"turn off “{setting.label}”"
+                )
+            case Truth():
+                parser.add_argument(flag, dest=name, action="store_const", const=True, help=help)
+            case Choice(choices=choices):
+                parser.add_argument(flag, dest=name, help=f"{help} One of: {', '.join(choices)}.")
+            case Text():
+                parser.add_argument(flag, dest=name, metavar="TEXT", help=help)
+            case _:
+                parser.add_argument(flag, dest=name, type=_number, metavar="N", help=help)
+
+
+def _given(chosen: argparse.Namespace, task: type) -> dict[str, object]:
+    """The settings of `task` that were set; the seed always: where it was not set, the default or a random one."""
+    values = {name: getattr(chosen, name, None) for name in settings_of(task) if name not in OF_FILES}
+    given = {name: value for name, value in values.items() if value is not None}
+    seed = settings_of(task).get("seed")
+    if seed is not None and "seed" not in given:
+        given["seed"] = secrets.randbelow(MAX_SEED + 1) if seed.default is None else seed.default
+    return given
+
+
 def _text_to_video(chosen: argparse.Namespace, settings: Settings) -> int:
     card = _card(chosen.model or settings.model)
-    given = {name: getattr(chosen, name) for name in (*OPTIONS, "scheduler")} | {"negative_prompt": chosen.negative}
-    given |= {"image_guidance": chosen.image_guidance}
     named = {name: file for name in ("image", "mask") if (file := getattr(chosen, name)) is not None}
     files = {name: _input(file, name) for name, file in named.items()}
-    given |= dict.fromkeys(files, "0" * 32)
-    given = {name: value for name, value in given.items() if value is not None}
-    seed = secrets.randbelow(MAX_SEED + 1) if chosen.seed is None else chosen.seed
-    task = TextToVideo.for_model(card, chosen.prompt, seed, **given)
+    task = TextToVideo.for_model(card, chosen.prompt, **_given(chosen, TextToVideo), **dict.fromkeys(files, NOBODY))
     return _run(task, [card], settings, _output(chosen.output, *files.values()), **files)
 
 
 def _pose_to_video(chosen: argparse.Namespace, settings: Settings) -> int:
     base = chosen.base and _card(chosen.base)
     card = _card(chosen.model or next(iter(offered("pose-to-video"))), base)
-    names = (*OPTIONS, *PART, *CROP, *POSES, "scheduler", "person", "strength")
-    given = {name: getattr(chosen, name) for name in names} | {"negative_prompt": chosen.negative}
-    given = {name: value for name, value in given.items() if value is not None}
-    given |= {"gaps": not chosen.keep_gaps, "retarget": not chosen.clip_proportions, "sound": chosen.sound}
+    given = _given(chosen, PoseToVideo)
     kind, _, motion = chosen.clip.partition(":")
     inputs = {} if kind == "motion" else {"clip": Path(chosen.clip)}
-    given |= {"clip": "0" * 32} if inputs else {"motion": motion}
+    given |= {"clip": NOBODY} if inputs else {"motion": motion}
     if chosen.tuned:
-        inputs["tuned"], given["tuned"] = chosen.tuned, "0" * 32
-    seed = secrets.randbelow(MAX_SEED + 1) if chosen.seed is None else chosen.seed
-    task = PoseToVideo.for_model(card, chosen.prompt, seed, **given)
+        inputs["tuned"], given["tuned"] = chosen.tuned, NOBODY
+    task = PoseToVideo.for_model(card, chosen.prompt, **given)
     if "clip" in inputs:
         inputs["clip"] = _input(inputs["clip"], "clip")
     from pipelines.media import clips, uploads
@@ -228,7 +195,7 @@ def _pose_to_video(chosen: argparse.Namespace, settings: Settings) -> int:
 
 
 def _poses(chosen: argparse.Namespace, settings: Settings) -> int:
-    task = FindPoses.of("0" * 32, chosen.detector, **{name: getattr(chosen, name) for name in PART})
+    task = FindPoses.of(clip=NOBODY, **_given(chosen, FindPoses))
     clip = _input(chosen.clip, "clip")
     path = _output(chosen.output, clip, suffix=".json")
     from pipelines.media import video
@@ -256,9 +223,7 @@ def _poses(chosen: argparse.Namespace, settings: Settings) -> int:
 
 def _tune(chosen: argparse.Namespace, settings: Settings) -> int:
     card = _card(chosen.model or next(iter(offered("edit"))))
-    given = {name: getattr(chosen, name) for name in (*TUNING, "trained")}
-    given = {name: value for name, value in given.items() if value is not None}
-    task = Tune.for_model(card, chosen.prompt, chosen.seed, clip="0" * 32, **given)
+    task = Tune.for_model(card, chosen.prompt, clip=NOBODY, **_given(chosen, Tune))
     clip, folder = _input(chosen.clip, "clip"), chosen.output
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"The output must be a folder, and {folder} is a file.")
@@ -268,22 +233,20 @@ def _tune(chosen: argparse.Namespace, settings: Settings) -> int:
 
 
 def _edit(chosen: argparse.Namespace, settings: Settings) -> int:
-    given = {name: getattr(chosen, name) for name in ("strength", "steps", "guidance", "scheduler")}
-    given = {name: value for name, value in (given | {"negative_prompt": chosen.negative}).items() if value is not None}
-    inputs = {}
+    given, inputs = _given(chosen, Edit), {}
     if (chosen.tuned / "tuned.json").is_file():
         facts = json.loads((chosen.tuned / "tuned.json").read_text("utf-8"))
         card = _card(chosen.model or facts["task"]["model"])
-        given |= {name: facts[name] for name in ("frames", "width", "height", "fps")} | {"tuned": "0" * 32}
+        given |= {name: facts[name] for name in ("frames", "width", "height", "fps")} | {"tuned": NOBODY}
         inputs["tuned"] = chosen.tuned
     else:
         card = _card(str(chosen.tuned), chosen.model and _card(chosen.model))
-    task = Edit.for_model(card, chosen.prompt, chosen.seed, **given)
+    task = Edit.for_model(card, chosen.prompt, **given)
     return _run(task, [card], settings, _output(chosen.output, *chosen.tuned.glob("*")), **inputs)
 
 
 def _finish(chosen: argparse.Namespace, settings: Settings) -> int:
-    task = Finish.for_video(None, "0" * 32, chosen.upscale, chosen.interpolate)
+    task = Finish.for_video(None, NOBODY, **_given(chosen, Finish))
     source = _input(chosen.video, "video")
     path = _output(chosen.output, source)
     from pipelines.media import uploads

@@ -1,24 +1,16 @@
-"""What a person asks for: frozen, validated, and ready for JSON. Standard library only."""
+"""What a person asks for: frozen, validated, and ready for JSON. Standard library only.
+
+Every setting is declared beside the field that holds it (task_settings.py).
+"""
 
 import json
-import re
-import unicodedata
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
+from typing import ClassVar, Self
 
-from pipelines.catalog import (
-    CAPABILITIES,
-    CATALOG,
-    DETECTORS,
-    ModelCard,
-    Range,
-    find,
-    find_detector,
-    find_motion,
-    offered,
-)
+from pipelines.catalog import CATALOG, DETECTORS, SCHEDULERS, ModelCard, Range, find, motions, offered
+from pipelines.task_settings import Choice, Kept, Number, OneOf, Text, Truth, checked, declared, is_name, recalled
 
-MAX_PROMPT = 2_000  # characters; CLIP reads 77 tokens, so that more is a mistake and not a wish
 MAX_SEED = 2**32 - 1
 TRAINED = {  # what tuning changes -> what a person reads
     "all": "All queries and the attention over time, as in the paper",
@@ -30,6 +22,7 @@ SHOWN = {  # what a clip with poses is -> what a person reads
     "skeleton": "Skeletons, drawn on black",
 }
 SMOOTHING = {"none": 0.0, "light": 0.05, "strong": 0.12}  # seconds: the standard deviation of a Gaussian in time
+SMOOTHED = {"none": "Not at all", "light": "A little", "strong": "Strongly"}  # what a person reads
 CELLS = 16  # videos in a grid, at most
 TIMES = (1, 2, 4)  # how many times as large, and as many frames, a video can be finished
 FINISHED_SIDE, FINISHED_FRAMES, FINISHED_FPS = 2048, 256, 120  # at most
@@ -40,119 +33,164 @@ PLACEMENTS = {  # how skeletons are laid on the canvas -> what a person reads
 }
 
 NAMED = ("clip", "image", "mask", "tuned", "source", "jobs")  # settings that name what the app keeps
-# What is kept, by its id; in a file that left the app, by the SHA-256 of its content (serving/content.py).
-_NAME = "[0-9a-f]{32}|[0-9a-f]{64}"
 NOBODY = "0" * 32  # a name that nothing has
 
 SIDES = ("left", "right", "top", "bottom")
+_SECONDS = Range(0, 86_400, 0)
+_SHARE = Range(0, 1, 0)
+_NO_CLIP = "There is no clip. Upload one first."
+_NO_POSES = "There are no poses to follow. Upload a clip, or choose one of the motions, but not both."
+
+# Settings that several kinds of task have -----------------------------------------------------------------------------
+
+PROMPT = Text(
+    label="Prompt",
+    help="What the video should show, in English.",
+    noun="prompt",
+    empty="The prompt is empty. Say what the video should show.",
+)
+NEGATIVE_PROMPT = Text(
+    label="Leave out",
+    help="What the video should not show.",
+    noun="negative prompt",
+    default=lambda card: card.defaults.negative_prompt,
+    flag="--negative",
+)
+FRAMES = Number(
+    label="Frames",
+    help="More frames make a longer video, and take longer.",
+    noun="number of frames",
+    default=lambda card: card.defaults.frames,
+    within=lambda card: card.limits.frames,
+)
+WIDTH, HEIGHT = (
+    Number(
+        label=side.title(),
+        help="In pixels.",
+        noun=side,
+        default=lambda card, side=side: getattr(card.defaults, side),
+        within=lambda card: card.limits.side,
+    )
+    for side in ("width", "height")
+)
+FPS = Number(
+    label="Frames a second",
+    help="How fast it plays.",
+    noun="frame rate",
+    default=lambda card: card.defaults.fps,
+    within=lambda card: card.limits.fps,
+)
+STEPS = Number(
+    label="Steps",
+    help="More denoising steps take longer and look cleaner.",
+    noun="number of steps",
+    default=lambda card: card.defaults.steps,
+    within=lambda card: card.limits.steps,
+)
+GUIDANCE = Number(
+    label="Guidance",
+    help="How closely the video follows your words; 1 or less turns guidance off.",
+    noun="guidance",
+    default=lambda card: card.defaults.guidance,
+    within=lambda card: card.limits.guidance,
+)
+SCHEDULER = Choice(
+    label="Sampler",
+    help="How noise becomes a picture, step by step.",
+    noun="scheduler",
+    default=lambda card: card.defaults.scheduler,
+    choices=SCHEDULERS,
+    offered=lambda card: card.schedulers,
+)
+SEED = Number(
+    label="Seed",
+    help="The same seed and settings make the same video.",
+    noun="seed",
+    default=None,
+    within=Range(0, MAX_SEED),
+)
+START = Number(
+    label="From",
+    help="Where the part of the clip that is used begins, in seconds.",
+    noun="start",
+    unit="s",
+    default=0.0,
+    within=_SECONDS,
+)
+END = Number(
+    label="To",
+    help="Where that part ends, in seconds.",
+    noun="end",
+    unit="s",
+    default=None,
+    optional=True,
+    within=_SECONDS,
+)
+STRIDE = Number(
+    label="Every n-th frame",
+    help="Larger steps cover more of the clip in as many frames.",
+    noun="stride",
+    default=1,
+    within=Range(1, 1000),
+)
+SOUND = Truth(
+    label="Keep the clip's sound",
+    help="The video then sounds like the part of the clip that it follows.",
+    noun="the sound is kept",
+    default=False,
+    needs="sound",
+    taken=lambda card: "sound" in card.takes,
+)
+DETECTOR = Choice(
+    label="Detector",
+    help="What finds people in the clip, and in the result to measure it.",
+    noun="detector",
+    default=next(iter(DETECTORS)),
+    choices={name: detector.title for name, detector in DETECTORS.items()},
+)
+TUNED = Kept(
+    label="Tuned model",
+    help="Who is in the clip that it was tuned on then dances.",
+    noun="tuned model",
+    missing="There is no such tuned model. Tune on a clip first, then choose it.",
+    needs="tuned model",
+    taken=lambda card: bool(card.tuned_from or card.tuning),
+)
 
 
-def _text(name: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"The {name} must be text, not {type(value).__name__}.")
-    # Control characters and halves of surrogate pairs can't be typed, and break files and terminals.
-    if any(unicodedata.category(character) in ("Cc", "Cs") and character not in "\t\n\r" for character in value):
-        raise ValueError(f"The {name} holds control characters. Type it again as plain text.")
-    value = " ".join(value.split())
-    if len(value) > MAX_PROMPT:
-        raise ValueError(f"The {name} has {len(value)} characters. Shorten it to {MAX_PROMPT} or fewer.")
-    return value
+class _OfModel:
+    """A task that a model carries out."""
+
+    FOR: ClassVar[str]  # the kind of its models: see catalog.offered
+
+    @classmethod
+    def for_model(cls, card: ModelCard, /, prompt: object, seed: object, **settings: object) -> Self:
+        """A task for `card`; what is not in `settings` has its declared default, often the one of the model's makers.
+
+        Raises ValueError, in words for the person who asked, where a value is of the wrong type, not finite or out
+        of the model's limits.
+        """
+        if card.kind != cls.FOR:
+            raise ValueError(f"{card.title} is not made for this. Choose one of: {', '.join(offered(cls.FOR))}.")
+        values = checked(cls, card, {"prompt": prompt, "seed": seed, **settings})
+        cls._check(card, values)
+        _check_voxels(card, values["frames"], values["width"], values["height"])
+        return cls(model=card.name, **values)
+
+    @classmethod
+    def _check(cls, card: ModelCard, values: dict) -> None:
+        """Raises ValueError for settings that do not go together, and settles those that follow from others."""
+
+    def checked(self, catalog: Mapping[str, ModelCard] = CATALOG) -> Self:
+        """The same task, validated once more against `catalog`. Raises ValueError as `for_model` does."""
+        values = asdict(self)
+        return self.for_model(find(values.pop("model"), catalog), **values)
 
 
-def _number(name: str, value: object, allowed: Range) -> int | float:
-    """`value` as an int (or a float where `allowed` has no step); a whole float counts as an int."""
-    low, high, step = allowed.low, allowed.high, allowed.step
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
-        raise ValueError(f"The {name} must be a number from {low:.10g} to {high:.10g}, not {str(value)[:40]!r}.")
-    if not low <= value <= high:
-        raise ValueError(f"The {name} must be from {low:.10g} to {high:.10g}, not {str(value)[:40]}.")
-    if step == 0:
-        return float(value)
-    if value not in allowed:
-        kind = "a whole number" if step == 1 else f"a multiple of {step:g}"
-        if low % step:
-            kind = f"one of {low:g}, {low + step:g}, {low + 2 * step:g}, … {allowed.numbers(high)[-1]}"
-        raise ValueError(f"The {name} must be {kind}, not {value:g}.")
-    return int(value)
-
-
-def _place(name: str, value: object) -> float:
-    return _number(name, value, Range(0, 1, 0))
-
-
-def _truth(name: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(f"Whether {name} must be true or false.")
-    return value
-
-
-def _choice(name: str, value: object, choices: Mapping[str, object]) -> str:
-    if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, not {str(value)[:40]!r}.")
-    return value
-
-
-def _part(settings: Mapping[str, object]) -> dict:
-    """Which frames of a clip are used, every one of them by default."""
-    settings = {"start": 0.0, "end": None, "stride": 1, **settings}
-    start, end = (settings[name] for name in ("start", "end"))
-    seconds = Range(0, 86_400, 0)
-    values = {
-        "start": _number("start", start, seconds),
-        "end": None if end is None else _number("end", end, seconds),
-        "stride": _number("stride", settings["stride"], Range(1, 1000)),
-    }
-    if end is not None and values["end"] <= values["start"]:
+def _check_part(values: Mapping) -> None:
+    """Raises ValueError where the part of a clip ends before it starts."""
+    if values["end"] is not None and values["end"] <= values["start"]:
         raise ValueError("The end of the part that is used must come after its start.")
-    return values
-
-
-def _known(kind: str, card: ModelCard, settings: Mapping[str, object], cls: type) -> None:
-    """Raises ValueError where `card` is for other kinds of task, or `cls` knows no such setting."""
-    if card.kind != kind:
-        raise ValueError(f"{card.title} is not made for this. Choose one of: {', '.join(offered(kind))}.")
-    unknown = settings.keys() - {field.name for field in fields(cls)}
-    if unknown:
-        raise ValueError(f"There is no setting called {', '.join(sorted(unknown))[:80]}.")
-    for name, words in CAPABILITIES.items():
-        neutral = _NEUTRAL[kind].get(name)
-        if name not in card.takes and settings.get(name, neutral) != neutral:
-            raise ValueError(f"{card.title} takes no {words}. Leave it out, or choose another model.")
-
-
-def _sampling(card: ModelCard, prompt: object, seed: object, settings: Mapping[str, object]) -> dict:
-    """What every video is sampled with, validated: the fields of _Sampled.
-
-    What is not in `settings` is the model's default.
-    """
-    limits = card.limits
-    settings = {**asdict(card.defaults), **settings}
-    prompt = _text("prompt", prompt)
-    if not prompt:
-        raise ValueError("The prompt is empty. Say what the video should show.")
-    scheduler = settings["scheduler"]
-    if not isinstance(scheduler, str) or scheduler not in card.schedulers:
-        raise ValueError(
-            f"There is no scheduler called {str(scheduler)[:40]!r} here. Choose one of: {', '.join(card.schedulers)}."
-        )
-    values = {
-        "prompt": prompt,
-        "model": card.name,
-        "negative_prompt": _text("negative prompt", settings["negative_prompt"]),
-        "frames": _number("number of frames", settings["frames"], limits.frames),
-        **_size(card, settings),
-        "fps": _number("frame rate", settings["fps"], limits.fps),
-        "steps": _number("number of steps", settings["steps"], limits.steps),
-        "guidance": _number("guidance", settings["guidance"], limits.guidance),
-        "scheduler": scheduler,
-        "seed": _number("seed", seed, Range(0, MAX_SEED)),
-    }
-    _check_voxels(card, values["frames"], values["width"], values["height"])
-    return values
-
-
-def _size(card: ModelCard, settings: Mapping[str, object]) -> dict[str, int]:
-    return {side: _number(side, settings[side], card.limits.side) for side in ("width", "height")}
 
 
 def _check_voxels(card: ModelCard, frames: int, width: int, height: int) -> None:
@@ -162,28 +200,21 @@ def _check_voxels(card: ModelCard, frames: int, width: int, height: int) -> None
         raise ValueError(f"{frames} frames of {width}x{height} are more than {card.title} can make. {advice}")
 
 
-class _Checked:
-    def checked(self, catalog: Mapping[str, ModelCard] = CATALOG) -> "Task":
-        """The same task, validated once more against `catalog`. Raises ValueError as `for_model` does."""
-        values = asdict(self)
-        return self.for_model(find(values.pop("model"), catalog), **values)
-
-
 @dataclass(frozen=True)
-class _Sampled(_Checked):
+class _Sampled(_OfModel):
     """A video that is sampled from noise, or from something like it."""
 
-    prompt: str
+    prompt: str = declared(PROMPT)
     model: str
-    negative_prompt: str
-    frames: int
-    width: int  # pixels
-    height: int  # pixels
-    fps: float
-    steps: int
-    guidance: float  # classifier-free guidance scale; 1 or less turns guidance off
-    scheduler: str  # a key of catalog.SCHEDULERS
-    seed: int
+    negative_prompt: str = declared(NEGATIVE_PROMPT)
+    frames: int = declared(FRAMES)
+    width: int = declared(WIDTH)  # pixels
+    height: int = declared(HEIGHT)  # pixels
+    fps: float = declared(FPS)
+    steps: int = declared(STEPS)
+    guidance: float = declared(GUIDANCE)  # classifier-free guidance scale; 1 or less turns guidance off
+    scheduler: str = declared(SCHEDULER)  # a key of catalog.SCHEDULERS
+    seed: int = declared(SEED)
 
     @property
     def seconds(self) -> float:
@@ -199,19 +230,47 @@ class _Sampled(_Checked):
 class TextToVideo(_Sampled):
     """A prompt to be made a video of. Made by `for_model`, it holds only values that its model can do."""
 
-    image: str = ""  # the first image, for a model that takes one: the name under which the app keeps it; see images.py
-    mask: str = ""  # likewise: where the first image is not to be followed
-    image_guidance: float | None = None  # as `guidance`, of the first image where the model is to draw it itself
+    FOR = "text-to-video"
+    # The first image, for a model that takes one: the name under which the app keeps it; see images.py.
+    image: str = declared(
+        Kept(
+            label="First image",
+            help="What the video begins with.",
+            noun="first image",
+            missing="There is no such image. Upload it first.",
+            needs="first image",
+            taken=lambda card: "image" in card.takes,
+        )
+    )
+    mask: str = declared(  # likewise
+        Kept(
+            label="Mask",
+            help="White where the first image is not to be followed.",
+            noun="mask",
+            missing="There is no such image. Upload it first.",
+            needs="first image with a mask",
+            taken=lambda card: "mask" in card.takes,
+        )
+    )
+    image_guidance: float | None = declared(  # by default that of the video
+        Number(
+            label="Guidance of the first image",
+            help="As guidance, for the first image where the model draws it itself.",
+            noun="guidance of the first image",
+            default=None,
+            optional=True,
+            within=lambda card: card.limits.guidance,
+            needs="guidance of a first image",
+            taken=lambda card: card.image_model is not None,
+        )
+    )
 
     @classmethod
-    def for_model(cls, card: ModelCard, /, prompt: object, seed: object, **settings: object) -> "TextToVideo":
-        """A task for `card`, what is not in `settings` being the model's default.
-
-        Raises ValueError, in words for the person who asked, where a value is of the wrong type, not finite or out
-        of the model's limits.
-        """
-        _known("text-to-video", card, settings, cls)
-        return cls(**_sampling(card, prompt, seed, settings), **_first_image(card, settings))
+    def _check(cls, card: ModelCard, values: dict) -> None:
+        if values["mask"] and not values["image"]:
+            raise ValueError("A mask needs the first image that it belongs to. Upload that too, or leave out the mask.")
+        if card.image_model is not None and values["image_guidance"] is None:
+            values["image_guidance"] = values["guidance"]
 
     @property
     def effort(self) -> tuple:
@@ -219,78 +278,85 @@ class TextToVideo(_Sampled):
         return (*super().effort, bool(self.image))
 
 
-def _first_image(card: ModelCard, settings: Mapping[str, object]) -> dict:
-    """What `settings` ask of the first image; by default it is drawn with the guidance of the video."""
-    settings = {**_NEUTRAL["text-to-video"], **settings}
-    image, mask, guidance = (settings[name] for name in ("image", "mask", "image_guidance"))
-    for name in (image, mask):
-        if not isinstance(name, str) or not re.fullmatch(f"{_NAME}|", name):
-            raise ValueError("There is no such image. Upload it first.")
-    if mask and not image:
-        raise ValueError("A mask needs the first image that it belongs to. Upload that too, or leave out the mask.")
-    if card.image_model is not None:
-        guidance = settings.get("guidance", card.defaults.guidance) if guidance is None else guidance
-        guidance = _number("guidance of the first image", guidance, card.limits.guidance)
-    elif guidance is not None:
-        raise ValueError(f"{card.title} takes no first image that it would draw: leave out the guidance of one.")
-    return {"image": image, "mask": mask, "image_guidance": guidance}
-
-
 @dataclass(frozen=True)
-class Tune(_Checked):
+class Tune(_OfModel):
     """A clip to be tuned on (Tune-A-Video), `prompt` being what it shows."""
 
-    prompt: str
+    FOR = "edit"
+    prompt: str = declared(
+        Text(
+            label="Caption",
+            help="What the clip shows: who, wearing what, doing what, where.",
+            noun="caption",
+            empty="The caption is empty. Say what the clip shows: who, wearing what, doing what, where.",
+        )
+    )
     model: str  # the Stable Diffusion that it starts from
-    clip: str  # the name under which the app keeps it; see clips.py
-    start: float  # seconds: where the part that is used begins
-    end: float | None  # seconds; None for the end of the clip
-    stride: int  # from one used frame to the next
-    frames: int  # used, at most
-    across: float  # where the picture is cut to shape, from 0 (left) to 1 (right)
-    down: float  # likewise, from 0 (top) to 1 (bottom)
-    width: int  # pixels
-    height: int  # pixels
-    steps: int
-    learning_rate: float
-    trained: str  # a key of TRAINED
-    seed: int
+    clip: str = declared(  # the name under which the app keeps it; see clips.py
+        Kept(label="Clip", help="The clip to tune on.", noun="clip", missing=_NO_CLIP, required=True)
+    )
+    start: float = declared(START)  # seconds
+    end: float | None = declared(END)  # seconds; None for the end of the clip
+    stride: int = declared(STRIDE)
+    frames: int = declared(replace(FRAMES, label="Frames, at most", help="Every edit has as many; more take longer."))
+    across: float = declared(
+        Number(
+            label="Across",
+            help="Where the picture is cut to shape, from 0 (left) to 1 (right).",
+            noun="place across",
+            default=0.5,
+            within=_SHARE,
+        )
+    )
+    down: float = declared(
+        Number(
+            label="Down",
+            help="Where the picture is cut to shape, from 0 (top) to 1 (bottom).",
+            noun="place down",
+            default=0.5,
+            within=_SHARE,
+        )
+    )
+    width: int = declared(WIDTH)  # pixels
+    height: int = declared(HEIGHT)  # pixels
+    steps: int = declared(
+        replace(
+            STEPS,
+            help="More tuning steps keep closer to the clip.",
+            default=lambda card: card.tuning.steps,
+            within=Range(1, 2000),
+        )
+    )
+    learning_rate: float = declared(
+        Number(
+            label="Learning rate",
+            help="How much each step changes, from 0.000001 to 0.01; too much spoils the pictures.",
+            noun="learning rate",
+            default=lambda card: card.tuning.learning_rate,
+            within=Range(1e-6, 1e-2, 0),
+        )
+    )
+    trained: str = declared(
+        Choice(
+            label="What is trained",
+            help="More of the network keeps closer to the clip's motion.",
+            noun="part that is trained",
+            default="all",
+            choices=TRAINED,
+        )
+    )
+    seed: int = declared(replace(SEED, help="The same seed and settings tune in the same way.", default=33))
 
     @classmethod
-    def for_model(cls, card: ModelCard, /, prompt: object, seed: object, **settings: object) -> "Tune":
-        """A task for `card`, what is not in `settings` being what the makers of the method recommend.
-
-        Raises ValueError as TextToVideo.for_model does.
-        """
-        _known("edit", card, settings, cls)
-        if card.tuning is None:
+    def for_model(cls, card: ModelCard, /, prompt: object, seed: object, **settings: object) -> Self:
+        """As `_OfModel.for_model`."""
+        if card.kind == cls.FOR and card.tuning is None:
             raise ValueError(f"{card.title} is tuned already. Choose the model that it was made from.")
-        whole = {"across": 0.5, "down": 0.5, "trained": "all"}
-        settings = {**asdict(card.defaults), **asdict(card.tuning), **whole, **settings}
-        prompt = _text("caption", prompt)
-        if not prompt:
-            raise ValueError("The caption is empty. Say what the clip shows: who, wearing what, doing what, where.")
-        clip = settings.get("clip")
-        if not isinstance(clip, str) or not re.fullmatch(_NAME, clip):
-            raise ValueError("There is no clip. Upload one first.")
-        if settings["trained"] not in TRAINED:
-            raise ValueError(f"What is trained must be one of: {', '.join(TRAINED)}.")
-        task = cls(
-            prompt=prompt,
-            model=card.name,
-            clip=clip,
-            **_part(settings),
-            frames=_number("number of frames", settings["frames"], card.limits.frames),
-            across=_place("place across", settings["across"]),
-            down=_place("place down", settings["down"]),
-            **_size(card, settings),
-            steps=_number("number of steps", settings["steps"], Range(1, 2000)),
-            learning_rate=_number("learning rate", settings["learning_rate"], Range(1e-6, 1e-2, 0)),
-            trained=settings["trained"],
-            seed=_number("seed", seed, Range(0, MAX_SEED)),
-        )
-        _check_voxels(card, task.frames, task.width, task.height)
-        return task
+        return super().for_model(card, prompt, seed, **settings)
+
+    @classmethod
+    def _check(cls, card: ModelCard, values: dict) -> None:
+        _check_part(values)
 
     @property
     def effort(self) -> tuple:
@@ -300,28 +366,47 @@ class Tune(_Checked):
 
 @dataclass(frozen=True)
 class Edit(_Sampled):
-    """A tuned clip to be told again, `prompt` being what it is to show now."""
+    """A tuned clip to be edited, `prompt` being what it is to show now."""
 
-    tuned: str  # the job that tuned on the clip; "" where the model is published as tuned already
-    strength: float  # 0 starts from the clip's own inverted latents, 1 from plain noise
-    sound: bool  # whether the clip's sound is kept
+    FOR = "edit"
+    frames: int = declared(replace(FRAMES, asked=False))  # as many, as large and as fast as what was tuned on
+    width: int = declared(replace(WIDTH, asked=False))
+    height: int = declared(replace(HEIGHT, asked=False))
+    fps: float = declared(replace(FPS, asked=False))
+    seed: int = declared(replace(SEED, help="It counts only where the strength is above 0.", default=0))
+    tuned: str = declared(TUNED)  # the job that tuned on the clip; "" where the model is published as tuned already
+    strength: float = declared(  # 0 starts from the clip's own inverted latents, 1 from plain noise
+        Number(
+            label="Strength",
+            help="0 keeps the clip's own motion and layout, 1 starts from plain noise.",
+            noun="strength",
+            default=0.0,
+            within=_SHARE,
+            needs="strength",
+            taken=lambda card: "strength" in card.takes,
+        )
+    )
+    sound: bool = declared(SOUND)
+
+    @classmethod
+    def _check(cls, card: ModelCard, values: dict) -> None:
+        if bool(values["tuned"]) != bool(card.tuning):
+            raise ValueError(TUNED.missing)
 
     @property
     def told_by(self) -> str:
-        """What tells the clip again: the job that tuned, or the model that is published as tuned."""
+        """What edits the clip: the job that tuned, or the model that is published as tuned."""
         return self.tuned or self.model
 
-    @classmethod
-    def for_model(cls, card: ModelCard, /, prompt: object, seed: object, **settings: object) -> "Edit":
-        """A task for `card`. Raises ValueError as TextToVideo.for_model does."""
-        _known("edit", card, settings, cls)
-        settings = {**_NEUTRAL["edit"], **settings}
-        tuned = settings["tuned"]
-        if not isinstance(tuned, str) or not re.fullmatch(f"{_NAME}|", tuned) or bool(tuned) != bool(card.tuning):
-            raise ValueError("There is no such tuned model. Tune on a clip first, then choose it.")
-        strength = _number("strength", settings["strength"], Range(0, 1, 0))
-        sound = _truth("the sound is kept", settings["sound"])
-        return cls(**_sampling(card, prompt, seed, settings), tuned=tuned, strength=strength, sound=sound)
+
+def _cut(side: str) -> Number:
+    return Number(
+        label=f"Cut off {'at the ' if side in ('top', 'bottom') else ''}{side}",
+        help="How much of the clip's picture is cut off there, as a share of its width or height.",
+        noun=f"crop at the {side}",
+        default=0.0,
+        within=Range(0, 0.9, 0),
+    )
 
 
 @dataclass(frozen=True)
@@ -331,96 +416,123 @@ class PoseToVideo(_Sampled):
     `frames` are made at most: fewer where the clip has fewer.
     """
 
-    clip: str  # the name under which the app keeps the clip, skeleton video or keypoints; "" where there is a motion
-    motion: str  # a built-in motion (catalog.motions); "" where there is a clip
-    shown: str  # a key of SHOWN: what the clip is
-    detector: str  # a key of catalog.DETECTORS
-    start: float  # seconds: where the part of the clip or motion that is used begins
-    end: float | None  # seconds; None for the end of the clip
-    stride: int  # from one used frame to the next
-    person: int | None  # 0 is whoever is most to be seen; None for everybody
-    gaps: bool  # whether joints that are away for a moment are filled in
-    smoothing: str  # a key of SMOOTHING
-    placing: str  # a key of PLACEMENTS
-    retarget: bool  # whether a character with a body of its own keeps its proportions
-    strength: float  # of the poses: 0 leaves them out, 1 is as published
-    left: float  # how much of the clip's picture is cut off at each side, as a share of its width or height
-    right: float
-    top: float
-    bottom: float
-    sound: bool  # whether the clip's sound is kept
-    tuned: str = ""  # the job that tuned on a clip whose dancer is to dance; "" for anybody
+    FOR = "pose-to-video"
+    clip: str = declared(  # the name under which the app keeps the clip, skeleton video or keypoints; or a motion
+        Kept(label="Clip", help="A clip of people or skeletons.", noun="clip", missing=_NO_POSES)
+    )
+    motion: str = declared(
+        Choice(
+            label="Motion",
+            help="A built-in motion, in place of a clip.",
+            noun="motion",
+            choices={name: name for name in motions()},
+        )
+    )
+    shown: str = declared(
+        Choice(
+            label="What the clip shows",
+            help="Whether people are looked for in it, or skeletons are read from it.",
+            noun="kind of clip",
+            default="auto",
+            choices=SHOWN,
+        )
+    )
+    detector: str = declared(DETECTOR)
+    start: float = declared(START)  # seconds, of the clip or the motion
+    end: float | None = declared(END)  # seconds; None for the end of the clip
+    stride: int = declared(STRIDE)
+    person: int | None = declared(
+        Number(
+            label="Who is followed",
+            help="0 is the person most in view, 1 the next; by default everybody.",
+            noun="number of the person",
+            default=None,
+            optional=True,
+            within=Range(0, 999),
+        )
+    )
+    gaps: bool = declared(
+        Truth(
+            label="Fill in joints that are away for a moment",
+            help="A limb that was not found in a few frames does not vanish from the dancer.",
+            noun="gaps are filled",
+            default=True,
+            flag="--keep-gaps",
+        )
+    )
+    smoothing: str = declared(
+        Choice(
+            label="Smoothing",
+            help="Calms trembling limbs; too much takes the snap out of a dance.",
+            noun="smoothing",
+            default="light",
+            choices=SMOOTHED,
+        )
+    )
+    placing: str = declared(
+        Choice(
+            label="On the canvas",
+            help="How large the dancer becomes, and whether limbs may be cut off.",
+            noun="placement",
+            default="fit",
+            choices=PLACEMENTS,
+        )
+    )
+    retarget: bool = declared(  # False, too, for a model whose characters have no bodies of their own
+        Truth(
+            label="The character's own proportions",
+            help="A bear keeps its short legs; for models that draw figures of their own.",
+            noun="the character keeps its own proportions",
+            default=True,
+            flag="--clip-proportions",
+        )
+    )
+    strength: float = declared(  # of the poses
+        Number(
+            label="Pose strength",
+            help="How closely the skeletons are followed: 1 as published, 0 not at all.",
+            noun="pose strength",
+            default=1.0,
+            within=Range(0, 1.5, 0),
+            needs="strength",
+            taken=lambda card: "strength" in card.takes,
+        )
+    )
+    left: float = declared(_cut("left"))
+    right: float = declared(_cut("right"))
+    top: float = declared(_cut("top"))
+    bottom: float = declared(_cut("bottom"))
+    sound: bool = declared(SOUND)
+    tuned: str = declared(TUNED)  # the job that tuned on a clip whose dancer is to dance; "" for anybody
 
     @classmethod
-    def for_model(cls, card: ModelCard, /, prompt: object, seed: object, **settings: object) -> "PoseToVideo":
-        """A task for `card`. Raises ValueError as TextToVideo.for_model does."""
-        _known("pose-to-video", card, settings, cls)
-        settings = {**_NEUTRAL["pose-to-video"], **settings}
-        clip, motion, person, tuned = (settings[name] for name in ("clip", "motion", "person", "tuned"))
-        if not isinstance(clip, str) or not re.fullmatch(f"{_NAME}|", clip) or bool(clip) == bool(motion):
-            raise ValueError("There are no poses to follow. Upload a clip, or choose one of the motions, but not both.")
-        if not clip:
-            find_motion(motion)
-        if not isinstance(tuned, str) or not re.fullmatch(f"{_NAME}|", tuned):
-            raise ValueError("There is no such tuned model. Tune on a clip first, then choose it.")
-        if tuned and not card.tuned_from:
-            raise ValueError(f"{card.title} takes no tuned model. Leave it out, or choose another model.")
-        return cls(
-            **_sampling(card, prompt, seed, settings),
-            clip=clip,
-            motion=motion,
-            shown=_choice("What the clip shows", settings["shown"], SHOWN),
-            detector=find_detector(settings["detector"]).name,
-            **_part(settings),
-            person=None if person is None else _number("number of the person", person, Range(0, 999)),
-            gaps=_truth("gaps are filled", settings["gaps"]),
-            smoothing=_choice("The smoothing", settings["smoothing"], SMOOTHING),
-            placing=_choice("How the skeletons are placed", settings["placing"], PLACEMENTS),
-            retarget=_truth("the character keeps its own proportions", settings["retarget"]) and bool(card.bodies),
-            strength=_number("pose strength", settings["strength"], Range(0, 1.5, 0)),
-            **_crop(settings),
-            sound=_truth("the sound is kept", settings["sound"]),
-            tuned=tuned,
-        )
-
-
-def _crop(settings: Mapping[str, object]) -> dict[str, float]:
-    values = {side: _number(f"crop at the {side}", settings[side], Range(0, 0.9, 0)) for side in SIDES}
-    if max(values["left"] + values["right"], values["top"] + values["bottom"]) > 0.9:
-        raise ValueError("The crop leaves less than a tenth of the picture. Cut off less.")
-    return values
-
-
-_NEUTRAL: dict[str, dict] = {  # what a setting is by default that no model has its own default for
-    "text-to-video": {"image": "", "mask": "", "image_guidance": None},
-    "pose-to-video": {
-        **{"clip": "", "motion": "", "shown": "auto", "detector": next(iter(DETECTORS)), "person": None},
-        **{"gaps": True, "smoothing": "light", "placing": "fit", "retarget": True, "strength": 1.0},
-        **{"sound": False, "tuned": ""},
-        **dict.fromkeys(SIDES, 0.0),
-    },
-    "edit": {"tuned": "", "strength": 0.0, "sound": False},
-}
+    def _check(cls, card: ModelCard, values: dict) -> None:
+        if bool(values["clip"]) == bool(values["motion"]):
+            raise ValueError(_NO_POSES)
+        _check_part(values)
+        if max(values["left"] + values["right"], values["top"] + values["bottom"]) > 0.9:
+            raise ValueError("The crop leaves less than a tenth of the picture. Cut off less.")
+        values["retarget"] = values["retarget"] and bool(card.bodies)
 
 
 @dataclass(frozen=True)
 class FindPoses:
     """A clip whose people are to be found, without anything being generated."""
 
-    clip: str  # the name under which the app keeps the clip
-    detector: str  # a key of catalog.DETECTORS
-    start: float  # seconds: where the part of the clip that is searched begins
-    end: float | None  # seconds; None for the end of the clip
-    stride: int  # from one searched frame to the next
+    clip: str = declared(  # the name under which the app keeps it
+        Kept(label="Clip", help="A clip of people or drawn figures.", noun="clip", missing=_NO_CLIP, required=True)
+    )
+    detector: str = declared(DETECTOR)
+    start: float = declared(START)  # seconds
+    end: float | None = declared(END)  # seconds; None for the end of the clip
+    stride: int = declared(STRIDE)
 
     @classmethod
-    def of(cls, clip: object, detector: object = None, **part: object) -> "FindPoses":
-        """Raises ValueError as TextToVideo.for_model does; what is None is the default."""
-        if not isinstance(clip, str) or not re.fullmatch("[0-9a-f]{32}", clip):
-            raise ValueError("There is no clip. Upload one first.")
-        part = {name: value for name, value in part.items() if value is not None}
-        detector = _NEUTRAL["pose-to-video"]["detector"] if detector is None else detector
-        return cls(clip, find_detector(detector).name, **_part(part))
+    def of(cls, **settings: object) -> "FindPoses":
+        """Raises ValueError as TextToVideo.for_model does."""
+        values = checked(cls, None, settings)
+        _check_part(values)
+        return cls(**values)
 
 
 class _OfVideo:
@@ -443,25 +555,45 @@ class _OfVideo:
 class Finish(_OfVideo):
     """A video to be made larger, smoother or both, without a model."""
 
-    source: str  # the job that made the video
-    upscale: int  # one of TIMES: how many times as wide and as high it becomes
-    interpolate: int  # one of TIMES: how many frames come of one
+    source: str = declared(  # the job that made the video
+        Kept(
+            label="Video",
+            help="The video to finish.",
+            noun="video",
+            missing="There is no video to finish. Make one first, then choose it.",
+            required=True,
+        )
+    )
+    upscale: int = declared(
+        OneOf(
+            label="Finished: size",
+            help="How many times as wide and high it becomes.",
+            noun="size",
+            default=1,
+            numbers=TIMES,
+        )
+    )
+    interpolate: int = declared(
+        OneOf(
+            label="Finished: smoothness",
+            help="How many times as many frames it has.",
+            noun="smoothness",
+            default=1,
+            numbers=TIMES,
+        )
+    )
     of: TextToVideo | PoseToVideo | Edit | None  # how the video was made; None for a clip of which that is not known
 
     @classmethod
-    def for_video(cls, of: object, source: object, upscale: object, interpolate: object) -> "Finish":
+    def for_video(cls, of: object, source: object, upscale: object = 1, interpolate: object = 1) -> "Finish":
         """A task for the video that the job `source` made of the task `of`. Raises ValueError as
         TextToVideo.for_model does, and where the result would be too large."""
-        if not isinstance(source, str) or not re.fullmatch(_NAME, source):
-            raise ValueError("There is no video to finish. Make one first, then choose it.")
+        values = checked(cls, None, {"source": source, "upscale": upscale, "interpolate": interpolate})
         if not isinstance(of, _Sampled | None):
             raise ValueError("Only videos that were made of a prompt can be finished. Choose the one it came from.")
-        for name, value in (("size", upscale), ("smoothness", interpolate)):
-            if isinstance(value, bool) or not isinstance(value, int) or value not in TIMES:
-                raise ValueError(f"The {name} must be one of {', '.join(map(str, TIMES))}, not {str(value)[:40]!r}.")
         if upscale == interpolate == 1:
             raise ValueError("Nothing would change. Choose a larger size, more smoothness, or both.")
-        task = cls(source, upscale, interpolate, of)
+        task = cls(**values, of=of)
         if of is not None:
             task.becomes(of.frames, of.width, of.height, of.fps)
         return task
@@ -516,11 +648,11 @@ class Grid(_OfVideo):
             raise ValueError("This is not the description of a grid.")
         lines = prompt.split("\n")
         check_cells(len(lines), len(seeds))
-        prompts = [_text("prompt", line) for line in lines]
-        seeds = tuple(_number("seed", seed, Range(0, MAX_SEED)) for seed in seeds)
-        if not all(prompts) or len(jobs) != len(prompts) * len(seeds):
+        prompts = [PROMPT.check(line, None) for line in lines]
+        seeds = tuple(SEED.check(seed, None) for seed in seeds)
+        if len(jobs) != len(prompts) * len(seeds):
             raise ValueError("A grid has a video for every one of its prompts and seeds.")
-        if not all(isinstance(job, str) and re.fullmatch(_NAME, job) for job in jobs):
+        if not all(isinstance(job, str) and is_name(job) for job in jobs):
             raise ValueError("There is no such video. Make the grid anew.")
         return cls("\n".join(prompts), seeds, tuple(jobs), of)
 
@@ -593,8 +725,10 @@ def recall(text: str) -> Task:
     values = json.loads(text)
     kind = KINDS[values.pop("task")]
     if issubclass(kind, _OfVideo) and values["of"] is not None:
-        values["of"] = KINDS[values["of"].pop("task")](**values["of"])
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        of = KINDS[values["of"].pop("task")]
+        values["of"] = of(**recalled(of, values["of"]))
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return kind(**recalled(kind, values))
 
 
 def from_json(text: str, catalog: Mapping[str, ModelCard] = CATALOG) -> Task:

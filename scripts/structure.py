@@ -16,7 +16,7 @@ LAYERS = {
     "pipelines/poses": "detection, keypoints, skeletons",
     "pipelines/models": "the manager, loading, networks",
     "pipelines/media": "files in and out, ffmpeg",
-    "pipelines": "plain data: settings, catalog, tasks, events, errors",
+    "pipelines": "plain data: settings, catalog, task settings, tasks, events, errors",
 }
 WIDTH, MARGIN, LINE, LEFT = 1000, 16, 18, 210  # pixels
 STYLE = """

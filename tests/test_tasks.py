@@ -6,7 +6,8 @@ import math
 import pytest
 
 from pipelines.catalog import Limits, ModelCard, Range, find, offered
-from pipelines.tasks import MAX_PROMPT, MAX_SEED, Edit, PoseToVideo, TextToVideo, Tune, from_json, to_json
+from pipelines.task_settings import MAX_PROMPT
+from pipelines.tasks import MAX_SEED, Edit, PoseToVideo, TextToVideo, Tune, from_json, to_json
 
 CARD = find("miniature-modelscope")
 
@@ -162,7 +163,7 @@ def test_tuning_takes_the_published_recipe_where_nothing_is_said(card):
         ("steps", 0, "number of steps"),
         ("learning_rate", 0.5, "learning rate"),
         ("learning_rate", math.inf, "learning rate"),
-        ("trained", "everything", "What is trained"),
+        ("trained", "everything", "no part that is trained"),
         ("guidance", 3, "no setting called guidance"),
     ],
 )
@@ -214,8 +215,8 @@ def test_poses_are_followed_as_published_where_nothing_is_said(where):
         ("clip", "", "no poses to follow"),
         ("clip", None, "no poses to follow"),
         ("motion", "wave", "but not both"),
-        ("shown", "dogs", "one of auto, clip, skeleton"),
-        ("shown", ["auto"], "one of auto, clip, skeleton"),
+        ("shown", "dogs", "one of: auto, clip, skeleton"),
+        ("shown", ["auto"], "one of: auto, clip, skeleton"),
         ("detector", "dwpose", "no detector called 'dwpose'"),
         ("start", -1, "start"),
         ("start", math.nan, "start"),
@@ -227,9 +228,9 @@ def test_poses_are_followed_as_published_where_nothing_is_said(where):
         ("person", 1.5, "whole number"),
         ("person", True, "number of the person"),
         ("gaps", 1, "gaps are filled must be true or false"),
-        ("smoothing", "a lot", "one of none, light, strong"),
-        ("placing", "squash", "one of fit, fill, crop"),
-        ("placing", {}, "one of fit, fill, crop"),
+        ("smoothing", "a lot", "one of: none, light, strong"),
+        ("placing", "squash", "one of: fit, fill, crop"),
+        ("placing", {}, "one of: fit, fill, crop"),
         ("strength", 1.6, "pose strength"),
         ("strength", math.inf, "pose strength"),
         ("strength", None, "pose strength"),

@@ -6,11 +6,13 @@ from html import escape
 
 import gradio as gr
 
-from pipelines.catalog import CATALOG, DETECTORS, SCHEDULERS
+from pipelines.catalog import CATALOG
 from pipelines.events import Result
 from pipelines.serving.backend import Backend
 from pipelines.serving.jobs import Job
-from pipelines.tasks import PLACEMENTS, SHOWN, Finish, Grid, Task, kind_of
+from pipelines.task_settings import Choice, Kept, Setting, settings_of
+from pipelines.tasks import KINDS as task_kinds
+from pipelines.tasks import Finish, Grid, Task, kind_of
 from ui import html
 from ui.languages import say
 from ui.media import in_step, player
@@ -19,21 +21,14 @@ MOST = 3
 PLAYERS = [f"compare-{number}" for number in range(MOST)]
 _TO_PANEL = "() => document.querySelector('#compare video')?.scrollIntoView({block: 'center'})"
 KINDS = {"text-to-video": "Text to video", "pose-to-video": "Pose to video", "edit": "Edit of a clip", "grid": "A grid"}
-SETTINGS = {  # in the order in which they are shown -> what a person reads
-    **{"kind": "Made by", "prompt": "Prompt", "negative_prompt": "Left out", "model": "Model", "seed": "Seed"},
-    **{"motion": "Motion", "clip": "Clip", "tuned": "Tuned model", "image": "First image", "mask": "Mask"},
-    **{"frames": "Frames", "fps": "Frames a second", "width": "Width", "height": "Height", "steps": "Steps"},
-    **{"guidance": "Guidance", "image_guidance": "Guidance of the first image", "scheduler": "Sampler"},
-    **{"strength": "Strength", "shown": "What the upload shows", "detector": "Detector", "start": "From (s)"},
-    **{"end": "To (s)", "stride": "Every n-th frame", "person": "Who is followed", "gaps": "Joints filled in"},
-    **{"smoothing": "Smoothing", "placing": "On the canvas", "retarget": "Own proportions"},
-    **{"left": "Cut off left", "right": "Cut off right"},
-    **{"top": "Cut off at the top", "bottom": "Cut off at the bottom", "sound": "The clip's sound"},
-    **{"upscale": "Finished: size", "interpolate": "Finished: smoothness"},
+DECLARED: dict[str, Setting] = {}  # of all kinds of task
+for _kind in task_kinds.values():
+    DECLARED = settings_of(_kind) | DECLARED
+# In the order in which they are shown -> what a person reads.
+SETTINGS = {"kind": "Made by", "prompt": "Prompt", "model": "Model"} | {
+    name: f"{one.label} ({one.unit})" if one.unit else one.label for name, one in DECLARED.items()
 }
-_TITLES = {"kind": KINDS, "scheduler": SCHEDULERS, "shown": SHOWN, "placing": PLACEMENTS}
 _TELLING = ("motion", "clip", "tuned", "image", "upscale", "interpolate")  # also where not every video has it
-_KEPT = ("clip", "tuned", "image", "mask")  # names that mean nothing to a person: it matters only which are the same
 
 
 def panel(backend: Backend, owner: gr.BrowserState, compared: gr.State) -> None:
@@ -136,7 +131,7 @@ def _settings(task: Task) -> dict:
 
 
 def _texts(name: str, values: Sequence[object]) -> list[str]:
-    if name in _KEPT:
+    if isinstance(DECLARED.get(name), Kept):  # names that mean nothing to a person: it matters only which are the same
         letters = dict(zip(dict.fromkeys(value for value in values if value), "ABC", strict=False))
         return [letters.get(value, "none") for value in values]
     return [_text(name, value) for value in values]
@@ -150,14 +145,15 @@ def _text(name: str, value: object) -> str:
             return "Everybody"
         case _, None | "":
             return "–"
+        case "kind", _:
+            return KINDS[value]
         case (("upscale" | "interpolate"), _):
             return f"{value}×"
         case "model", _:
             return CATALOG[value].title if value in CATALOG else value
-        case "detector", _:
-            return DETECTORS[value].title if value in DETECTORS else value
         case _, bool():
             return "Yes" if value else "No"
         case _, int() | float():
             return f"{value:.10g}"
-    return _TITLES.get(name, {}).get(value, value)
+    setting = DECLARED.get(name)
+    return setting.choices.get(value, value) if isinstance(setting, Choice) else value

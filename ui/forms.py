@@ -126,7 +126,7 @@ def _lines(prompts: object) -> list[str]:
     return [line for line in str(prompts).splitlines() if line.strip()] or [""]
 
 
-def finish(job: Job, upscale: object, interpolate: object) -> Finish:
+def finish(job: Job, upscale: object = 1, interpolate: object = 1) -> Finish:
     """The task that finishes the video of `job`; one that was finished is finished anew from where it came from.
 
     Raises ValueError as above.

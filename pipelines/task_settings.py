@@ -1,0 +1,201 @@
+"""What a setting of a task is: declared once, beside the field that holds it, and read by everything that asks for it.
+
+Tasks check values by these declarations. The page's controls, the endpoints, the command line and the table of a
+comparison are made from them. Standard library only.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from pipelines.catalog import ModelCard, Range
+
+MAX_PROMPT = 2_000  # characters; CLIP reads 77 tokens, so that more is a mistake and not a wish
+# What is kept, by its id; in a file that left the app, by the SHA-256 of its content (serving/content.py).
+_NAME = "[0-9a-f]{32}|[0-9a-f]{64}"
+
+OfModel = Callable[[Any], Any]  # of a ModelCard
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One thing that can be set in a task."""
+
+    label: str  # on the page and in comparisons
+    help: str  # one plain sentence for whoever sets it
+    noun: str  # in an error: "The number of frames must be …"; of a truth: "Whether the sound is kept must be …"
+    default: object = ""  # the value where nothing is said, or a function from the model's card to it
+    unit: str = ""  # of numbers
+    needs: str = ""  # what a model must take for this to count, in words; "" where every model takes it
+    taken: OfModel = lambda card: True  # whether this model does
+    flag: str = ""  # of the command line, where --name is not what people would type; for a truth, what turns it off
+    asked: bool = True  # whether a person may set it; else it follows from what the task works on
+
+    def default_for(self, card: ModelCard | None) -> Any:
+        """The value where nothing is said."""
+        return self.default(card) if callable(self.default) else self.default
+
+    def check(self, value: object, card: ModelCard | None) -> Any:
+        """`value`, as the task holds it. Raises ValueError, in words for the person who set it, for what `card` can't
+        do or what makes no sense."""
+        raise NotImplementedError
+
+    def refused(self, value: object, card: ModelCard | None) -> bool:
+        """Whether `value` asks for something of which `card` can make no use."""
+        return bool(self.needs) and not self.taken(card) and value != self.default_for(card)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text(Setting):
+    """Words, as somebody typed them; line breaks and double spaces count for nothing."""
+
+    empty: str = ""  # the error where there are none; "" where there need be none
+
+    def check(self, value: object, card: ModelCard | None) -> str:
+        if not isinstance(value, str):
+            raise ValueError(f"The {self.noun} must be text, not {_called(value)}.")
+        # Control characters and halves of surrogate pairs can't be typed, and break files and terminals.
+        if any(unicodedata.category(letter) in ("Cc", "Cs") and letter not in "\t\n\r" for letter in value):
+            raise ValueError(f"The {self.noun} holds control characters. Type it again as plain text.")
+        value = " ".join(value.split())
+        if len(value) > MAX_PROMPT:
+            raise ValueError(f"The {self.noun} has {len(value)} characters. Shorten it to {MAX_PROMPT} or fewer.")
+        if not value and self.empty:
+            raise ValueError(self.empty)
+        return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Number(Setting):
+    """A number: whole ones where the range has steps, any where it has none."""
+
+    within: Range | OfModel
+    optional: bool = False  # whether there may be none: None
+
+    def range_for(self, card: ModelCard | None) -> Range:
+        """The numbers that `card` can do."""
+        return self.within if isinstance(self.within, Range) else self.within(card)
+
+    def check(self, value: object, card: ModelCard | None) -> int | float | None:
+        return None if value is None and self.optional else number(self.noun, value, self.range_for(card))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Truth(Setting):
+    """Yes or no."""
+
+    def check(self, value: object, card: ModelCard | None) -> bool:
+        if not isinstance(value, bool):
+            raise ValueError(f"Whether {self.noun} must be true or false.")
+        return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice(Setting):
+    """One of a few, each with a name in tasks and a title for people; "" for none where that is the default."""
+
+    choices: Mapping[str, str]
+    offered: OfModel | None = None  # the names of those that a model can do, where not all
+
+    def names_for(self, card: ModelCard | None) -> tuple[str, ...]:
+        """The names of those that `card` can do."""
+        return tuple(self.choices) if self.offered is None else self.offered(card)
+
+    def check(self, value: object, card: ModelCard | None) -> str:
+        if value == self.default == "":
+            return ""
+        names = self.names_for(card)
+        if not isinstance(value, str) or value not in names:
+            raise ValueError(f"There is no {self.noun} called {str(value)[:40]!r}. Choose one of: {', '.join(names)}.")
+        return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneOf(Setting):
+    """One of a few numbers."""
+
+    numbers: tuple[int, ...]
+
+    def check(self, value: object, card: ModelCard | None) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or value not in self.numbers:
+            among = ", ".join(map(str, self.numbers))
+            raise ValueError(f"The {self.noun} must be one of {among}, not {str(value)[:40]!r}.")
+        return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept(Setting):
+    """The name of something that the app keeps for the visitor: an upload, or the job that made it."""
+
+    missing: str  # the error where there is none of that name
+    required: bool = False
+
+    def check(self, value: object, card: ModelCard | None) -> str:
+        if not is_name(value) and (self.required or value != ""):
+            raise ValueError(self.missing)
+        return value
+
+
+def is_name(value: object) -> bool:
+    """Whether something that is kept could be called so."""
+    return isinstance(value, str) and re.fullmatch(_NAME, value) is not None
+
+
+def _called(value: object) -> str:
+    """What sort of thing came out of JSON, in a word."""
+    words = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    return words.get(type(value), "nothing" if value is None else "something else")
+
+
+def number(noun: str, value: object, allowed: Range) -> int | float:
+    """`value` as an int, or as a float where `allowed` has no steps; a whole float counts as an int.
+
+    Raises ValueError where it is no number or not `allowed`.
+    """
+    low, high, step = allowed.low, allowed.high, allowed.step
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+        raise ValueError(f"The {noun} must be a number from {low:.10g} to {high:.10g}, not {str(value)[:40]!r}.")
+    if not low <= value <= high:
+        raise ValueError(f"The {noun} must be from {low:.10g} to {high:.10g}, not {str(value)[:40]}.")
+    if step == 0:
+        return float(value)
+    if value not in allowed:
+        kind = "a whole number" if step == 1 else f"a multiple of {step:g}"
+        if low % step:
+            kind = f"one of {low:g}, {low + step:g}, {low + 2 * step:g}, … {allowed.numbers(high)[-1]}"
+        raise ValueError(f"The {noun} must be {kind}, not {value:g}.")
+    return int(value)
+
+
+def declared(setting: Setting) -> Any:
+    """The field of a task, a dataclass, that holds `setting`."""
+    return field(metadata={"setting": setting})
+
+
+def settings_of(task: type) -> dict[str, Setting]:
+    """The settings of a kind of task, by the names of its fields, in their order."""
+    return {one.name: one.metadata["setting"] for one in fields(task) if "setting" in one.metadata}
+
+
+def checked(task: type, card: ModelCard | None, given: Mapping[str, object]) -> dict[str, Any]:
+    """The value of every setting of `task`: what is `given`, or else its default for `card`, None for a task without a
+    model.
+
+    Raises ValueError for the first that is wrong, and for a name that is no setting.
+    """
+    settings = settings_of(task)
+    if unknown := given.keys() - settings.keys():
+        raise ValueError(f"There is no setting called {', '.join(sorted(unknown))[:80]}.")
+    values = {name: given[name] if name in given else one.default_for(card) for name, one in settings.items()}
+    for name, setting in settings.items():
+        if card is not None and setting.refused(values[name], card):
+            raise ValueError(f"{card.title} takes no {setting.needs}. Leave it out, or choose another model.")
+    return {name: setting.check(values[name], card) for name, setting in settings.items()}
+
+
+def recalled(task: type, values: Mapping[str, object]) -> dict[str, Any]:
+    """`values` of an older version of the app, with the defaults of those settings that it did not know."""
+    defaults = {name: one.default for name, one in settings_of(task).items() if not callable(one.default)}
+    return defaults | dict(values)
