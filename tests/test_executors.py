@@ -25,7 +25,8 @@ from pipelines.serving.runner import LOADING
 from pipelines.serving.zerogpu import ZeroExecutor
 from pipelines.settings import Settings
 from pipelines.systems import modelscope
-from pipelines.tasks import Finish, Grid, PoseToVideo, TextToVideo, Tune
+from pipelines.tasks import FindPoses, Finish, Grid, PoseToVideo, TextToVideo, Tune
+from scripts.miniature.world import Words, draw_clip
 
 SCRIPTED = replace(find("miniature-modelscope"), name="scripted", system="scripted")
 TUNED = replace(find("miniature-sd"), name="tuned", system="scripted")
@@ -82,8 +83,8 @@ def data(tmp_path_factory):
     return tmp_path_factory.mktemp("data")
 
 
-def made_by(kind, data):
-    settings = Settings(data=data, device="cpu", hub=False, zerogpu="")
+def made_by(kind, data, **more):
+    settings = Settings(data=data, device="cpu", hub=False, zerogpu="", **more)
     if kind == "local":
         return LocalExecutor(settings, CATALOG)
     return ZeroExecutor(settings, CATALOG, Spaces())
@@ -258,6 +259,22 @@ def test_a_failing_look_for_idle_models_ends_no_work(data, monkeypatch):
     monkeypatch.setattr(executor.manager, "unload_idle", fail)
     assert looked.wait(20)
     assert isinstance(told(executor, work())[-1], Made)
+    executor.close()
+
+
+@pytest.mark.parametrize("kind", ["local", "zerogpu"])
+def test_what_a_look_has_loaded_is_unloaded_when_nobody_uses_it(kind, data, monkeypatch):
+    frames = draw_clip(Words("person", "red", "beach", "waving"), np.random.default_rng(1), frames=8).frames
+    clip = Asset("clips", "d" * 32, "upload")
+    clip.path(data).parent.mkdir(parents=True, exist_ok=True)
+    video.write(frames, clip.path(data), 8)
+    executor = made_by(kind, data, idle_minutes=0)
+    task = FindPoses.of(clip=clip.name, detector="miniature-openpose")
+    assert tiny.finish(executor.look(Work(task, {"clip": clip})))[1].poses.seen.any()
+    end = time.monotonic() + 20
+    while executor.slots()[0].models:
+        assert time.monotonic() < end
+        time.sleep(0.01)
     executor.close()
 
 

@@ -34,7 +34,7 @@ def local_backend(settings: Settings, catalog: Mapping[str, ModelCard] = CATALOG
 
 
 class LocalExecutor:
-    """One slot. It starts its loop with the first work, and imports torch with the first that wants a model."""
+    """One slot. It starts its loop with the first work or look, and imports torch with the first that wants a model."""
 
     def __init__(self, settings: Settings, catalog: Mapping[str, ModelCard] = CATALOG):
         self._settings = settings
@@ -75,10 +75,7 @@ class LocalExecutor:
 
     def run(self, work: Work, slot: str) -> Run:
         run = Run(partial(self._carry_out, work))
-        with self._starting:
-            if self._loop is None:
-                self._loop = Loop(self._turn)
-                self._loop.start()
+        self._start()
         self._waiting.put(run)
         return run
 
@@ -95,6 +92,12 @@ class LocalExecutor:
     def close(self) -> None:
         if self._loop is not None:
             self._loop.end()
+
+    def _start(self) -> None:
+        with self._starting:
+            if self._loop is None:
+                self._loop = Loop(self._turn)
+                self._loop.start()
 
     def _turn(self) -> None:
         """One turn of the loop: a work if one waits, else a look for models that nobody has used for long."""
@@ -129,4 +132,5 @@ class LocalExecutor:
                 from pipelines.models.manager import ModelManager
 
                 self.manager = ModelManager(self._catalog, self._settings)
+                self._start()  # looks at poses load models too, which are to be unloaded where nobody uses them
             return self.manager
