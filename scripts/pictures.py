@@ -13,7 +13,8 @@ from PIL import Image
 
 from pipelines.events import Result
 from pipelines.media import video
-from pipelines.serving.backend import LocalBackend
+from pipelines.serving.backend import Backend
+from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
 from pipelines.tasks import TextToVideo
 from ui.text_to_video import EXAMPLES, PICTURES
@@ -22,7 +23,7 @@ from ui.text_to_video import EXAMPLES, PICTURES
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         settings = replace(Settings.from_environment(), data=Path(folder))
-        backend = LocalBackend(settings)
+        backend = local_backend(settings)
         try:
             PICTURES.mkdir(exist_ok=True)
             for example in EXAMPLES:
@@ -31,10 +32,10 @@ def main() -> None:
             backend.close()
 
 
-def draw_example(backend: LocalBackend, name: str, task: TextToVideo) -> None:
+def draw_example(backend: Backend, name: str, task: TextToVideo) -> None:
     """The video of `task` as a moving WebP, and its middle frame for those who want no motion."""
     owner = secrets.token_hex(16)
-    *_, end = backend.events(backend.submit(task, owner), owner)
+    *_, end = backend.jobs.events(backend.jobs.submit(task, owner), owner)
     if not isinstance(end, Result):
         raise SystemExit(f"{name}: {end.message}")
     frames = [Image.fromarray(frame) for frame in video.read(end.video)]

@@ -16,7 +16,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
-from pipelines.serving.backend import LocalBackend
+from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
 from ui import page as app
 from ui.text_to_video import EXAMPLES
@@ -41,7 +41,7 @@ def main() -> None:
     expect.set_options(timeout=PATIENCE)
     with tempfile.TemporaryDirectory() as folder:
         settings = replace(Settings.from_environment(), data=Path(folder), hub=False)
-        backend = LocalBackend(settings)
+        backend = local_backend(settings)
         try:
             demo = app.build(backend, settings)
             _, url, _ = demo.launch(

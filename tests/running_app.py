@@ -13,7 +13,7 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from pipelines.serving.backend import LocalBackend
+from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
 from ui import page
 
@@ -78,5 +78,5 @@ def _answers(url: str) -> bool:
 
 def launch_options(settings: Settings) -> dict[str, Any]:
     """What the page of an app with these settings is launched with."""
-    with closing(LocalBackend(settings)) as backend:
+    with closing(local_backend(settings)) as backend:
         return page.launch_options(backend, settings)

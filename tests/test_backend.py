@@ -1,4 +1,4 @@
-"""LocalBackend: what the page relies on, on the built-in miniature and on a system that does what the test says."""
+"""The backend: what the page relies on, on the built-in miniature and on a system that does what the test says."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ from pipelines.catalog import CATALOG, Source
 from pipelines.events import Failed, Preview, Progress, Result
 from pipelines.media import video
 from pipelines.models.files import part_folder
-from pipelines.serving.backend import LocalBackend
+from pipelines.serving.local import local_backend
 from pipelines.serving.runner import LOADING, Pace
 from pipelines.settings import Settings
 from pipelines.systems import modelscope
@@ -36,12 +36,12 @@ def task(prompt="a robot in blue waving on the beach", card=MINIATURE, **setting
 
 def follow(backend, job):
     """Every event of the job, without the pauses, up to its end."""
-    return [event for event in backend.events(job, ME) if event is not None]
+    return [event for event in backend.jobs.events(job, ME) if event is not None]
 
 
 def wait_for(backend, job, stage):
     """Returns as soon as the job is in the stage."""
-    for event in backend.events(job, ME):
+    for event in backend.jobs.events(job, ME):
         if isinstance(event, Progress) and event.stage == stage:
             return
     raise AssertionError(f"the job ended without {stage}")
@@ -57,18 +57,18 @@ def steps(events, stage):
 @pytest.fixture(scope="module")
 def backend(tmp_path_factory):
     folder = tmp_path_factory.mktemp("backend")
-    backend = LocalBackend(Settings(data=folder / "data", cache=folder / "cache", device="cpu", hub=False))
+    backend = local_backend(Settings(data=folder / "data", cache=folder / "cache", device="cpu", hub=False))
     yield backend
     backend.close()
 
 
 def leases(backend):
-    return sum(one.leases for one in backend._models.stats())
+    return sum(one.leases for one in backend.executor.manager.stats())
 
 
 def test_a_prompt_becomes_a_video(backend):
     asked = task()
-    job = backend.submit(asked, ME)
+    job = backend.jobs.submit(asked, ME)
     events = follow(backend, job)
     assert isinstance(events[-1], Result) and not any(isinstance(event, Result | Failed) for event in events[:-1])
     stages = list(dict.fromkeys(event.stage for event in events if isinstance(event, Progress)))
@@ -78,7 +78,7 @@ def test_a_prompt_becomes_a_video(backend):
     assert any(isinstance(event, Preview) and event.image[:4] == b"RIFF" for event in events)
 
     result = events[-1]
-    assert result.video.parent == backend._settings.data / "videos" / job
+    assert result.video.parent == backend.settings.data / "videos" / job
     assert result.video.name == "a-robot-in-blue-waving-on-the-beach-7.mp4"
     assert video.read(result.video).shape == (8, 128, 128, 3)
     assert video.read_comment(result.video) == to_json(asked)
@@ -91,76 +91,76 @@ def test_a_prompt_becomes_a_video(backend):
     assert follow(backend, job)[-1] == result
     assert time.perf_counter() - started < 10
 
-    assert backend.export(job, ME, "gif").read_bytes()[:4] == b"GIF8"
-    assert backend.export(job, ME, "gif") == result.video.with_suffix(".gif")
-    assert backend.export(job, ME, "webm").read_bytes()[:4] == b"\x1a\x45\xdf\xa3"
-    assert backend.export(job, ME, "mp4") == result.video
-    assert backend.poster(job, ME).read_bytes()[:2] == b"\xff\xd8"
+    assert backend.jobs.export(job, ME, "gif").read_bytes()[:4] == b"GIF8"
+    assert backend.jobs.export(job, ME, "gif") == result.video.with_suffix(".gif")
+    assert backend.jobs.export(job, ME, "webm").read_bytes()[:4] == b"\x1a\x45\xdf\xa3"
+    assert backend.jobs.export(job, ME, "mp4") == result.video
+    assert backend.jobs.poster(job, ME).read_bytes()[:2] == b"\xff\xd8"
     assert json.loads(result.video.with_suffix(".json").read_text("utf-8")) == facts
     with pytest.raises(ValueError, match="gif or webm"):
-        backend.export(job, ME, "../../secret")
+        backend.jobs.export(job, ME, "../../secret")
 
 
 def test_the_same_seed_makes_the_same_video(backend):
     tasks = task(steps=1), task(steps=1), replace(task(steps=1), seed=8)
-    first, second, other = (follow(backend, backend.submit(one, ME))[-1] for one in tasks)
+    first, second, other = (follow(backend, backend.jobs.submit(one, ME))[-1] for one in tasks)
     assert first.video != second.video
     assert np.array_equal(video.read(first.video), video.read(second.video))
     assert not np.array_equal(video.read(first.video), video.read(other.video))
 
 
 def test_stop_ends_a_running_job_within_one_step(backend):
-    job = backend.submit(task(steps=100), ME)
+    job = backend.jobs.submit(task(steps=100), ME)
     wait_for(backend, job, "Denoising")
-    (done,) = steps(backend._jobs.get(job).events, "Denoising")
-    backend.cancel(job, ME)
+    (done,) = steps(backend.table.get(job).events, "Denoising")
+    backend.jobs.cancel(job, ME)
     *events, end = follow(backend, job)
     assert end == Failed("Stopped.", stopped=True)
     assert steps(events, "Denoising")[-1] <= done + 2  # one may end between the look and Stop, and one after Stop
     assert leases(backend) == 0
-    backend.cancel(job, ME)  # does nothing any more
+    backend.jobs.cancel(job, ME)  # does nothing any more
     assert follow(backend, job)[-1] == end
     with pytest.raises(ValueError, match="no video"):
-        backend.export(job, ME, "gif")
-    assert isinstance(follow(backend, backend.submit(task(steps=1), ME))[-1], Result)
+        backend.jobs.export(job, ME, "gif")
+    assert isinstance(follow(backend, backend.jobs.submit(task(steps=1), ME))[-1], Result)
 
 
 def test_the_time_left_is_told(backend):
-    job = backend.submit(task(steps=3), ME)
+    job = backend.jobs.submit(task(steps=3), ME)
     told = [one.seconds_left for one in follow(backend, job) if isinstance(one, Progress) and one.stage == "Denoising"]
     assert any(told) and all(seconds is None or seconds > 0 for seconds in told)
-    again = follow(backend, backend.submit(task(steps=3), ME))
+    again = follow(backend, backend.jobs.submit(task(steps=3), ME))
     first = next(one for one in again if isinstance(one, Progress) and one.stage == "Denoising")
     assert first.seconds_left > 0  # known from the job before
 
 
 def test_a_video_restores_its_task(backend, tmp_path):
     asked = task('a "robot" = blue;\n#1 🤖', frames=9, steps=1, guidance=3.5, negative_prompt="rain", scheduler="ddim")
-    result = follow(backend, backend.submit(asked, ME))[-1]
+    result = follow(backend, backend.jobs.submit(asked, ME))[-1]
     shutil.copy(result.video, tmp_path / "renamed.bin")
-    assert backend.task_of(tmp_path / "renamed.bin", ME) == asked
+    assert backend.assets.task_of(tmp_path / "renamed.bin", ME) == asked
     video.write(video.read(result.video), tmp_path / "other.mp4", 8)
     with pytest.raises(ValueError, match="does not tell how it was made"):
-        backend.task_of(tmp_path / "other.mp4", ME)
+        backend.assets.task_of(tmp_path / "other.mp4", ME)
     video.write(video.read(result.video), tmp_path / "other.mp4", 8, "shot on a phone")
     with pytest.raises(ValueError, match="not the description of a video made by Marionette"):
-        backend.task_of(tmp_path / "other.mp4", ME)
+        backend.assets.task_of(tmp_path / "other.mp4", ME)
     gone = to_json(replace(asked, model="a-model-of-old"))
     video.write(video.read(result.video), tmp_path / "other.mp4", 8, gone)
     with pytest.raises(ValueError, match="'a-model-of-old', a model that is not offered here"):
-        backend.task_of(tmp_path / "other.mp4", ME)
+        backend.assets.task_of(tmp_path / "other.mp4", ME)
     with pytest.raises(ValueError, match="not a video that can be used"):
-        backend.task_of(Path(__file__), ME)
+        backend.assets.task_of(Path(__file__), ME)
 
 
 def test_tokens(backend):
-    count, cut = backend.tokens("miniature-modelscope", "a robot")
+    count, cut = backend.machine.tokens("miniature-modelscope", "a robot")
     assert 4 <= count <= 12 and cut == ""
-    count, cut = backend.tokens("miniature-modelscope", "robot " * 100 + "beach")
+    count, cut = backend.machine.tokens("miniature-modelscope", "robot " * 100 + "beach")
     assert count > 77 and cut.endswith("robot beach") and len(cut) < 600
-    assert backend.tokens("modelscope-1.7b", "a robot") is None
+    assert backend.machine.tokens("modelscope-1.7b", "a robot") is None
     with pytest.raises(ValueError, match="no model called"):
-        backend.tokens("nope", "a robot")
+        backend.machine.tokens("nope", "a robot")
 
 
 def test_damaged_weights_are_told_and_harm_nobody(tmp_path):
@@ -174,8 +174,8 @@ def test_damaged_weights_are_told_and_harm_nobody(tmp_path):
     bad = replace(MINIATURE, name="damaged", source=Source(str(damaged)))
     gone = replace(MINIATURE, name="gone", source=Source(str(tmp_path / "nowhere")))
     catalog = {card.name: card for card in (MINIATURE, bad, gone)}
-    backend = LocalBackend(Settings(data=tmp_path / "data", cache=tmp_path / "cache", device="cpu"), catalog)
-    jobs = [backend.submit(task(card=card, steps=1), ME) for card in (bad, gone, MINIATURE)]
+    backend = local_backend(Settings(data=tmp_path / "data", cache=tmp_path / "cache", device="cpu"), catalog)
+    jobs = [backend.jobs.submit(task(card=card, steps=1), ME) for card in (bad, gone, MINIATURE)]
     first, second, third = (follow(backend, job)[-1] for job in jobs)
     backend.close()
     assert isinstance(first, Failed) and "damaged or incomplete" in first.message
@@ -226,7 +226,7 @@ def scripted(tmp_path, monkeypatch):
     system = Scripted()
     tiny.add_engine(monkeypatch, "scripted", replace(modelscope.ENGINE, generate={TextToVideo: system.generate}))
     settings = Settings(data=tmp_path / "data", cache=tmp_path / "cache", device="cpu", queue=4, queue_each=3)
-    backend = LocalBackend(settings, {"scripted": SCRIPTED})
+    backend = local_backend(settings, {"scripted": SCRIPTED})
     backend.system = system
     yield backend
     system.go.set()
@@ -234,13 +234,13 @@ def scripted(tmp_path, monkeypatch):
 
 
 def say(backend, prompt, owner=ME):
-    return backend.submit(task(prompt, SCRIPTED), owner)
+    return backend.jobs.submit(task(prompt, SCRIPTED), owner)
 
 
 def test_jobs_run_one_after_another(scripted):
     jobs = [say(scripted, prompt) for prompt in ("stay", "second", "third")]
     wait_for(scripted, jobs[0], "Denoising")
-    assert [scripted._jobs.get(job).progress for job in jobs[1:]] == [
+    assert [scripted.table.get(job).progress for job in jobs[1:]] == [
         Progress("Waiting", 1, 2),
         Progress("Waiting", 2, 2),
     ]
@@ -254,10 +254,10 @@ def test_jobs_run_one_after_another(scripted):
 def test_a_waiting_job_moves_up_and_can_be_stopped(scripted):
     running, second, third = (say(scripted, prompt) for prompt in ("stay", "second", "third"))
     wait_for(scripted, running, "Denoising")
-    scripted.cancel(second, ME)
+    scripted.jobs.cancel(second, ME)
     assert follow(scripted, second)[-1] == Failed("Stopped.", stopped=True)
-    assert scripted._jobs.get(third).progress == Progress("Waiting", 1, 1)
-    scripted.cancel(running, ME)
+    assert scripted.table.get(third).progress == Progress("Waiting", 1, 1)
+    scripted.jobs.cancel(running, ME)
     assert follow(scripted, running)[-1] == Failed("Stopped.", stopped=True)
     assert isinstance(follow(scripted, third)[-1], Result)
     assert scripted.system.began == ["stay", "third"]
@@ -272,10 +272,10 @@ def test_the_queue_has_an_end(scripted):
     say(scripted, "of somebody else", OTHER)
     with pytest.raises(ValueError, match="4 videos are waiting already"):
         say(scripted, "one too many", OTHER)
-    scripted.cancel(waiting[0], ME)
+    scripted.jobs.cancel(waiting[0], ME)
     with pytest.raises(ValueError, match="the places left are for visitors who have none waiting"):
         say(scripted, "the last place")
-    scripted.cancel(waiting[1], ME)
+    scripted.jobs.cancel(waiting[1], ME)
     say(scripted, "fits again")
 
 
@@ -287,8 +287,8 @@ def test_unknown_jobs(scripted):
 
 def asks(backend):
     """Everything that can be asked of a job."""
-    export = lambda job, owner: backend.export(job, owner, "mp4")  # noqa: E731
-    return backend.events, backend.get, backend.cancel, backend.delete, backend.poster, export
+    export = lambda job, owner: backend.jobs.export(job, owner, "mp4")  # noqa: E731
+    return backend.jobs.events, backend.jobs.get, backend.jobs.cancel, backend.jobs.delete, backend.jobs.poster, export
 
 
 def test_jobs_of_others_do_not_exist(scripted):
@@ -300,9 +300,10 @@ def test_jobs_of_others_do_not_exist(scripted):
         for ask in asks(scripted):
             with pytest.raises(ValueError, match="no such job"):
                 ask(job, OTHER)
-    assert scripted.finished(OTHER) == scripted.unfinished(OTHER) == []
-    assert [job.id for job in scripted.unfinished(ME)] == [running, waiting] and not scripted.get(running, ME).stopping
-    assert [job.id for job in scripted.finished(ME)] == [done] and video_file.exists()
+    assert scripted.jobs.finished(OTHER) == scripted.jobs.unfinished(OTHER) == []
+    assert [job.id for job in scripted.jobs.unfinished(ME)] == [running, waiting]
+    assert not scripted.jobs.get(running, ME).stopping
+    assert [job.id for job in scripted.jobs.finished(ME)] == [done] and video_file.exists()
 
 
 @pytest.mark.parametrize(
@@ -311,19 +312,19 @@ def test_jobs_of_others_do_not_exist(scripted):
 )
 def test_tasks_are_validated_again(scripted, change):
     with pytest.raises(ValueError):
-        scripted.submit(replace(task("video", SCRIPTED), **change), ME)
+        scripted.jobs.submit(replace(task("video", SCRIPTED), **change), ME)
 
 
 def test_a_pause_is_told_as_none(scripted):
     job = say(scripted, "stay")
     waiting = say(scripted, "second")
-    events = scripted.events(waiting, ME)
+    events = scripted.jobs.events(waiting, ME)
     assert isinstance(next(events), Progress)
     started = time.perf_counter()
     while (event := next(events)) is not None:
         assert event.stage == "Waiting"
     assert 0.2 < time.perf_counter() - started < 10
-    scripted.cancel(job, ME)
+    scripted.jobs.cancel(job, ME)
 
 
 def test_listeners_come_late_and_in_numbers(scripted):
@@ -333,7 +334,7 @@ def test_listeners_come_late_and_in_numbers(scripted):
     threads = [threading.Thread(target=lambda into=into: into.extend(follow(scripted, job))) for into in heard]
     for thread in threads:
         thread.start()
-    next(scripted.events(job, ME))  # one that leaves at once changes nothing
+    next(scripted.jobs.events(job, ME))  # one that leaves at once changes nothing
     scripted.system.go.set()
     for thread in threads:
         thread.join()
@@ -358,7 +359,7 @@ def test_every_failure_has_its_message(scripted, prompt, message):
     end = follow(scripted, say(scripted, prompt))[-1]
     assert isinstance(end, Failed) and message in end.message
     assert isinstance(follow(scripted, say(scripted, "video"))[-1], Result)
-    assert len(list((scripted._settings.data / "videos").iterdir())) == 1
+    assert len(list((scripted.settings.data / "videos").iterdir())) == 1
 
 
 def test_out_of_memory_is_tried_again_frugally(scripted):
@@ -370,45 +371,45 @@ def test_a_closed_backend_goes_on_when_it_is_opened_again(scripted):
     running, waiting = say(scripted, "stay"), say(scripted, "second", OTHER)
     wait_for(scripted, running, "Denoising")
     scripted.close()
-    assert not scripted._loop.alive
+    assert not scripted.machine.health()["worker"]["alive"]
     with pytest.raises(ValueError, match="shutting down"):
         say(scripted, "too late")
     scripted.system.go.set()
-    again = LocalBackend(scripted._settings, {"scripted": SCRIPTED})
+    again = local_backend(scripted.settings, {"scripted": SCRIPTED})
     try:
         assert isinstance(follow(again, running)[-1], Result)
-        assert isinstance([event for event in again.events(waiting, OTHER) if event][-1], Result)
-        assert again.get(running, ME).attempts == 1  # an orderly end is no failed attempt
+        assert isinstance([event for event in again.jobs.events(waiting, OTHER) if event][-1], Result)
+        assert again.jobs.get(running, ME).attempts == 1  # an orderly end is no failed attempt
     finally:
         again.close()
 
 
 def test_one_data_folder_one_app(scripted):
     with pytest.raises(ValueError, match="can't be opened"):
-        LocalBackend(scripted._settings, {"scripted": SCRIPTED})
+        local_backend(scripted.settings, {"scripted": SCRIPTED})
 
 
 def test_what_is_deleted_is_gone(scripted):
     kept, job = say(scripted, "video"), say(scripted, "another")
     follow(scripted, kept)
     path = follow(scripted, job)[-1].video
-    scripted.export(job, ME, "gif"), scripted.poster(job, ME)
-    scripted.delete(job, ME)
+    scripted.jobs.export(job, ME, "gif"), scripted.jobs.poster(job, ME)
+    scripted.jobs.delete(job, ME)
     assert not path.parent.exists()
-    assert [one.id for one in scripted.finished(ME)] == [kept]
+    assert [one.id for one in scripted.jobs.finished(ME)] == [kept]
     for ask in asks(scripted):
         with pytest.raises(ValueError, match="no such job"):
             ask(job, ME)
     running = say(scripted, "stay")
     with pytest.raises(ValueError, match="Stop it first"):
-        scripted.delete(running, ME)
+        scripted.jobs.delete(running, ME)
 
 
 def test_a_full_disk_is_told_before_work_starts(scripted, monkeypatch):
-    monkeypatch.setattr(scripted._storage, "_settings", replace(scripted._settings, disk_margin_mb=10**9))
+    monkeypatch.setattr(scripted.storage, "_settings", replace(scripted.settings, disk_margin_mb=10**9))
     with pytest.raises(ValueError, match="disk is nearly full"):
         say(scripted, "video")
-    assert scripted.unfinished(ME) == [] and scripted.system.began == []
+    assert scripted.jobs.unfinished(ME) == [] and scripted.system.began == []
 
 
 def test_no_log_holds_what_a_visitor_wrote(scripted, caplog):
@@ -421,11 +422,11 @@ def test_nothing_heavy_before_the_first_job(tmp_path):
     script = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from pipelines.serving.backend import LocalBackend\n"
+        "from pipelines.serving.local import local_backend\n"
         "from pipelines.settings import Settings\n"
-        "backend = LocalBackend(Settings(data=Path(sys.argv[1]), hub=False))\n"
-        "assert backend.availability('miniature-modelscope') is None\n"
-        "assert backend.tokens('miniature-modelscope', 'a robot')[0] > 2\n"
+        "backend = local_backend(Settings(data=Path(sys.argv[1]), hub=False))\n"
+        "assert backend.machine.availability('miniature-modelscope') is None\n"
+        "assert backend.machine.tokens('miniature-modelscope', 'a robot')[0] > 2\n"
         "backend.close()\n"
         "print([name for name in ('torch', 'diffusers', 'transformers', 'gradio') if name in sys.modules])\n"
     )

@@ -10,7 +10,7 @@ import pytest
 from pipelines.catalog import find
 from pipelines.events import Result
 from pipelines.media import video
-from pipelines.serving.backend import LocalBackend
+from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
 from pipelines.tasks import Edit, Finish, PoseToVideo, TextToVideo
 from ui import compare, page
@@ -22,19 +22,19 @@ BEAR = TextToVideo.for_model(find("miniature-modelscope"), "a bear bows", 7)
 @pytest.fixture
 def backend(tmp_path):
     """Makes nothing: what is finished is put there."""
-    backend = LocalBackend(Settings(data=tmp_path / "data", cache=tmp_path / "cache", device="cpu", hub=False))
-    backend._loop.join()
+    backend = local_backend(Settings(data=tmp_path / "data", cache=tmp_path / "cache", device="cpu", hub=False))
+    backend.dispatcher.pause()
     yield backend
-    backend._jobs.close()
+    backend.table.close()
 
 
 def finished(backend, owner, task=BEAR):
-    job = backend._jobs.add(task, owner)
-    backend._jobs.take(0)
-    place: Path = backend._settings.data / "videos" / job.id / "a.mp4"
+    job = backend.table.add(task, owner)
+    backend.table.take(0)
+    place: Path = backend.settings.data / "videos" / job.id / "a.mp4"
     place.parent.mkdir(parents=True, exist_ok=True)
     video.write(np.random.default_rng(0).integers(0, 255, (2, 32, 32, 3), np.uint8), place, 8, "")
-    backend._jobs.tell(job.id, Result(place, {}))
+    backend.table.tell(job.id, Result(place, {}))
     return job.id
 
 
@@ -48,7 +48,7 @@ def test_a_fourth_video_takes_the_place_of_the_first_and_a_second_click_takes_on
 
 def test_only_ones_own_finished_videos_are_compared_whatever_ids_come(backend):
     mine, theirs, gone = finished(backend, ME), finished(backend, OTHER), finished(backend, ME)
-    waiting = backend._jobs.add(BEAR, ME).id
+    waiting = backend.table.add(BEAR, ME).id
     assert [job.id for job in compare.own(backend, ME, [mine, theirs, "nonsense"])] == [mine]
     assert [job.id for job in compare.own(backend, ME, [waiting, None, mine])] == [mine]
     backend.delete(gone, ME)
@@ -57,7 +57,7 @@ def test_only_ones_own_finished_videos_are_compared_whatever_ids_come(backend):
 
 def test_the_page_shows_nothing_of_somebody_elses_video(backend, tmp_path):
     mine, also_mine, theirs = (finished(backend, backend.owner(one)) for one in (ME, ME, OTHER))
-    demo = page.build(backend, backend._settings)
+    demo = page.build(backend, backend.settings)
     show = next(event for event in demo.fns.values() if getattr(event.fn, "__qualname__", "").startswith("panel."))
 
     def shown(*identifiers):
@@ -71,7 +71,7 @@ def test_the_page_shows_nothing_of_somebody_elses_video(backend, tmp_path):
 
     assert shown(mine, theirs) == [None, None, None]
     films = shown(mine, also_mine, theirs)
-    addresses = [backend.address(backend._settings.data / "videos" / job / "a.mp4") for job in (mine, also_mine)]
+    addresses = [backend.address(backend.settings.data / "videos" / job / "a.mp4") for job in (mine, also_mine)]
     assert films == [*addresses, None] and films[0] != films[1]
 
 

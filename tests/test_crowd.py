@@ -13,7 +13,7 @@ from pipelines.catalog import Range
 from pipelines.events import Failed, Progress, Result
 from pipelines.media import video
 from pipelines.models.folders import card_of_folder
-from pipelines.serving.backend import LocalBackend
+from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
 from pipelines.tasks import TextToVideo
 
@@ -32,7 +32,7 @@ def handles():
 
 def follow(backend, job, who, heard):
     try:
-        heard[job] = [event for event in backend.events(job, who) if event is not None]
+        heard[job] = [event for event in backend.jobs.events(job, who) if event is not None]
     except BaseException as error:  # else a thread would keep it to itself
         heard[job] = [error]
 
@@ -51,7 +51,7 @@ def crowded(tmp_path, monkeypatch):
     settings = Settings(
         tmp_path / "data", tmp_path / "cache", device="cpu", hub=False, queue=2 * OWNERS * EACH, queue_each=EACH
     )
-    backend = LocalBackend(settings, {card.name: card})
+    backend = local_backend(settings, {card.name: card})
 
     def task(seed, **changes):
         small = {"frames": 1, "width": 16, "height": 16, "steps": 1, "guidance": 1.0, "scheduler": "ddim"}
@@ -63,27 +63,28 @@ def crowded(tmp_path, monkeypatch):
 
 def test_two_hundred_clients(crowded):
     backend, task = crowded
-    assert isinstance(list(backend.events(backend.submit(task(1), FIRST), FIRST))[-1], Result)  # torch and all is there
+    first = backend.jobs.submit(task(1), FIRST)
+    assert isinstance(list(backend.jobs.events(first, FIRST))[-1], Result)  # torch and all is there
     threads, files = threading.active_count(), handles()
 
-    busy = backend.submit(task(2, frames=24, width=128, height=128, steps=100), FIRST)
+    busy = backend.jobs.submit(task(2, frames=24, width=128, height=128, steps=100), FIRST)
     while not any(
-        isinstance(event, Progress) and event.stage == "Denoising" for event in backend.get(busy, FIRST).events
+        isinstance(event, Progress) and event.stage == "Denoising" for event in backend.jobs.get(busy, FIRST).events
     ):
         time.sleep(0.01)
     jobs = {}  # job -> (owner, seed)
     for turn in range(EACH):  # all ask for one, then all for the next
         for number in range(OWNERS):
             seed = number * EACH + turn
-            jobs[backend.submit(task(seed), owner(number))] = (owner(number), seed)
+            jobs[backend.jobs.submit(task(seed), owner(number))] = (owner(number), seed)
     with pytest.raises(ValueError, match="are waiting already"):
-        backend.submit(task(0), owner(0))
+        backend.jobs.submit(task(0), owner(0))
     heard = {}
     followers = [threading.Thread(target=follow, args=(backend, job, who, heard)) for job, (who, _) in jobs.items()]
     for follower in followers:
         follower.start()
-    assert backend.get(busy, FIRST).state == "running"
-    backend.cancel(busy, FIRST)
+    assert backend.jobs.get(busy, FIRST).state == "running"
+    backend.jobs.cancel(busy, FIRST)
     for follower in followers:
         follower.join(600)
 
@@ -93,14 +94,14 @@ def test_two_hundred_clients(crowded):
         assert places[-1] == 1 and max(places) <= OWNERS * EACH
         result = heard[job][-1]
         assert result.video.parent.name == job and f'"seed": {seed},' in result.video.read_text()
-        assert result.facts["task"]["seed"] == seed and backend.get(job, who).owner == who
-    order = sorted(jobs, key=lambda job: backend.get(job, jobs[job][0]).started)
+        assert result.facts["task"]["seed"] == seed and backend.jobs.get(job, who).owner == who
+    order = sorted(jobs, key=lambda job: backend.jobs.get(job, jobs[job][0]).started)
     # Everybody once before anybody is served again, in the order in which they came; then by the seconds each has used.
     assert [jobs[job][1] for job in order[:OWNERS]] == [number * EACH for number in range(OWNERS)]
     for number in range(OWNERS):
         assert [jobs[job][1] % EACH for job in order if jobs[job][0] == owner(number)] == list(range(EACH))
-    assert isinstance(backend.get(busy, FIRST).end, Failed)
-    assert all(len(backend.finished(owner(number))) == EACH for number in range(OWNERS))
-    assert backend.unfinished(FIRST) == [] and not any(follower.is_alive() for follower in followers)
+    assert isinstance(backend.jobs.get(busy, FIRST).end, Failed)
+    assert all(len(backend.jobs.finished(owner(number))) == EACH for number in range(OWNERS))
+    assert backend.jobs.unfinished(FIRST) == [] and not any(follower.is_alive() for follower in followers)
     assert threading.active_count() <= threads and handles() <= files
-    assert not any(one.leases for one in backend._models.stats())
+    assert not any(one.leases for one in backend.executor.manager.stats())

@@ -7,7 +7,7 @@ import gradio as gr
 import pytest
 
 from pipelines.media import video
-from pipelines.serving.backend import LocalBackend
+from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
 from ui import page
 from ui.errors import telling
@@ -78,7 +78,7 @@ def test_generators_tell_too_and_gradios_own_errors_are_left_alone():
 
 def test_every_handler_of_the_page_tells(tmp_path, caplog):
     settings = Settings(data=tmp_path / "data", cache=tmp_path / "cache", device="cpu", hub=False)
-    backend = LocalBackend(settings)
+    backend = local_backend(settings)
     demo = page.build(backend, settings)
     backend.close()  # from here on there is no table of jobs
     handlers = [event.fn for event in demo.fns.values() if event.fn is not None]

@@ -13,9 +13,9 @@ from pipelines.events import Failed, Result
 from pipelines.models.manager import ModelManager
 from pipelines.models.networks.inflated_unet import InflatedUNet
 from pipelines.models.networks.unet3d import build_unet3d
-from pipelines.serving.backend import LocalBackend
 from pipelines.serving.estimate import CORE, DECODING, GPU, has_gpu, seconds, usual_speed, work
-from pipelines.serving.jobs import Job
+from pipelines.serving.job import Job
+from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
 from pipelines.systems.engine import find_engine
 from pipelines.tasks import Edit, Finish, Grid, TextToVideo, Tune
@@ -98,15 +98,19 @@ def test_without_one_it_is_the_kind_of_device():
 
 def test_the_backend_learns_its_pace(tmp_path):
     miniature = CATALOG["miniature-modelscope"]
-    backend = LocalBackend(Settings(data=tmp_path / "data", cache=tmp_path / "cache", device="cpu", hub=False))
+    backend = local_backend(Settings(data=tmp_path / "data", cache=tmp_path / "cache", device="cpu", hub=False))
     try:
         quick = TextToVideo.for_model(miniature, "a bear", 7, frames=8, steps=2)
-        guessed = backend.estimate(quick)
+        guessed = backend.machine.estimate(quick)
         assert 0 < guessed < 60
-        *_, end = (event for event in backend.events(backend.submit(quick, "1" * 32), "1" * 32) if event)
-        assert backend.estimate(quick) == pytest.approx(end.facts["device_seconds"]) != guessed
+        *_, end = (event for event in backend.jobs.events(backend.jobs.submit(quick, "1" * 32), "1" * 32) if event)
+        assert backend.machine.estimate(quick) == pytest.approx(end.facts["device_seconds"]) != guessed
         finish = Finish.for_video(quick, "0" * 32, 2, 1)
-        assert (backend.estimate(finish), backend.estimate_on_gpu(finish), backend.lent(finish)) == (None, None, None)
-        assert backend.estimate(replace(quick, steps=4)) > 1.3 * end.facts["device_seconds"]
+        assert (
+            backend.machine.estimate(finish),
+            backend.machine.estimate_on_gpu(finish),
+            backend.machine.lent(finish),
+        ) == (None, None, None)
+        assert backend.machine.estimate(replace(quick, steps=4)) > 1.3 * end.facts["device_seconds"]
     finally:
         backend.close()

@@ -6,7 +6,7 @@ import gradio as gr
 import pytest
 
 from pipelines.catalog import find
-from pipelines.serving.backend import LocalBackend
+from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
 from pipelines.tasks import TextToVideo
 from ui import estimates, forms, page
@@ -26,7 +26,7 @@ def settings(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def backend(settings):
-    backend = LocalBackend(settings)
+    backend = local_backend(settings)
     yield backend
     backend.close()
 
@@ -35,7 +35,7 @@ def test_here_it_says_how_long_and_for_long_jobs_what_a_gpu_would_do(backend):
     short, long = (estimates.line(backend, [a_task(card)]) for card in (SMALL, LARGE))
     assert "bout" in short and "on this machine" in short and "GPU" not in short
     assert "on this machine. It has no GPU: one would do it in about" in long
-    assert backend.estimate_on_gpu(a_task(LARGE)) < backend.estimate(a_task(LARGE)) / 50
+    assert backend.machine.estimate_on_gpu(a_task(LARGE)) < backend.machine.estimate(a_task(LARGE)) / 50
 
 
 def test_several_videos_take_as_much_longer(backend):

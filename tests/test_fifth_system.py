@@ -19,7 +19,7 @@ from pipelines.__main__ import main
 from pipelines.catalog import CATALOG, Defaults, Limits, ModelCard, Range, Source, find
 from pipelines.events import Preview, Progress, Result
 from pipelines.media import video
-from pipelines.serving.backend import LocalBackend
+from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
 from pipelines.systems.diffusion import draw_noise
 from pipelines.tasks import TextToVideo, from_json, to_json
@@ -79,16 +79,17 @@ def added(card, monkeypatch):
 
 @pytest.fixture
 def backend(added, tmp_path):
-    backend = LocalBackend(Settings(data=tmp_path / "data", cache=tmp_path / "cache", device="cpu", hub=False))
+    backend = local_backend(Settings(data=tmp_path / "data", cache=tmp_path / "cache", device="cpu", hub=False))
     yield backend
     backend.close()
 
 
 def test_the_backend_makes_its_video_with_progress_previews_and_facts(backend, card):
-    assert backend.availability("animatediff") is None and backend.tokens("animatediff", "a robot")[0] > 2
+    assert backend.machine.availability("animatediff") is None
+    assert backend.machine.tokens("animatediff", "a robot")[0] > 2
     task = TextToVideo.for_model(find("animatediff"), "a robot dances", 7)
-    job = backend.submit(task, ME)
-    events = [event for event in backend.events(job, ME) if event is not None]
+    job = backend.jobs.submit(task, ME)
+    events = [event for event in backend.jobs.events(job, ME) if event is not None]
     made = events[-1]
     assert isinstance(made, Result), made
     frames = video.read(made.video)
@@ -96,10 +97,10 @@ def test_the_backend_makes_its_video_with_progress_previews_and_facts(backend, c
     steps = [event.step for event in events if isinstance(event, Progress) and event.stage == "Denoising"]
     assert steps and steps == sorted(steps) and any(isinstance(event, Preview) for event in events)
     assert made.facts["network_calls"] == 3 and made.facts["device_seconds"] > 0
-    assert from_json(to_json(task)) == task == backend.task_of(made.video, ME)
+    assert from_json(to_json(task)) == task == backend.assets.task_of(made.video, ME)
 
-    again = [event for event in backend.events(backend.submit(task, ME), ME) if event][-1]
-    other = [event for event in backend.events(backend.submit(replace(task, seed=8), ME), ME) if event][-1]
+    again = [event for event in backend.jobs.events(backend.jobs.submit(task, ME), ME) if event][-1]
+    other = [event for event in backend.jobs.events(backend.jobs.submit(replace(task, seed=8), ME), ME) if event][-1]
     assert np.array_equal(frames, video.read(again.video)) and not np.array_equal(frames, video.read(other.video))
 
 

@@ -11,7 +11,7 @@ import pytest
 from pipelines.catalog import find
 from pipelines.events import Failed, Progress, Result
 from pipelines.media import uploads, video
-from pipelines.serving.backend import LocalBackend
+from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
 from pipelines.systems import finish
 from pipelines.tasks import Edit, Finish, PoseToVideo, TextToVideo, Tune, from_json, recall, to_json
@@ -213,7 +213,7 @@ def test_an_ffmpeg_that_hangs_is_killed(tmp_path, monkeypatch):
 
 @pytest.fixture
 def backend(settings):
-    backend = LocalBackend(settings)
+    backend = local_backend(settings)
     yield backend
     backend.close()
 
@@ -266,7 +266,7 @@ def test_stop_leaves_nothing_and_the_next_job_runs(backend, made):
     assert backend.get(job, ME).end == Failed("Stopped.", stopped=True)
     after = backend.submit(forms.finish(backend.get(made, ME), 1, 2), ME)
     assert isinstance(follow(backend, after)[-1], Result)
-    assert {path.name for path in (backend._settings.data / "videos").iterdir()} == {made, after}
+    assert {path.name for path in (backend.settings.data / "videos").iterdir()} == {made, after}
 
 
 def test_a_finish_survives_a_restart(backend, made):
@@ -275,7 +275,7 @@ def test_a_finish_survives_a_restart(backend, made):
         if isinstance(event, Progress) and event.stage == "Finishing" and event.step >= 1:
             break
     backend.close()
-    again = LocalBackend(backend._settings)
+    again = local_backend(backend.settings)
     try:
         assert video.read(follow(again, job)[-1].video).shape == (29, 512, 512, 3)
     finally:

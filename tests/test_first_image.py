@@ -11,7 +11,7 @@ from PIL import Image
 
 from pipelines.catalog import find, offered
 from pipelines.media import video
-from pipelines.serving.backend import LocalBackend
+from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
 from pipelines.tasks import Finish, TextToVideo, to_json
 from ui import first_image, forms, html, page
@@ -24,14 +24,14 @@ IMAGE, MASK = "a" * 32, "b" * 32
 @pytest.fixture(scope="module")
 def backend(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
-    backend = LocalBackend(Settings(data=folder / "data", cache=folder / "cache", device="cpu", hub=False))
+    backend = local_backend(Settings(data=folder / "data", cache=folder / "cache", device="cpu", hub=False))
     yield backend
     backend.close()
 
 
 @pytest.fixture(scope="module")
 def demo(backend):
-    return page.build(backend, backend._settings)
+    return page.build(backend, backend.settings)
 
 
 def handler(demo, name, module):

@@ -6,7 +6,7 @@ import pytest
 
 from pipelines.catalog import find
 from pipelines.serving.backend import Tuning
-from pipelines.serving.jobs import Job
+from pipelines.serving.job import Job
 from pipelines.tasks import MAX_SEED, Tune
 from ui import forms
 

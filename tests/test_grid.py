@@ -10,7 +10,7 @@ import pytest
 from pipelines.catalog import find
 from pipelines.events import Failed, Progress, Result
 from pipelines.media import video
-from pipelines.serving.backend import LocalBackend
+from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
 from pipelines.systems import grid
 from pipelines.tasks import CELLS, Finish, Grid, TextToVideo, from_json, recall, to_json
@@ -39,7 +39,7 @@ def tasks(prompts=LINES, seeds="7, 8", **more):
 @pytest.fixture
 def backend(tmp_path):
     settings = Settings(data=tmp_path / "data", cache=tmp_path / "cache", device="cpu", hub=False, queue_each=4)
-    backend = LocalBackend(settings)
+    backend = local_backend(settings)
     yield backend
     backend.close()
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from running_app import running_app
 
-from pipelines.serving.backend import LocalBackend
+from pipelines.serving.local import local_backend
 from pipelines.serving.quota import Quota, Upload
 from pipelines.serving.tidy import Thing
 from pipelines.serving.watch import Loop
@@ -193,17 +193,17 @@ def test_a_backend_counts_what_a_visitor_has_uploaded(tmp_path):
     """Noise that is 0.3 MB as a JPEG and 1 MB as kept: of 2 MB, a third picture takes too much."""
     noise = np.random.default_rng(7).integers(0, 256, (600, 600, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.jpg")
-    backend = LocalBackend(Settings(data=tmp_path / "data", device="cpu", hub=False, keep_gb=0.02, upload_mb=1))
+    backend = local_backend(Settings(data=tmp_path / "data", device="cpu", hub=False, keep_gb=0.02, upload_mb=1))
     try:
-        names = [backend.keep_image(tmp_path / "noise.jpg", "1" * 64) for _ in range(2)]
+        names = [backend.assets.keep_image(tmp_path / "noise.jpg", "1" * 64) for _ in range(2)]
         with pytest.raises(ValueError, match="one visitor"):
-            backend.keep_image(tmp_path / "noise.jpg", "1" * 64)
-        assert backend.keep_image(tmp_path / "noise.jpg", "2" * 64)
+            backend.assets.keep_image(tmp_path / "noise.jpg", "1" * 64)
+        assert backend.assets.keep_image(tmp_path / "noise.jpg", "2" * 64)
         for name in names:  # an hour later they are the first to go
             os.utime(tmp_path / "data" / "images" / name, (time.time() - 3600,) * 2)
-        kept = backend.keep_image(tmp_path / "noise.jpg", "1" * 64)
-        assert backend.image(kept, "1" * 64)
+        kept = backend.assets.keep_image(tmp_path / "noise.jpg", "1" * 64)
+        assert backend.assets.image(kept, "1" * 64)
         with pytest.raises(ValueError, match="not there any more"):
-            backend.keep_image(tmp_path / "gone.jpg", "1" * 64)
+            backend.assets.keep_image(tmp_path / "gone.jpg", "1" * 64)
     finally:
         backend.close()

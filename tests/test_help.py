@@ -3,7 +3,7 @@
 import gradio as gr
 import pytest
 
-from pipelines.serving.backend import LocalBackend
+from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
 from ui import page, why
 from ui.languages import say
@@ -20,7 +20,7 @@ WITHOUT = {  # control -> why it needs no such line
 def demo(tmp_path_factory):
     folder = tmp_path_factory.mktemp("help")
     settings = Settings(data=folder / "data", cache=folder / "cache", device="cpu", hub=False)
-    backend = LocalBackend(settings)
+    backend = local_backend(settings)
     yield page.build(backend, settings)
     backend.close()
 

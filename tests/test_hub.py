@@ -20,7 +20,7 @@ from pipelines.events import Progress, Result
 from pipelines.media import video
 from pipelines.models.convert import hub as sending
 from pipelines.models.folders import card_of_folder
-from pipelines.serving.backend import LocalBackend
+from pipelines.serving.local import local_backend
 from pipelines.serving.owners import Owners
 from pipelines.settings import Settings
 from pipelines.tasks import Tune
@@ -97,18 +97,23 @@ real = sending.HfApi
 
 
 @pytest.fixture(scope="module")
-def tuned(tmp_path_factory):
+def card(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    card = replace(card_of_folder(tiny.write_image_model(folder / "sd")), name="sd", title="A tiny one")
+    return replace(card, defaults=replace(card.defaults, steps=2), licence="CreativeML Open RAIL-M: with restrictions")
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory, card):
     """A backend with a model tuned on a clip, and the job."""
     folder = tmp_path_factory.mktemp("hub")
-    card = replace(card_of_folder(tiny.write_image_model(folder / "sd")), name="sd", title="A tiny one")
-    card = replace(card, defaults=replace(card.defaults, steps=2), licence="CreativeML Open RAIL-M: with restrictions")
-    backend = LocalBackend(Settings(data=folder / "data", cache=folder / "cache", device="cpu"), {"sd": card})
+    backend = local_backend(Settings(data=folder / "data", cache=folder / "cache", device="cpu"), {"sd": card})
     frames = np.random.default_rng(1).integers(0, 255, (6, 64, 64, 3)).astype(np.uint8)
     video.write(frames, folder / "clip.mp4", 6)
-    clip = backend.keep_clip(folder / "clip.mp4", ME).name
+    clip = backend.assets.keep_clip(folder / "clip.mp4", ME).name
     size = {"frames": 3, "width": 64, "height": 64, "steps": 2, "learning_rate": 1e-3}
-    job = backend.submit(Tune.for_model(card, "a [robot] *dances*\n| and bows", 1, clip=clip, **size), ME)
-    assert isinstance([event for event in backend.events(job, ME) if event][-1], Result)
+    job = backend.jobs.submit(Tune.for_model(card, "a [robot] *dances*\n| and bows", 1, clip=clip, **size), ME)
+    assert isinstance([event for event in backend.jobs.events(job, ME) if event][-1], Result)
     yield backend, job
     backend.close()
 
@@ -121,7 +126,7 @@ def private(asked):
 def test_a_tuned_model_becomes_a_private_repository_that_the_app_can_read(tuned, stand_in, tmp_path, caplog, capfd):
     caplog.set_level(logging.DEBUG)
     backend, job = tuned
-    told, address = tiny.finish(backend.publish(job, ME, "my-dancer", TOKEN))
+    told, address = tiny.finish(backend.tunings.publish(job, ME, "my-dancer", TOKEN))
     assert address == f"{stand_in.url}/me/my-dancer" and private(stand_in.repositories["my-dancer"])
     counts = [event.step for event in told if isinstance(event, Progress) and event.stage == sending.UPLOADING]
     assert counts == sorted(counts) and counts[-1] == told[-1].total == len(stand_in.files) - 1
@@ -131,22 +136,22 @@ def test_a_tuned_model_becomes_a_private_repository_that_the_app_can_read(tuned,
         file.write_bytes(content)
     assert card_of_folder(tmp_path / "model").system == "tuneavideo"
 
-    written = b"".join(file.read_bytes() for file in backend._settings.data.rglob("*") if file.is_file())
+    written = b"".join(file.read_bytes() for file in backend.settings.data.rglob("*") if file.is_file())
     assert TOKEN.encode() not in written + b"".join(stand_in.files.values())
     assert TOKEN not in caplog.text + "".join(capfd.readouterr())
     assert stand_in.tokens == {f"Bearer {TOKEN}"}
 
 
-def test_the_model_card_tells_the_facts_and_takes_nothing_for_markup(tuned):
+def test_the_model_card_tells_the_facts_and_takes_nothing_for_markup(tuned, card):
     backend, job = tuned
-    text = sending.model_card("a <b>title</b>", backend._catalog["sd"], backend.tunings(ME)[0].facts)
+    text = sending.model_card("a <b>title</b>", card, backend.tunings.of(ME)[0].facts)
     _, head, body = text.split("---\n", 2)
     assert yaml.safe_load(head)["license"] == "creativeml-openrail-m"
     assert "a \\<b\\>title" in body and r"a \[robot\] \*dances\* \| and bows" in body
     for fact in ("| Steps | 2 |", "3 of 64x64, 6 a second", "| Seed | 1 |", "with restrictions"):
         assert fact in body, fact
     sd = find("stable-diffusion-1.4")
-    head = sending.model_card("t", sd, backend.tunings(ME)[0].facts).split("---\n")[1]
+    head = sending.model_card("t", sd, backend.tunings.of(ME)[0].facts).split("---\n")[1]
     assert yaml.safe_load(head)["base_model"] == sd.source.location
 
 
@@ -154,30 +159,29 @@ def test_the_model_card_tells_the_facts_and_takes_nothing_for_markup(tuned):
 def test_a_name_that_can_not_be_is_told_before_anything_is_sent(tuned, stand_in, name):
     backend, job = tuned
     with pytest.raises(ValueError, match="repository's name"):
-        tiny.finish(backend.publish(job, ME, name, TOKEN))
+        tiny.finish(backend.tunings.publish(job, ME, name, TOKEN))
     assert stand_in.asked == []
 
 
 def test_what_the_hub_refuses_is_told_in_words_without_the_token(tuned, stand_in, monkeypatch):
     backend, job = tuned
-    tiny.finish(backend.publish(job, ME, "twice", TOKEN))
+    tiny.finish(backend.tunings.publish(job, ME, "twice", TOKEN))
     for name, token, says in (("twice", TOKEN, "of this name already"), ("new", "hf_another", "Sign in again")):
         with pytest.raises(ValueError, match=says) as told:
-            tiny.finish(backend.publish(job, ME, name, token))
+            tiny.finish(backend.tunings.publish(job, ME, name, token))
         assert token not in repr(told.value) and told.value.__cause__ is None
     monkeypatch.setattr(sending, "HfApi", lambda endpoint, token: real(endpoint="http://127.0.0.1:9", token=token))
     with pytest.raises(ValueError, match="can't be reached"):
-        tiny.finish(backend.publish(job, ME, "new", TOKEN))
+        tiny.finish(backend.tunings.publish(job, ME, "new", TOKEN))
 
 
-def test_only_the_owner_can_publish_and_only_where_the_hub_is_used(tuned, stand_in):
+def test_only_the_owner_can_publish_and_only_where_the_hub_is_used(tuned, stand_in, monkeypatch):
     backend, job = tuned
     with pytest.raises(ValueError, match="no such job"):
-        tiny.finish(backend.publish(job, OTHER, "stolen", TOKEN))
-    own, backend._settings = backend._settings, replace(backend._settings, hub=False)
+        tiny.finish(backend.tunings.publish(job, OTHER, "stolen", TOKEN))
+    monkeypatch.setattr(backend.tunings, "_settings", replace(backend.settings, hub=False))
     with pytest.raises(ValueError, match="set not to use"):
-        tiny.finish(backend.publish(job, ME, "x", TOKEN))
-    backend._settings = own
+        tiny.finish(backend.tunings.publish(job, ME, "x", TOKEN))
     assert stand_in.asked == []
 
 
@@ -188,19 +192,19 @@ def test_the_owner_of_jobs_is_the_hub_user_on_every_device_until_they_sign_out(t
     for name, value in SPACE.items():
         monkeypatch.setenv(name, value)
     settings = Settings(data=tmp_path)
-    backend = LocalBackend(settings)
+    backend = local_backend(settings)
     arrive = hub.arrival(backend)
     profile = {"sub": "0123", "preferred_username": "me", "name": "Me"}
     mine = arrive(ME, profile)
     assert mine == arrive("", profile) != arrive("", profile | {"sub": "0124"})
     assert visitor.known(mine) == mine  # an id like any other
     backend.close()
-    backend = LocalBackend(settings)
+    backend = local_backend(settings)
     assert hub.arrival(backend)("", profile) == mine  # after a restart
     assert arrive(ME, None) == ME  # not signed in, as ever
     stranger = arrive(mine, None)
     assert stranger != mine and visitor.known(stranger) == stranger
-    assert not backend.is_account(ME)
+    assert not backend.owners.is_account(ME)
     backend.close()
     (tmp_path / "key").write_text("0" * 64)
     assert Owners(settings).account("0123") != mine  # nobody can make it who has the account's name and the secret
@@ -209,7 +213,7 @@ def test_the_owner_of_jobs_is_the_hub_user_on_every_device_until_they_sign_out(t
 def test_the_page_offers_to_sign_in_only_where_it_can_be_done(tmp_path, monkeypatch):
     def built():
         settings = Settings(data=tmp_path / "data", cache=tmp_path / "cache", device="cpu", hub=False)
-        backend = LocalBackend(settings)
+        backend = local_backend(settings)
         demo = page.build(backend, settings)
         backend.close()
         return demo, {block.elem_id for block in demo.blocks.values()}

@@ -18,7 +18,7 @@ from pipelines.events import Result
 from pipelines.media import images
 from pipelines.media.images import Images
 from pipelines.models.folders import card_of_folder
-from pipelines.serving.backend import LocalBackend
+from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
 from pipelines.tasks import NOBODY, TextToVideo
 
@@ -186,18 +186,18 @@ def test_a_file_that_is_not_there(tmp_path, settings):
 def test_a_job_gets_its_owners_image_and_nobody_elses(tmp_path, settings):
     card = card_of_folder(tiny.write_pseudo3d_model(tmp_path / "model"))
     settings = replace(settings, cache=tmp_path / "cache", device="cpu", disk_margin_mb=0)
-    backend = LocalBackend(settings, {card.name: card})
+    backend = local_backend(settings, {card.name: card})
     try:
-        image, mask = (backend.keep_image(write(tmp_path, picture()), "anna", mask) for mask in (False, True))
+        image, mask = (backend.assets.keep_image(write(tmp_path, picture()), "anna", mask) for mask in (False, True))
         size = {"frames": 1, "width": 64, "height": 64, "steps": 1}
         task = TextToVideo.for_model(card, "a bear", 7, image=image, mask=mask, **size)
         with pytest.raises(ValueError, match="no such image"):
-            backend.submit(task, "ben")
-        *_, end = backend.events(backend.submit(task, "anna"), "anna")
+            backend.jobs.submit(task, "ben")
+        *_, end = backend.jobs.events(backend.jobs.submit(task, "anna"), "anna")
         assert isinstance(end, Result) and end.facts["first_image"] == "given"
         film = end.video
-        assert backend.task_of(film, "anna") == backend.get(film.parent.name, "anna").task
-        assert backend.task_of(film, "ben").image == backend.task_of(film, "ben").mask == NOBODY
+        assert backend.assets.task_of(film, "anna") == backend.jobs.get(film.parent.name, "anna").task
+        assert backend.assets.task_of(film, "ben").image == backend.assets.task_of(film, "ben").mask == NOBODY
         assert image not in json.dumps(end.facts) and mask.encode() not in film.read_bytes()
     finally:
         backend.close()

@@ -15,8 +15,10 @@ from running_app import ROOT
 
 from pipelines.catalog import find
 from pipelines.events import Failed, Losses, Preview, Progress, Result
-from pipelines.serving import jobs, recovery
-from pipelines.serving.jobs import JobTable, Limits
+from pipelines.serving import recovery
+from pipelines.serving import table as table_rules
+from pipelines.serving.fairness import Limits
+from pipelines.serving.table import JobTable
 from pipelines.settings import Settings
 from pipelines.tasks import Edit, TextToVideo, Tune
 
@@ -281,8 +283,9 @@ def test_memory_does_not_grow_with_ended_jobs(table):
 WORKER = """
 import random, sys, time
 from pathlib import Path
-from pipelines.events import Progress, Result
+from pipelines.events import Progress
 from pipelines.serving import recovery
+from pipelines.serving.executor import Made
 from pipelines.settings import Settings
 from pipelines.serving.storage import Storage
 from pipelines.media import video
@@ -309,9 +312,7 @@ while True:
                     file.write(job.id.encode() * 1000)
                     file.flush()
                     time.sleep(dice.random() * 0.0005)
-        result = Result(path, {"id": job.id})
-        storage.describe(result)
-        table.tell(job.id, result)
+        table.tell(job.id, storage.keep(job, Made({"video": path.name}, {"id": job.id})))
 """
 
 
@@ -345,7 +346,7 @@ def test_a_kill_at_any_moment_loses_and_doubles_nothing(tmp_path):
     died = {identifier for identifier in states[-1] if identifier not in every}
     for identifier in died:
         job = table.get(identifier)
-        assert job.state == "failed" and job.attempts == jobs.ATTEMPTS and job.end.message == jobs.DIED
+        assert job.state == "failed" and job.attempts == table_rules.ATTEMPTS and job.end.message == table_rules.DIED
     whole = [line for line in told if len(line) == 32]
     assert len(told) - len(whole) <= 25 and set(whole) <= set(every) | died and len(set(whole)) == len(whole)
     for before, after in zip(states, states[1:], strict=False):

@@ -8,7 +8,7 @@ import pytest
 from running_app import launch_options
 
 from pipelines.catalog import CATALOG, DETECTORS
-from pipelines.serving.backend import LocalBackend
+from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
 from scripts.translations import UI, plain, readable, said
 from ui import page
@@ -36,7 +36,7 @@ def components(tmp_path_factory):
     """The page's components as a browser gets them, without those that only stand for the parameters of endpoints."""
     folder = tmp_path_factory.mktemp("languages")
     settings = Settings(data=folder / "data", cache=folder / "cache", device="cpu", hub=False)
-    backend = LocalBackend(settings)
+    backend = local_backend(settings)
     config = json.loads(json.dumps(page.build(backend, settings).get_config_file(), default=str))
     backend.close()
     of_endpoints = {

@@ -10,7 +10,7 @@ from running_app import launch_options
 
 from pipelines.catalog import find
 from pipelines.media import video
-from pipelines.serving.backend import LocalBackend
+from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
 from pipelines.tasks import Edit, TextToVideo, Tune, to_json
 from ui import page
@@ -19,7 +19,7 @@ from ui import page
 def test_gradio_keeps_no_copy_of_a_finished_video(tmp_path):
     """It would outlive a deletion, and fill the disk."""
     settings = Settings(data=tmp_path / "data", cache=tmp_path / "cache", device="cpu", hub=False)
-    backend = LocalBackend(settings)
+    backend = local_backend(settings)
     demo = page.build(backend, settings)
     backend.close()
     made = tmp_path / "data" / "videos" / "0123" / "a-bear-7.mp4"
@@ -38,7 +38,7 @@ def test_gradio_keeps_no_copy_of_a_finished_video(tmp_path):
 
 def test_the_settings_of_a_video_go_to_the_tab_that_makes_such(tmp_path):
     settings = Settings(data=tmp_path / "data", cache=tmp_path / "cache", device="cpu", hub=False)
-    backend = LocalBackend(settings)
+    backend = local_backend(settings)
     demo = page.build(backend, settings)
     restore = next(event.fn for event in demo.fns.values() if getattr(event.fn, "__name__", "") == "restore")
     film = np.random.default_rng(0).integers(0, 255, (2, 32, 32, 3), np.uint8)

@@ -11,7 +11,7 @@ from pipelines.catalog import find_motion
 from pipelines.events import Result
 from pipelines.media import video
 from pipelines.models.folders import card_of_folder
-from pipelines.serving.backend import LocalBackend
+from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
 from pipelines.tasks import NOBODY, PoseToVideo, Tune
 
@@ -34,7 +34,7 @@ def catalog(tmp_path_factory):
 @pytest.fixture
 def backend(catalog, tmp_path):
     settings = Settings(data=tmp_path / "data", cache=tmp_path / "cache", device="cpu", hub=False)
-    backend = LocalBackend(settings, catalog)
+    backend = local_backend(settings, catalog)
     yield backend
     backend.close()
 
@@ -45,48 +45,48 @@ def task(catalog, **settings):
 
 
 def follow(backend, job):
-    return [event for event in backend.events(job, ME) if event is not None]
+    return [event for event in backend.jobs.events(job, ME) if event is not None]
 
 
 def test_kept_keypoints_and_a_motion_become_videos(backend, catalog, tmp_path):
     file = shutil.copyfile(find_motion("duet"), tmp_path / "duet.json")
-    kept = backend.keep_clip(file, ME, poses=True)
+    kept = backend.assets.keep_clip(file, ME, poses=True)
     assert kept.clip.frames > FRAMES and video.read(kept.preview).max() > 100
     for poses, people in (({"clip": kept.name}, 2), ({"motion": "wave"}, 1)):
-        made = follow(backend, backend.submit(task(catalog, **poses), ME))[-1]
+        made = follow(backend, backend.jobs.submit(task(catalog, **poses), ME))[-1]
         assert isinstance(made, Result) and made.facts["poses"]["people"] == people
         assert video.read(made.video).shape == (FRAMES, SIDE, SIDE, 3)
-        assert backend.task_of(made.video, ME) == task(catalog, **poses)
-    assert len(backend.finished(ME, kind="pose-to-video")) == 2
+        assert backend.assets.task_of(made.video, ME) == task(catalog, **poses)
+    assert len(backend.jobs.finished(ME, kind="pose-to-video")) == 2
 
 
 def test_what_is_somebody_elses_or_not_there_is_refused_at_once(backend, catalog, tmp_path):
     file = shutil.copyfile(find_motion("wave"), tmp_path / "wave.json")
-    name = backend.keep_clip(file, ME, poses=True).name
+    name = backend.assets.keep_clip(file, ME, poses=True).name
     for owner, settings, says in (
         (OTHER, {"clip": name}, "no such clip"),
         (ME, {"clip": "0" * 32}, "no such clip"),
         (ME, {"clip": name, "start": 999.0}, "start must be"),
     ):
         with pytest.raises(ValueError, match=says):
-            backend.submit(task(catalog, **settings), owner)
+            backend.jobs.submit(task(catalog, **settings), owner)
 
 
 def test_keypoints_are_kept_for_poses_only_and_bad_ones_not_at_all(backend, tmp_path):
     file = shutil.copyfile(find_motion("wave"), tmp_path / "wave.json")
     with pytest.raises(ValueError, match="not a video"):
-        backend.keep_clip(file, ME)
+        backend.assets.keep_clip(file, ME)
     (tmp_path / "bad.json").write_text('[{"people": []}]')
     with pytest.raises(ValueError, match="not one joint"):
-        backend.keep_clip(tmp_path / "bad.json", ME, poses=True)
+        backend.assets.keep_clip(tmp_path / "bad.json", ME, poses=True)
 
 
 def tuned(backend, catalog, model, tmp_path):
     """A job that tuned `model` on a clip."""
     video.write(np.random.default_rng(1).integers(0, 255, (4, SIDE, SIDE, 3), np.uint8), tmp_path / "clip.mp4", 8)
-    clip = backend.keep_clip(tmp_path / "clip.mp4", ME).name
+    clip = backend.assets.keep_clip(tmp_path / "clip.mp4", ME).name
     shape = {"frames": 2, "width": SIDE, "height": SIDE, "steps": 2, "learning_rate": 1e-2}
-    job = backend.submit(Tune.for_model(catalog[model], "somebody dances", 1, clip=clip, **shape), ME)
+    job = backend.jobs.submit(Tune.for_model(catalog[model], "somebody dances", 1, clip=clip, **shape), ME)
     assert isinstance(follow(backend, job)[-1], Result)
     return job
 
@@ -95,9 +95,9 @@ def test_who_was_tuned_on_dances_and_the_model_stays_as_it_was(backend, catalog,
     job = tuned(backend, catalog, "sd", tmp_path)
     films = []
     for looks in ("", job, ""):
-        made = follow(backend, backend.submit(task(catalog, motion="wave", tuned=looks), ME))[-1]
-        assert backend.task_of(made.video, ME).tuned == looks != made.facts["task"]["tuned"] or not looks
-        assert backend.task_of(made.video, OTHER).tuned == (NOBODY if looks else "")
+        made = follow(backend, backend.jobs.submit(task(catalog, motion="wave", tuned=looks), ME))[-1]
+        assert backend.assets.task_of(made.video, ME).tuned == looks != made.facts["task"]["tuned"] or not looks
+        assert backend.assets.task_of(made.video, OTHER).tuned == (NOBODY if looks else "")
         films.append(video.read(made.video))
     assert (films[0] == films[2]).all() and (films[0] != films[1]).any()
 
@@ -110,6 +110,6 @@ def test_what_was_tuned_must_be_the_owners_and_of_the_base_that_it_fits(backend,
         (ME, "0" * 32, "no such job"),
     ):
         with pytest.raises(ValueError, match=says):
-            backend.submit(task(catalog, motion="wave", tuned=looks), owner)
+            backend.jobs.submit(task(catalog, motion="wave", tuned=looks), owner)
     with pytest.raises(ValueError, match="takes no tuned model"):
         PoseToVideo.for_model(replace(catalog["pose"], tuned_from=""), "a robot", 1, motion="wave", tuned=job)

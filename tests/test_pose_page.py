@@ -11,8 +11,9 @@ import pytest
 from pipelines.catalog import find, find_motion
 from pipelines.events import Progress, Result
 from pipelines.media import video
-from pipelines.serving.backend import LocalBackend, PosePreview
-from pipelines.serving.jobs import Job
+from pipelines.serving.backend import PosePreview
+from pipelines.serving.job import Job
+from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
 from pipelines.tasks import PoseToVideo, Tune, to_json
 from ui import forms, page, pose_html
@@ -47,19 +48,11 @@ OTHER = {  # what a person may set -> the control, what it is set to, what the t
 }
 
 
-class Recorder(LocalBackend):
-    """Takes every task, and makes nothing of it."""
-
-    def submit(self, task, owner, address):
-        self.asked = [*getattr(self, "asked", []), task]
-        raise ValueError("Enough.")
-
-
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     settings = Settings(data=folder / "data", cache=folder / "cache", device="cpu", hub=False)
-    backend = Recorder(settings)
+    backend = local_backend(settings)
     yield page.build(backend, settings), backend
     backend.close()
 
@@ -81,9 +74,17 @@ def press(built, clip="", **changed):
     assert changed.keys() <= {one.elem_id for one in run.inputs}
     (owner,) = [one for one in values if isinstance(one, gr.BrowserState)]
     (upload,) = [one for one in values if isinstance(one, gr.State) and one.value == "" and one not in run.outputs]
-    backend.asked = []
-    updates = run.fn(values | {owner: ME, upload: clip})
-    return backend.asked, updates
+    asked = []
+
+    def submit(task, owner, address=""):
+        """Takes every task, and makes nothing of it."""
+        asked.append(task)
+        raise ValueError("Enough.")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backend.jobs, "submit", submit)
+        updates = run.fn(values | {owner: ME, upload: clip})
+    return asked, updates
 
 
 def test_a_first_visit_needs_one_click(built):
@@ -165,7 +166,7 @@ def test_who_was_tuned_on_can_be_chosen_for_the_models_that_it_fits(built, tmp_p
     me = backend.owner(ME)
     clip = backend.keep_clip(tmp_path / "clip.mp4", me).name
     tune = Tune.for_model(find("miniature-sd"), "a bear in red", 1, clip=clip, frames=2, steps=1)
-    job = LocalBackend.submit(backend, tune, me)
+    job = backend.jobs.submit(tune, me)
     assert isinstance(list(backend.events(job, me))[-1], Result)
     dress = event(demo, "dress").fn
     offered = dress(ME, "miniature-followyourpose", "")

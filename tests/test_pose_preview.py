@@ -12,7 +12,7 @@ from pipelines.catalog import find, find_motion
 from pipelines.events import Result
 from pipelines.media import video
 from pipelines.poses import detection, keypoints, openpose_json, pose_sequence, skeleton
-from pipelines.serving.backend import LocalBackend
+from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
 from pipelines.tasks import PoseToVideo
 from scripts.miniature.world import Words, draw_clip
@@ -24,7 +24,7 @@ FRAMES = 8
 @pytest.fixture
 def backend(tmp_path):
     settings = Settings(data=tmp_path / "data", cache=tmp_path / "cache", device="cpu", hub=False)
-    backend = LocalBackend(settings)
+    backend = local_backend(settings)
     yield backend
     backend.close()
 
@@ -34,7 +34,7 @@ def clip(backend, tmp_path):
     """A drawn clip of 10 frames whose dancer the built-in detector knows."""
     drawn = draw_clip(Words("person", "red", "beach", "waving"), np.random.default_rng(1), frames=10).frames
     video.write(drawn, tmp_path / "clip.mp4", 8)
-    return backend.keep_clip(tmp_path / "clip.mp4", ME, poses=True).name
+    return backend.assets.keep_clip(tmp_path / "clip.mp4", ME, poses=True).name
 
 
 def task(**settings):
@@ -48,15 +48,15 @@ def finish(events):
 
 
 def test_a_motion_is_shown_without_torch_or_a_search(backend):
-    found, _ = finish(backend.preview_poses(task(motion="duet"), ME))
+    found, _ = finish(backend.previews.poses(task(motion="duet"), ME))
     assert found.picture[:4] == b"RIFF" and not found.beside and found.facts["people"] == 2 and found.fps == 8
-    assert backend._models is None
-    assert backend.motion("duet").fps == 8 and backend.motion("duet").frames > FRAMES
+    assert backend.executor.manager is None
+    assert backend.assets.motion("duet").fps == 8 and backend.assets.motion("duet").frames > FRAMES
 
 
 def test_a_clip_is_searched_once_and_the_video_looks_no_more(backend, clip, monkeypatch, tmp_path):
     asked = task(clip=clip)
-    found, told = finish(backend.preview_poses(asked, ME))
+    found, told = finish(backend.previews.poses(asked, ME))
     steps = [(event.step, event.total) for event in told if event.stage == detection.FINDING]
     assert steps[-1] == (FRAMES, FRAMES) and found.beside and found.picture[:4] == b"RIFF"
     assert found.facts["people"] >= 1 and len(found.facts["confidence_of_frames"]) == FRAMES
@@ -68,61 +68,61 @@ def test_a_clip_is_searched_once_and_the_video_looks_no_more(backend, clip, monk
         yield
 
     monkeypatch.setattr(detection, "extract", nobody)
-    again, told = finish(backend.preview_poses(task(clip=clip, placing="fill", person=0, smoothing="none"), ME))
+    again, told = finish(backend.previews.poses(task(clip=clip, placing="fill", person=0, smoothing="none"), ME))
     assert again.picture != found.picture and not any(event.stage == detection.FINDING for event in told)
-    made = [event for event in backend.events(backend.submit(asked, ME), ME)][-1]
+    made = [event for event in backend.jobs.events(backend.jobs.submit(asked, ME), ME)][-1]
     assert isinstance(made, Result) and 0 <= made.facts["pose_accuracy"] <= 100
-    kept = backend.companions(made.video.parent.name, ME)
+    kept = backend.jobs.companions(made.video.parent.name, ME)
     assert kept.keys() == pose_sequence.COMPANIONS.keys()
     assert video.read(kept["skeletons"]).shape == video.read(made.video).shape
     assert len(video.read(kept["source"])) == FRAMES and video.probe(kept["source"]).fps == asked.fps
     with pytest.raises(AssertionError, match="looked again"):  # another part of the clip is another search
-        finish(backend.preview_poses(task(clip=clip, start=0.2), ME))
+        finish(backend.previews.poses(task(clip=clip, start=0.2), ME))
 
 
 def test_a_newer_preview_a_stop_and_a_closed_page_end_the_search(backend, clip):
     def searching(**settings):
-        events = backend.preview_poses(task(clip=clip, **settings), ME)
+        events = backend.previews.poses(task(clip=clip, **settings), ME)
         while (event := next(events)) is None or event.stage != detection.FINDING:
             pass
         return events
 
     first = searching()
-    finish(backend.preview_poses(task(motion="wave"), ME))
+    finish(backend.previews.poses(task(motion="wave"), ME))
     assert finish(first)[0] is None
     second = searching(start=0.1)
-    backend.stop_pose_preview(ME)
+    backend.previews.stop(ME)
     assert finish(second)[0] is None
     third = searching(start=0.2)
     third.close()
-    found, told = finish(backend.preview_poses(task(clip=clip, start=0.3), ME))  # nothing is in its way
+    found, told = finish(backend.previews.poses(task(clip=clip, start=0.3), ME))  # nothing is in its way
     assert found.facts["people"] >= 1
-    assert not list(backend.clip(clip, ME).file.parent.glob("*.part"))
+    assert not list(backend.assets.clip(clip, ME).file.parent.glob("*.part"))
 
 
 def test_what_is_wrong_is_told_and_the_next_search_goes_on(backend, clip, tmp_path):
     sky = np.linspace(90, 200, 64).astype(np.uint8)[None, :, None, None]
     video.write(np.broadcast_to(sky, (10, 64, 64, 3)), tmp_path / "nobody.mp4", 8)
-    empty = backend.keep_clip(tmp_path / "nobody.mp4", ME, poses=True).name
+    empty = backend.assets.keep_clip(tmp_path / "nobody.mp4", ME, poses=True).name
     with pytest.raises(ValueError, match="Nobody was found in any of the 8 frames. Choose a part"):
-        finish(backend.preview_poses(task(clip=empty), ME))
+        finish(backend.previews.poses(task(clip=empty), ME))
     with pytest.raises(ValueError, match="no such clip"):
-        finish(backend.preview_poses(task(clip=clip), OTHER))
+        finish(backend.previews.poses(task(clip=clip), OTHER))
     with pytest.raises(ValueError, match="turned off"):
-        finish(backend.preview_poses(task(clip=clip, detector="openpose"), ME))
+        finish(backend.previews.poses(task(clip=clip, detector="openpose"), ME))
     with pytest.raises(ValueError, match="no sound"):
-        backend.submit(task(clip=clip, sound=True), ME)
+        backend.jobs.submit(task(clip=clip, sound=True), ME)
     with pytest.raises(ValueError, match="no sound"):
-        backend.submit(task(motion="wave", sound=True), ME)
-    assert finish(backend.preview_poses(task(clip=clip), ME))[0].facts["people"] >= 1
+        backend.jobs.submit(task(motion="wave", sound=True), ME)
+    assert finish(backend.previews.poses(task(clip=clip), ME))[0].facts["people"] >= 1
 
 
 def test_what_is_cropped_off_is_not_looked_at(backend, clip):
-    whole, _ = finish(backend.preview_poses(task(clip=clip), ME))
-    low, _ = finish(backend.preview_poses(task(clip=clip, top=0.4, left=0.1), ME))
+    whole, _ = finish(backend.previews.poses(task(clip=clip), ME))
+    low, _ = finish(backend.previews.poses(task(clip=clip, top=0.4, left=0.1), ME))
     assert low.picture != whole.picture
     sides = ({}, {"left": 0.45}, {"right": 0.45}, {"top": 0.45}, {"bottom": 0.45})
-    found = [finish(backend.preview_poses(task(motion="wave", **side), ME))[0].keypoints for side in sides]
+    found = [finish(backend.previews.poses(task(motion="wave", **side), ME))[0].keypoints for side in sides]
     assert len(set(found)) == len(sides)
 
 
@@ -133,9 +133,9 @@ def test_the_sound_of_the_used_part_is_kept_at_its_own_pace(backend, tmp_path):
     run = partial(subprocess.run, check=True, capture_output=True)
     tone = ["-f", "lavfi", "-i", "aevalsrc='if(gt(t,1),sin(2000*t),0)':d=3"]
     run([get_ffmpeg_exe(), "-i", tmp_path / "silent.mp4", *tone, "-c:v", "copy", tmp_path / "loud.mp4"])
-    clip = backend.keep_clip(tmp_path / "loud.mp4", ME, poses=True).name
+    clip = backend.assets.keep_clip(tmp_path / "loud.mp4", ME, poses=True).name
     asked = task(clip=clip, start=0.5, sound=True, fps=8, steps=1)
-    made = [event for event in backend.events(backend.submit(asked, ME), ME)][-1]
+    made = [event for event in backend.jobs.events(backend.jobs.submit(asked, ME), ME)][-1]
     decode = ["-f", "s16le", "-ac", "1", "-ar", "8000", "pipe:1"]
     heard = np.frombuffer(run([get_ffmpeg_exe(), "-i", made.video, *decode]).stdout, np.int16)
     assert len(heard) / 8000 == pytest.approx(FRAMES / 8, abs=0.15)

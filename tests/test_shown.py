@@ -10,7 +10,7 @@ from test_jobs import task
 
 from pipelines.events import Result
 from pipelines.media import video
-from pipelines.serving.backend import LocalBackend
+from pipelines.serving.local import local_backend
 from pipelines.serving.shown import Shown
 from pipelines.settings import Settings
 
@@ -83,27 +83,21 @@ def test_what_is_not_to_be_seen_has_no_address(settings, name):
 
 
 def test_what_is_shown_goes_with_its_job(settings, disk):
-    backend = _Idle(settings)
+    backend = local_backend(settings)
+    backend.dispatcher.pause()
     try:
-        job = backend._jobs.add(task("a bear"), ANNA)
-        backend._jobs.take(0)
-        place = backend._storage.place(job)
+        job = backend.table.add(task("a bear"), ANNA)
+        backend.table.take(0)
+        place = backend.storage.place(job)
         place.parent.mkdir(parents=True, exist_ok=True)  # its sidecar may be there
         video.write(np.random.default_rng(0).integers(0, 255, (2, 32, 32, 3), np.uint8), place, 8)
-        backend._jobs.tell(job.id, Result(place, {}))
-        addresses = [Path(backend.address(backend.export(job.id, ANNA, kind))) for kind in ("mp4", "gif")]
+        backend.table.tell(job.id, Result(place, {}))
+        addresses = [Path(backend.assets.address(backend.jobs.export(job.id, ANNA, kind))) for kind in ("mp4", "gif")]
         assert all(map(Path.exists, addresses))
-        backend.delete(job.id, ANNA)
+        backend.jobs.delete(job.id, ANNA)
         assert not any(map(Path.exists, addresses)) and not list(settings.shown.iterdir())
     finally:
         backend.close()
-
-
-class _Idle(LocalBackend):
-    """Nobody takes its jobs."""
-
-    def _work(self):
-        pass
 
 
 def test_what_has_outlived_its_job_is_cleared_at_the_start(settings):

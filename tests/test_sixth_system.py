@@ -21,7 +21,7 @@ from pipelines.catalog import CATALOG, SCHEDULERS, Defaults, Limits, ModelCard, 
 from pipelines.events import Failed, Preview, Progress, Result
 from pipelines.media import video
 from pipelines.models.manager import ModelManager
-from pipelines.serving.backend import LocalBackend
+from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
 from pipelines.systems.diffusion import denoise, draw_noise, guided
 from pipelines.systems.engine import find_engine
@@ -91,17 +91,17 @@ def settings(card, tmp_path, monkeypatch):
 
 @pytest.fixture
 def backend(settings):
-    backend = LocalBackend(settings)
+    backend = local_backend(settings)
     yield backend
     backend.close()
 
 
 def follow(backend, task):
-    return [event for event in backend.events(backend.submit(task, ME), ME) if event is not None]
+    return [event for event in backend.jobs.events(backend.jobs.submit(task, ME), ME) if event is not None]
 
 
 def test_the_backend_makes_its_video_with_both_transformers(backend):
-    assert backend.availability("wan") is None and backend.tokens("wan", "a robot") == (9, "")
+    assert backend.machine.availability("wan") is None and backend.machine.tokens("wan", "a robot") == (9, "")
     task = TextToVideo.for_model(find("wan"), "a robot dances", 7)
     events = follow(backend, task)
     made = events[-1]
@@ -112,7 +112,7 @@ def test_the_backend_makes_its_video_with_both_transformers(backend):
     decoded = [event for event in events if isinstance(event, Progress) and event.stage == "Decoding"]
     assert all(event.total == 9 for event in decoded)
     assert made.facts["network_calls"] == 4 and made.facts["device_seconds"] > 0
-    loaded = {name for resident in backend._models.stats() for name in resident.names}
+    loaded = {name for resident in backend.executor.manager.stats() for name in resident.names}
     assert {f"wan/{part}" for part in wan.ENGINE.parts} <= loaded
 
     again = follow(backend, task)[-1]
@@ -201,7 +201,7 @@ def test_half_precision_is_bfloat16_where_its_values_need_that(card, settings):
 def test_an_engine_that_the_catalog_does_not_name_is_refused(tmp_path, card):
     with pytest.raises(ValueError, match="no engine called 'wan'"):
         find_engine("wan")
-    backend = LocalBackend(Settings(data=tmp_path / "data", device="cpu", hub=False), {card.name: card})
+    backend = local_backend(Settings(data=tmp_path / "data", device="cpu", hub=False), {card.name: card})
     try:
         assert isinstance(follow(backend, TextToVideo.for_model(card, "a robot", 7))[-1], Failed)
     finally:

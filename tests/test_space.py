@@ -11,7 +11,7 @@ from gradio_client import Client
 from gradio_client.exceptions import AuthenticationError
 from running_app import ROOT, environment, launch_options, running_app
 
-from pipelines.serving.backend import LocalBackend
+from pipelines.serving.local import local_backend
 from pipelines.settings import SHARED, Settings
 from ui import space
 
@@ -26,7 +26,7 @@ def said(tmp_path, monkeypatch):
     def said(variables, gpu=False):
         settings = Settings.from_environment(VARIABLES | variables)
         settings = replace(settings, data=tmp_path / "data", device="cuda" if gpu else "cpu", hub=False)
-        backend = LocalBackend(settings)
+        backend = local_backend(settings)
         try:
             with gr.Blocks() as demo:
                 space.notice(backend, settings, variables)

@@ -9,7 +9,8 @@ import pytest
 from pipelines.catalog import find
 from pipelines.events import Result
 from pipelines.serving import status
-from pipelines.serving.backend import LocalBackend, Status
+from pipelines.serving.backend import Status
+from pipelines.serving.local import local_backend
 from pipelines.serving.status import Loaded
 from pipelines.settings import Settings
 from pipelines.tasks import TextToVideo
@@ -25,45 +26,45 @@ def settings(folder, **more):
 
 
 def test_what_models_hold_is_told_and_freed_unless_it_is_used(tmp_path):
-    backend = LocalBackend(settings(tmp_path))
+    backend = local_backend(settings(tmp_path))
     try:
-        assert backend.status().loaded == ()
-        backend.unload()  # there is nothing yet
+        assert backend.machine.status().loaded == ()
+        backend.machine.unload()  # there is nothing yet
         task = TextToVideo.for_model(find("miniature-modelscope"), "a bear bows", 7, frames=8, steps=1)
-        *_, end = backend.events(backend.submit(task, ME), ME)
+        *_, end = backend.jobs.events(backend.jobs.submit(task, ME), ME)
         assert isinstance(end, Result)
-        (held,) = backend.status().loaded
+        (held,) = backend.machine.status().loaded
         assert held.models == ("miniature-modelscope",) and held.device == "cpu" and not held.in_use
         assert held.bytes > 10e6
-        with backend._models.lease("miniature-modelscope/vae"):
-            assert backend.status().loaded[0].in_use
-            backend.unload()
-            (left,) = backend.status().loaded
+        with backend.executor.manager.lease("miniature-modelscope/vae"):
+            assert backend.machine.status().loaded[0].in_use
+            backend.machine.unload()
+            (left,) = backend.machine.status().loaded
             assert left.in_use and 0 < left.bytes < held.bytes
-        backend.unload()
-        assert backend.status().loaded == ()
+        backend.machine.unload()
+        assert backend.machine.status().loaded == ()
     finally:
         backend.close()
 
 
 def test_jobs_are_counted_without_a_word_on_whose_they_are(tmp_path):
-    backend = LocalBackend(settings(tmp_path))
-    backend._loop.join()
+    backend = local_backend(settings(tmp_path))
+    backend.dispatcher.pause()
     task = TextToVideo.for_model(find("miniature-modelscope"), "a bear bows", 7)
     for owner in (ME, "2" * 32, "3" * 32):
-        backend._jobs.add(task, owner)
-    backend._jobs.take(0)
-    now = backend.status()
+        backend.table.add(task, owner)
+    backend.table.take(0)
+    now = backend.machine.status()
     assert (now.running, now.waiting) == (1, 2)
     assert "One video is being made, 2 wait" in drawn(now) and "bear" not in drawn(now)
-    backend._jobs.close()
+    backend.table.close()
 
 
 @pytest.mark.parametrize("original", [True, False])
 def test_nobody_unloads_what_strangers_share(tmp_path, monkeypatch, original):
     monkeypatch.setenv("SPACE_ID", "theatre/marionette")
     chosen = settings(tmp_path, original="theatre/marionette" if original else "")
-    backend = LocalBackend(chosen)
+    backend = local_backend(chosen)
     demo = page.build(backend, chosen)
     backend.close()
     assert any(block.elem_id == "unload" for block in demo.blocks.values()) != original
@@ -71,10 +72,10 @@ def test_nobody_unloads_what_strangers_share(tmp_path, monkeypatch, original):
 
 def test_a_look_imports_no_torch(tmp_path):
     look = (
-        "import sys; from pathlib import Path; from pipelines.serving.backend import LocalBackend; "
+        "import sys; from pathlib import Path; from pipelines.serving.local import local_backend; "
         "from pipelines.settings import Settings; "
-        "backend = LocalBackend(Settings(data=Path(sys.argv[1]), device='cpu')); print(backend.status()); "
-        "backend.unload(); backend.close(); assert 'torch' not in sys.modules"
+        "backend = local_backend(Settings(data=Path(sys.argv[1]), device='cpu')); print(backend.machine.status()); "
+        "backend.machine.unload(); backend.close(); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", look, str(tmp_path / "data")], cwd=ROOT, check=True)
 

@@ -8,7 +8,7 @@ import pytest
 
 from pipelines import __main__ as command_line
 from pipelines.catalog import find
-from pipelines.serving.backend import LocalBackend
+from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
 from pipelines.task_settings import Choice, Kept, Number, OneOf, Text, Truth, recalled, settings_of
 from pipelines.tasks import KINDS, NOBODY, Edit, FindPoses, Finish, PoseToVideo, TextToVideo, Tune, from_json, to_json
@@ -95,7 +95,7 @@ def test_the_command_line_and_the_endpoint_take_it(kind, name, endpoints):
 def endpoints(tmp_path_factory):
     """What the published endpoints say of their parameters."""
     settings = Settings(data=tmp_path_factory.mktemp("data"), device="cpu", hub=False)
-    backend = LocalBackend(settings)
+    backend = local_backend(settings)
     with gr.Blocks() as demo:
         api.endpoints(backend, settings)
     backend.close()

@@ -28,7 +28,8 @@ from pipelines.media import video
 from pipelines.models import files, loading
 from pipelines.serving import logs, recovery, tidy
 from pipelines.serving.ages import OFF_SECONDS, Ages
-from pipelines.serving.backend import LocalBackend
+from pipelines.serving.executor import Made
+from pipelines.serving.local import local_backend
 from pipelines.serving.storage import Storage
 from pipelines.settings import Settings
 from pipelines.tasks import TextToVideo, Tune
@@ -72,9 +73,7 @@ def filled(folder, clip, videos=5):
         if isinstance(one, Tune):
             storage.tuned(job.id).mkdir()
             (storage.tuned(job.id) / "tuned.json").write_text("{}")
-        result = Result(place, {"seconds": 1.0})
-        storage.describe(result)
-        table.tell(job.id, result)
+        table.tell(job.id, storage.keep(job, Made({"video": place.name}, {"seconds": 1.0})))
         table.rename(job.id, f"called {one.prompt}")
         done.append(job.id)
     failed = table.add(task("fails"), ME)
@@ -291,9 +290,9 @@ def test_what_can_not_be_deleted_keeps_nothing_else_from_it(tmp_path, caplog):
 
 def test_everything_counts_and_the_oldest_of_all_goes_first(tmp_path):
     """A backend's own things: videos, a tuned model, clips, images, temporary files. What was found is left alone."""
-    backend = LocalBackend(settings(tmp_path))
+    backend = local_backend(settings(tmp_path))
     try:
-        assert backend._loop.join(20)
+        assert backend.dispatcher.pause(20)
         made = {"clips": 10.0, "images": 20.0}  # seconds since 1970
         for kind, whose in (("clips", "clip.json"), ("images", "image.json")):
             for number in range(2):
@@ -307,21 +306,21 @@ def test_everything_counts_and_the_oldest_of_all_goes_first(tmp_path):
         (left / "clip.mp4").write_bytes(bytes(10**6))
         (tmp_path / "found").mkdir()
         (tmp_path / "found" / "large").write_bytes(bytes(5 * 10**6))
-        kinds = {thing.kind for thing in backend._things()}
+        kinds = {thing.kind for thing in backend.assets.things()}
         assert kinds == {"clips", "images", "temp"}
 
         def left_over():
             return [int(path.name) for kind in made for path in sorted((tmp_path / kind).iterdir())]
 
-        keeper = tidy.Tidy(settings(tmp_path, keep_gb=0.0035), Ages(tmp_path / "ages.json"), backend._things)
+        keeper = tidy.Tidy(settings(tmp_path, keep_gb=0.0035), Ages(tmp_path / "ages.json"), backend.assets.things)
         assert keeper.round() is True and left_over() == [1, 0, 1]
         assert keeper.round() is False and left_over() == [0, 1] and left.exists()  # two images
         os.utime(left, (15.0, 15.0))  # after the clips, before the images
-        keeper = tidy.Tidy(settings(tmp_path, keep_gb=0.0025), Ages(tmp_path / "new.json"), backend._things)
+        keeper = tidy.Tidy(settings(tmp_path, keep_gb=0.0025), Ages(tmp_path / "new.json"), backend.assets.things)
         assert keeper.round() is False and left_over() == [0, 1] and not left.exists()
         assert (tmp_path / "found" / "large").exists()  # it counts for nothing
     finally:
-        backend._jobs.close()
+        backend.table.close()
 
 
 AHEAD = """
@@ -391,14 +390,15 @@ def test_the_end_of_a_job_that_the_file_can_not_take_is_written_later(tmp_path, 
     table.take(0)
     place = Storage(settings(tmp_path), table).place(job)
     shutil.copy(clip, place)
-    table._rows.execute("PRAGMA query_only = 1")  # what SQLite says then is what it says of a full disk: not now
+    rows = table._rows.connection
+    rows.execute("PRAGMA query_only = 1")  # what SQLite says then is what it says of a full disk: not now
     table.tell(job.id, Progress("Denoising", 1, 2))
     table.tell(job.id, Progress("Denoising", 2, 2))
     table.tell(job.id, Result(place, {}))
     assert table.get(job.id, ME).end == Result(place, {}) and table.trouble and table.unfinished() == []
     with pytest.raises(sqlite3.Error):
         table.settle()
-    table._rows.execute("PRAGMA query_only = 0")
+    rows.execute("PRAGMA query_only = 0")
     table.settle()
     assert [one.id for one in table.finished(ME)] == [job.id] and table.trouble == ""
     table.close()
@@ -418,11 +418,11 @@ def test_a_question_that_sqlite_refuses_is_no_damage(tmp_path, clip):
 
 STUCK = """
 import runpy, time
-from pipelines.serving import backend
+from pipelines.serving import worker
 def make(*arguments, **more):
     time.sleep(600)
     yield
-backend.make = make
+worker.make = make
 runpy.run_path("app.py", run_name="__main__")
 """
 
@@ -491,7 +491,7 @@ def test_an_entry_has_an_end(tmp_path):
 
 def test_what_is_refused_beside_the_tidying_harms_neither(tmp_path):
     """Folders that come and go while the worker tidies: half an upload is deleted by whoever refused it."""
-    backend = LocalBackend(settings(tmp_path, keep_gb=0.01))
+    backend = local_backend(settings(tmp_path, keep_gb=0.01))
     going = True
 
     def come_and_go(number):
@@ -508,8 +508,9 @@ def test_what_is_refused_beside_the_tidying_harms_neither(tmp_path):
         for thread in threads:
             thread.start()
         for _ in range(40):
-            backend._tidy.round()
-        assert backend._loop.alive and backend._loop.failures == 0
+            backend.tidy.round()
+        health = backend.machine.health()
+        assert health["worker"]["alive"] and health["worker"]["failed_rounds"] == 0
     finally:
         going = False
         for thread in threads:

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from running_app import running_app
 
-from pipelines.serving.backend import LocalBackend
+from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
 from ui import page, server
 from ui.origins import BODY_BYTES
@@ -293,7 +293,7 @@ def test_the_loop_answers_while_others_send_what_is_large(app):
 
 def test_a_session_costs_little_and_only_the_latest_are_kept(tmp_path):
     settings = Settings(data=tmp_path / "data", cache=tmp_path / "cache", device="cpu", hub=False)
-    backend = LocalBackend(settings)
+    backend = local_backend(settings)
     demo = page.build(backend, settings)
     backend.close()
     options = page.launch_options(backend, settings)
@@ -310,7 +310,7 @@ def test_a_session_costs_little_and_only_the_latest_are_kept(tmp_path):
 
 def test_what_nobody_comes_for_is_forgotten_and_what_goes_on_is_not(tmp_path):
     settings = Settings(data=tmp_path / "data", cache=tmp_path / "cache", device="cpu", hub=False)
-    backend = LocalBackend(settings)
+    backend = local_backend(settings)
     demo = page.build(backend, settings)
     backend.close()
     queue = demo._queue

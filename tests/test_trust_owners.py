@@ -17,7 +17,7 @@ from running_app import running_app
 from stand_in_provider import Provider
 
 from pipelines.media import video
-from pipelines.serving.backend import LocalBackend
+from pipelines.serving.local import local_backend
 from pipelines.serving.owners import Owners
 from pipelines.settings import Settings
 
@@ -87,7 +87,7 @@ def old_data(folder: Path) -> Path:
 
 @pytest.fixture
 def backend(tmp_path):
-    made = LocalBackend(settings_of(old_data(tmp_path / "data")))
+    made = local_backend(settings_of(old_data(tmp_path / "data")))
     yield made
     made.close()
 
@@ -97,28 +97,30 @@ def settings_of(folder: Path) -> Settings:
 
 
 def has(backend, visitor_id: str) -> list[str]:
-    return [job.id for job in backend.finished(backend.owner(visitor_id))]
+    return [job.id for job in backend.jobs.finished(backend.owners.of(visitor_id))]
 
 
 def test_data_of_the_version_before_is_still_its_owners_and_holds_no_id_of_a_visitor(backend, tmp_path):
-    me = backend.owner(ANNA)
-    assert has(backend, ANNA) == [JOB] and backend.clip(CLIP, me).name == CLIP and backend.image(IMAGE, me)
-    assert backend.finished(me)[0].end.facts["task"]["image"] != IMAGE  # what a browser is told of it
+    me = backend.owners.of(ANNA)
+    assert has(backend, ANNA) == [JOB]
+    assert backend.assets.clip(CLIP, me).name == CLIP and backend.assets.image(IMAGE, me)
+    assert backend.jobs.finished(me)[0].end.facts["task"]["image"] != IMAGE  # what a browser is told of it
     assert not has(backend, MALLORY)
     for known in (CLIP, IMAGE):
         with pytest.raises(ValueError, match="no such"):
-            (backend.clip if known == CLIP else backend.image)(known, backend.owner(MALLORY))
+            (backend.assets.clip if known == CLIP else backend.assets.image)(known, backend.owners.of(MALLORY))
     for file in filter(Path.is_file, (tmp_path / "data").rglob("*")):
         for known in (ANNA, computed(SUBJECT, SECRET)):
             assert known.encode() not in file.read_bytes(), file
 
 
 def test_who_signs_in_finds_their_library_and_who_computes_their_old_id_finds_nothing(backend):
-    assert has(backend, backend.account(SUBJECT)) == [HERS]
+    assert has(backend, backend.owners.account(SUBJECT)) == [HERS]
     old = computed(SUBJECT, SECRET)
-    assert not has(backend, old) and backend.account(SUBJECT) != old
-    assert backend.account("id-of-somebody-else") != backend.account(SUBJECT)
-    assert backend.is_account(old) and backend.is_account(backend.account(SUBJECT)) and not backend.is_account(ANNA)
+    assert not has(backend, old) and backend.owners.account(SUBJECT) != old
+    assert backend.owners.account("id-of-somebody-else") != backend.owners.account(SUBJECT)
+    assert backend.owners.is_account(old) and backend.owners.is_account(backend.owners.account(SUBJECT))
+    assert not backend.owners.is_account(ANNA)
 
 
 @pytest.mark.parametrize("done", ["nothing", "files", "a file", "all"])
@@ -129,12 +131,12 @@ def test_a_migration_that_was_interrupted_is_run_again(tmp_path, done):
         if done == "a file":
             (folder / "images" / IMAGE / "image.json").write_text(json.dumps({"owner": ANNA}))
     if done == "all":
-        LocalBackend(settings_of(folder)).close()
-    backend = LocalBackend(settings_of(folder))
+        local_backend(settings_of(folder)).close()
+    backend = local_backend(settings_of(folder))
     try:
-        me = backend.owner(ANNA)
-        assert has(backend, ANNA) == [JOB] and backend.clip(CLIP, me) and backend.image(IMAGE, me)
-        assert has(backend, backend.account(SUBJECT)) == [HERS]
+        me = backend.owners.of(ANNA)
+        assert has(backend, ANNA) == [JOB] and backend.assets.clip(CLIP, me) and backend.assets.image(IMAGE, me)
+        assert has(backend, backend.owners.account(SUBJECT)) == [HERS]
     finally:
         backend.close()
 
@@ -142,9 +144,10 @@ def test_a_migration_that_was_interrupted_is_run_again(tmp_path, done):
 def test_clips_and_images_stay_their_owners_where_the_table_was_lost(tmp_path):
     folder = old_data(tmp_path / "data")
     (folder / "jobs.db").unlink()
-    backend = LocalBackend(settings_of(folder))
+    backend = local_backend(settings_of(folder))
     try:
-        assert backend.clip(CLIP, backend.owner(ANNA)) and backend.image(IMAGE, backend.owner(ANNA))
+        me = backend.owners.of(ANNA)
+        assert backend.assets.clip(CLIP, me) and backend.assets.image(IMAGE, me)
     finally:
         backend.close()
 
@@ -155,20 +158,20 @@ def test_a_migration_that_can_not_be_done_is_told_and_changes_nothing(tmp_path, 
     with monkeypatch.context() as patched:
         patched.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         with pytest.raises(ValueError, match="No space left on device.*Mend that first"):
-            LocalBackend(settings_of(folder))
-    backend = LocalBackend(settings_of(folder))
+            local_backend(settings_of(folder))
+    backend = local_backend(settings_of(folder))
     try:
-        assert has(backend, ANNA) == [JOB] and backend.clip(CLIP, backend.owner(ANNA))
+        assert has(backend, ANNA) == [JOB] and backend.assets.clip(CLIP, backend.owners.of(ANNA))
     finally:
         backend.close()
 
 
 def test_the_key_of_the_server_is_for_this_user_only_and_a_damaged_one_is_told(tmp_path):
-    LocalBackend(settings_of(tmp_path)).close()
+    local_backend(settings_of(tmp_path)).close()
     assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
     (tmp_path / "key").write_text("")
     with pytest.raises(ValueError, match="should hold 64 hexadecimal digits"):
-        LocalBackend(settings_of(tmp_path))
+        local_backend(settings_of(tmp_path))
 
 
 def test_over_http_old_data_opens_for_its_owner_alone(tmp_path):

@@ -23,7 +23,7 @@ from pipelines.models.convert import tuned
 from pipelines.models.folders import card_of_folder
 from pipelines.models.manager import ModelManager
 from pipelines.serving import zerogpu
-from pipelines.serving.backend import LocalBackend
+from pipelines.serving.local import local_backend
 from pipelines.serving.runner import generated
 from pipelines.settings import Settings
 from pipelines.systems import modelscope
@@ -70,7 +70,7 @@ def spaces():
 
 @pytest.fixture
 def backend(settings, catalog, spaces):
-    backend = zerogpu.ZeroBackend(settings, catalog, spaces)
+    backend = zerogpu.zero_backend(settings, catalog, spaces)
     yield backend
     backend.close()
 
@@ -83,7 +83,7 @@ def text(catalog, prompt="a robot dances", **settings):
 def tune(backend, catalog, tmp_path, **settings):
     frames = np.random.default_rng(1).integers(0, 255, (6, SIDE, SIDE, 3)).astype(np.uint8)
     video.write(frames, tmp_path / "clip.mp4", 6)
-    clip = backend.keep_clip(tmp_path / "clip.mp4", ME).name
+    clip = backend.assets.keep_clip(tmp_path / "clip.mp4", ME).name
     settings = {"frames": 3, "width": SIDE, "height": SIDE, "steps": 4, "learning_rate": 1e-3, **settings}
     return Tune.for_model(catalog["sd"], "somebody dances", 1, clip=clip, **settings)
 
@@ -94,13 +94,13 @@ def submit(backend, task, visitor=None):
     def handler():
         if visitor is not None:
             LocalContext.request.set(SimpleNamespace(headers={"x-ip-token": visitor}))
-        return backend.submit(task, ME)
+        return backend.jobs.submit(task, ME)
 
     return copy_context().run(handler)
 
 
 def follow(backend, job):
-    return [event for event in backend.events(job, ME) if event is not None]
+    return [event for event in backend.jobs.events(job, ME) if event is not None]
 
 
 def test_a_video_is_made_in_a_fork_and_comes_out_whole(backend, catalog, spaces):
@@ -115,7 +115,7 @@ def test_a_video_is_made_in_a_fork_and_comes_out_whole(backend, catalog, spaces)
 
 
 def test_it_is_the_same_video_as_on_a_device_of_ones_own(backend, settings, catalog, tmp_path):
-    own = LocalBackend(replace(settings, data=tmp_path / "own"), catalog)
+    own = local_backend(replace(settings, data=tmp_path / "own"), catalog)
     try:
         videos = [follow(one, submit(one, text(catalog)))[-1].video for one in (backend, own)]
     finally:
@@ -154,7 +154,7 @@ def test_the_visitor_who_asks_pays(backend, catalog, spaces):
     jobs = [submit(backend, text(catalog, steps=1), visitor) for visitor in ("mine", None, "yours")]
     assert all(isinstance(follow(backend, job)[-1], Result) for job in jobs)
     assert [visitor for visitor, *_ in spaces.calls] == ["mine", None, "yours"]
-    assert backend._visitors == {}  # nobody's request is kept longer than the job
+    assert not backend.executor.visitors  # nobody's request is kept longer than the job
 
 
 def test_too_small_a_quota_is_told_in_words(backend, catalog, spaces):
@@ -172,15 +172,15 @@ def test_too_small_a_quota_is_told_in_words(backend, catalog, spaces):
 
 def test_the_time_asked_for_is_estimated_from_the_task(backend, catalog):
     quick, slow = text(catalog), replace(text(catalog), steps=100, frames=16)
-    assert backend.lent(quick) == zerogpu.PIECE  # nothing is known of this model yet
+    assert backend.machine.lent(quick) == zerogpu.PIECE  # nothing is known of this model yet
     assert f"Asks for {zerogpu.PIECE} s of a GPU." in estimates.line(backend, [quick])
     assert f"2 videos: asks for {zerogpu.PIECE} s of a GPU, once for each" in estimates.line(backend, [quick] * 2)
     follow(backend, submit(backend, quick))
-    assert backend.lent(quick) == zerogpu.LEAST
-    assert backend.estimate(slow) > 20 * backend.estimate(quick)
+    assert backend.machine.lent(quick) == zerogpu.LEAST
+    assert backend.machine.estimate(slow) > 20 * backend.machine.estimate(quick)
     known = TextToVideo.for_model(CATALOG["modelscope-1.7b"], "a bear", 1)
     with pytest.raises(ValueError, match="can use only what it loaded.*modelscope-1.7b|no model called"):
-        backend.submit(known, ME)
+        backend.jobs.submit(known, ME)
 
 
 def generate(task, models):
@@ -192,7 +192,7 @@ def generate(task, models):
 def test_what_goes_wrong_in_the_fork_is_told_as_elsewhere(settings, catalog, spaces, monkeypatch, caplog):
     tiny.add_engine(monkeypatch, "failing", replace(modelscope.ENGINE, generate={TextToVideo: generate}))
     failing = {"text": replace(catalog["text"], system="failing")}
-    backend = zerogpu.ZeroBackend(settings, failing, spaces)
+    backend = zerogpu.zero_backend(settings, failing, spaces)
     try:
         words, other = (follow(backend, submit(backend, text(catalog, prompt)))[-1] for prompt in ("words", "other"))
     finally:
@@ -204,22 +204,22 @@ def test_what_goes_wrong_in_the_fork_is_told_as_elsewhere(settings, catalog, spa
 
 def test_stop_ends_a_job_and_frees_the_gpu(backend, catalog, spaces):
     job = submit(backend, text(catalog, steps=100))
-    for event in backend.events(job, ME):
+    for event in backend.jobs.events(job, ME):
         if isinstance(event, Progress) and event.stage == "Denoising":
-            backend.cancel(job, ME)
-    assert backend.get(job, ME).end == Failed("Stopped.", stopped=True)
+            backend.jobs.cancel(job, ME)
+    assert backend.jobs.get(job, ME).end == Failed("Stopped.", stopped=True)
     with pytest.raises(ProcessLookupError):
         os.kill(spaces.calls[-1][2], 0)
 
 
 def test_a_tuning_in_pieces_is_the_tuning_in_one_go(backend, settings, catalog, spaces, tmp_path, monkeypatch):
     monkeypatch.setattr(zerogpu, "WORKED", 0)  # every piece ends after its first step
-    own = LocalBackend(replace(settings, data=tmp_path / "own"), catalog)
+    own = local_backend(replace(settings, data=tmp_path / "own"), catalog)
     try:
         for one in (backend, own):
             end = follow(one, submit(one, tune(one, catalog, tmp_path), "mine"))[-1]
             assert isinstance(end, Result), end
-        (pieces,), (whole,) = backend.tunings(ME), own.tunings(ME)
+        (pieces,), (whole,) = backend.tunings.of(ME), own.tunings.of(ME)
     finally:
         own.close()
     assert [visitor for visitor, *_ in spaces.calls] == ["mine"] * 5  # four steps, and the inversion
@@ -238,21 +238,21 @@ def test_a_tuning_in_pieces_is_the_tuning_in_one_go(backend, settings, catalog, 
 def test_a_tuning_is_stopped_kept_resumed_and_sampled(backend, catalog, tmp_path):
     job = submit(backend, tune(backend, catalog, tmp_path, steps=2000))
     previews = []
-    for event in backend.events(job, ME):
+    for event in backend.jobs.events(job, ME):
         if isinstance(event, Losses) and not previews:
-            backend.sample(job, ME)
+            backend.tunings.sample(job, ME)
         if isinstance(event, Preview):
             previews.append(event)
-            backend.cancel(job, ME)
-    done = len(backend.tunings(ME)[0].facts["losses"])
+            backend.jobs.cancel(job, ME)
+    done = len(backend.tunings.of(ME)[0].facts["losses"])
     assert previews and 1 <= done < 2000
-    backend.resume(job, ME)
-    for event in backend.events(job, ME):
+    backend.tunings.resume(job, ME)
+    for event in backend.jobs.events(job, ME):
         if isinstance(event, Progress) and event.stage == TUNING:
             assert event.step > done
-            backend.cancel(job, ME)
+            backend.jobs.cancel(job, ME)
     with pytest.raises(ValueError, match="no such job"):
-        backend.resume(job, OTHER)
+        backend.tunings.resume(job, OTHER)
 
 
 # The package itself
@@ -275,7 +275,7 @@ def test_elsewhere_the_app_does_not_import_it():
 
 def test_a_setting_that_names_no_model_is_told(settings, catalog, spaces):
     with pytest.raises(ValueError, match="no model called 'gpt'"):
-        zerogpu.ZeroBackend(replace(settings, zerogpu="text, gpt"), catalog, spaces)
+        zerogpu.ZeroExecutor(replace(settings, zerogpu="text, gpt"), catalog, spaces)
 
 
 REAL = """
@@ -289,7 +289,8 @@ from pipelines.models.manager import ModelManager
 import spaces.zero
 (models,) = [one for one in gc.get_objects() if type(one) is ModelManager]
 print([str(one.device) for one in models.stats() if one.bytes], sum(one.bytes for one in models.stats()))
-print(spaces.zero.torch.pack(), len(spaces.zero.decorator.decorated_cache) > 0, hasattr(app.backend._lend, "zerogpu"))
+lend = app.backend.executor.lend
+print(spaces.zero.torch.pack(), len(spaces.zero.decorator.decorated_cache) > 0, hasattr(lend, "zerogpu"))
 app.backend.close()
 """
 

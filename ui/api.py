@@ -42,7 +42,8 @@ def endpoints(backend: Backend, settings: Settings) -> None:
         """`given`, the uploads among it replaced by the names under which they are kept."""
         images = {name: given[name] for name in ("image", "mask") if name in given}
         return given | {
-            name: backend.keep_image(_uploaded(file), owner, mask=name == "mask") for name, file in images.items()
+            name: backend.assets.keep_image(_uploaded(file), owner, mask=name == "mask")
+            for name, file in images.items()
         }
 
     def text_to_video(
@@ -118,7 +119,7 @@ def endpoints(backend: Backend, settings: Settings) -> None:
         """
         given |= _given(motion=motion, tuned=tuned)
         if clip is not None:
-            given["clip"] = backend.keep_clip(_uploaded(clip), owner, poses=True).name
+            given["clip"] = backend.assets.keep_clip(_uploaded(clip), owner, poses=True).name
         return PoseToVideo.for_model(find(model), prompt, **given)
 
     def tune(
@@ -136,7 +137,7 @@ def endpoints(backend: Backend, settings: Settings) -> None:
         Returns:
             The frames that it was tuned on as an MP4 file, and the facts. Their "job" is what /edit wants as `tuned`.
         """
-        card, kept = find(model), backend.keep_clip(_uploaded(clip), owner)
+        card, kept = find(model), backend.assets.keep_clip(_uploaded(clip), owner)
         return Tune.for_model(card, prompt, clip=kept.name, **given)
 
     def edit(owner: str, tuned: str, prompt: str, **given: Any) -> Task:
@@ -149,7 +150,7 @@ def endpoints(backend: Backend, settings: Settings) -> None:
         Returns:
             The MP4 file, and the facts of its making: settings, seconds.
         """
-        for tuning in backend.tunings(owner):
+        for tuning in backend.tunings.of(owner):
             if tuning.job.id == tuned:
                 model, frames, width, height = tuning.shape
                 shape = {"frames": frames, "width": width, "height": height, "fps": tuning.facts["fps"]}
@@ -166,7 +167,7 @@ def endpoints(backend: Backend, settings: Settings) -> None:
         Returns:
             The MP4 file, and the facts of its making: settings, which frames are new, seconds.
         """
-        return forms.finish(backend.get(job, owner), upscale=upscale, **given)
+        return forms.finish(backend.jobs.get(job, owner), upscale=upscale, **given)
 
     def poses(owner: str, clip: Upload, **given: Any) -> FindPoses:
         """Finds the people in a clip.
@@ -178,7 +179,7 @@ def endpoints(backend: Backend, settings: Settings) -> None:
             The JSON file, a list of frames with "canvas_width", "canvas_height" and "people", each of whom has the 18
             joints of OpenPose in "pose_keypoints_2d"; and the facts: what found them, how many people, how sure it is.
         """
-        return FindPoses.of(clip=backend.keep_clip(_uploaded(clip), owner, poses=True).name, **given)
+        return FindPoses.of(clip=backend.assets.keep_clip(_uploaded(clip), owner, poses=True).name, **given)
 
     def stop(job: str, visitor_id: str) -> None:
         """Stops a job, and with a grid all of its videos. A running one ends within one denoising step.
@@ -188,9 +189,9 @@ def endpoints(backend: Backend, settings: Settings) -> None:
             visitor_id: The one that it told beside it.
         """
         try:
-            task = backend.get(job, visitor_id).task
+            task = backend.jobs.get(job, visitor_id).task
             for one in (job, *(task.jobs if isinstance(task, Grid) else ())):
-                backend.cancel(one, visitor_id)
+                backend.jobs.cancel(one, visitor_id)
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from error
 
@@ -282,7 +283,7 @@ def _find(backend: Backend, visitor_id: object, task: Callable[[str], FindPoses]
     try:
         owner = visitor.known(visitor_id)
         so_far: dict[str, Any] = {"visitor_id": owner}
-        with closing(backend.find_poses(task(owner), owner)) as events:
+        with closing(backend.previews.find(task(owner), owner)) as events:
             while True:
                 try:
                     event = next(events)
@@ -308,21 +309,21 @@ def _run(backend: Backend, visitor_id: object, task: Callable[[str], Task | list
         owner = visitor.known(visitor_id)
         wanted = task(owner)
         if isinstance(wanted, list):
-            job = backend.submit_grid(wanted, owner, visitor.ADDRESS.get())[-1]
+            job = backend.jobs.submit_grid(wanted, owner, visitor.ADDRESS.get())[-1]
         else:
-            job = backend.submit(wanted, owner, visitor.ADDRESS.get())
+            job = backend.jobs.submit(wanted, owner, visitor.ADDRESS.get())
     except (ValueError, OSError) as error:
         raise gr.Error(str(error), print_exception=False) from error
     ids: dict[str, Any] = {"job": job, "visitor_id": owner}
     if isinstance(wanted, list):
-        ids["jobs"] = list(backend.get(job, owner).task.jobs)
+        ids["jobs"] = list(backend.jobs.get(job, owner).task.jobs)
     so_far: dict[str, Any] = ids
     for moment in stream.follow(backend, job, owner):
         match moment:
             case None:
                 yield None, so_far  # so that gradio notices a client that has gone
             case stream.Moment(end=Result(video=path, facts=facts)):
-                yield FileData(path=backend.address(path), mime_type="video/mp4").model_dump(), facts | ids
+                yield FileData(path=backend.assets.address(path), mime_type="video/mp4").model_dump(), facts | ids
             case stream.Moment(end=Failed(message=message)):
                 raise gr.Error(message, print_exception=False)
             case stream.Moment(progress=Progress() as progress):

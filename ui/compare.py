@@ -9,7 +9,7 @@ import gradio as gr
 from pipelines.catalog import CATALOG
 from pipelines.events import Result
 from pipelines.serving.backend import Backend
-from pipelines.serving.jobs import Job
+from pipelines.serving.job import Job
 from pipelines.task_settings import Choice, Kept, Setting, settings_of
 from pipelines.tasks import KINDS as task_kinds
 from pipelines.tasks import Finish, Grid, Task, kind_of
@@ -58,7 +58,7 @@ def panel(backend: Backend, owner: gr.BrowserState, compared: gr.State) -> None:
             job = jobs[number] if side_by_side and number < len(jobs) else None
             updates |= {
                 columns[number]: gr.Column(visible=job is not None),
-                videos[number]: backend.address(job.end.video) if job else None,
+                videos[number]: backend.assets.address(job.end.video) if job else None,
                 captions[number]: f'<p class="caption">{number + 1}. {html.title(job)}</p>' if job else "",
             }
         return updates
@@ -82,7 +82,7 @@ def own(backend: Backend, owner: str, identifiers: Sequence[str]) -> list[Job]:
     jobs = []
     for identifier in identifiers[:MOST]:
         try:
-            job = backend.get(identifier, owner)
+            job = backend.jobs.get(identifier, owner)
         except ValueError:
             continue
         if isinstance(job.end, Result) and job.end.video.exists():

@@ -20,7 +20,7 @@ def of(backend: Backend, tasks: Callable[[], Sequence[Task]]) -> str:
 def line(backend: Backend, tasks: Sequence[Task]) -> str:
     """How long `tasks`, one after another, will take here, or for how long they ask for a GPU."""
     first, count = tasks[0], len(tasks)
-    lent, one = backend.lent(first), backend.estimate(first)
+    lent, one = backend.machine.lent(first), backend.machine.estimate(first)
     each = f"{count} videos: " if count > 1 else ""
     if lent is not None:
         words = f"{each}asks for {lent} s of a GPU{', once for each' if each else ''}."
@@ -30,7 +30,7 @@ def line(backend: Backend, tasks: Sequence[Task]) -> str:
         return ""
     else:
         words = f"{each}{about(count * one)} on this machine."
-        on_gpu = backend.estimate_on_gpu(first)
+        on_gpu = backend.machine.estimate_on_gpu(first)
         if count * one > LONG and on_gpu is not None:
             words += f" It has no GPU: one would do it in {about(count * on_gpu)}."
     return f'<p class="hint ahead">{words[0].upper()}{words[1:]}</p>'

@@ -148,7 +148,7 @@ def keep_drawn(backend: Backend, owner: str, strokes: object) -> str:
     with tempfile.TemporaryDirectory(prefix="marionette-") as folder:
         file = Path(folder) / "mask.png"
         file.write_bytes(picture)
-        return backend.keep_image(file, owner, mask=True)
+        return backend.assets.keep_image(file, owner, mask=True)
 
 
 def drawn(event: gr.EventData) -> str:
@@ -184,14 +184,14 @@ def build(backend: Backend, owner: gr.BrowserState, card: ModelCard) -> FirstIma
     def take(visitor_id: str, path: str) -> dict:
         visitor_id = visitor.known(visitor_id)
         try:
-            name = backend.keep_image(path, visitor_id)
+            name = backend.assets.keep_image(path, visitor_id)
         except (ValueError, OSError) as error:
             return refused(error, "This image can't be used.")
         return {owner: visitor_id, image: name, mask: "", message: gr.HTML(visible=False)}
 
     def take_mask(visitor_id: str, path: str) -> dict:
         try:
-            return {mask: backend.keep_image(path, visitor_id, mask=True), message: gr.HTML(visible=False)}
+            return {mask: backend.assets.keep_image(path, visitor_id, mask=True), message: gr.HTML(visible=False)}
         except (ValueError, OSError) as error:
             return refused(error, "This mask can't be used.")
 
@@ -201,7 +201,7 @@ def build(backend: Backend, owner: gr.BrowserState, card: ModelCard) -> FirstIma
     def show(visitor_id: str, name: str, mask_name: str) -> dict:
         """Whoever uses settings again may have lost the image since, and of somebody else's video never had it."""
         try:
-            pictures = [backend.image(one, visitor_id) if one else b"" for one in (name, mask_name)]
+            pictures = [backend.assets.image(one, visitor_id) if one else b"" for one in (name, mask_name)]
         except ValueError:
             gr.Warning("The first image of this video, or its mask, is not here any more. Upload it again.")
             name, pictures = "", [b"", b""]

@@ -13,7 +13,7 @@ def route(backend: Backend) -> Route:
     """The route that answers for `backend`."""
 
     def answer(request: Request) -> JSONResponse:
-        told = backend.health()
+        told = backend.machine.health()
         return JSONResponse(told, 200 if told["ok"] else 503, headers={"Cache-Control": "no-store"})
 
     return Route(PATH, answer)

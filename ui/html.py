@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from pipelines.catalog import CATALOG, SCHEDULERS, ModelCard
-from pipelines.serving.jobs import Job
+from pipelines.serving.job import Job
 from pipelines.tasks import Finish, Grid, Task
 from ui.languages import say
 from ui.stream import WAITING, Moment, describe

@@ -23,8 +23,8 @@ def arrival(backend: Backend) -> Callable[[str, gr.OAuthProfile | None], str]:
 
     def arrive(value: str, profile: gr.OAuthProfile | None) -> str:
         if profile is not None:
-            return backend.account(profile["sub"])
-        return visitor.known("" if backend.is_account(value) else value)  # who has signed out is a stranger
+            return backend.owners.account(profile["sub"])
+        return visitor.known("" if backend.owners.is_account(value) else value)  # who has signed out is a stranger
 
     return arrive
 
@@ -52,7 +52,7 @@ def keeping(backend: Backend, owner: gr.BrowserState, chosen: gr.State) -> None:
             yield html.failure("Choose a tuned model first.", "Nothing was uploaded.")
             return
         try:
-            going = backend.publish(identifier, visitor_id, title.strip(), token.token)
+            going = backend.tunings.publish(identifier, visitor_id, title.strip(), token.token)
             while True:
                 try:
                     step: Progress = next(going)

@@ -6,7 +6,7 @@ import gradio as gr
 
 from pipelines.events import Result
 from pipelines.serving.backend import Backend
-from pipelines.serving.jobs import Job
+from pipelines.serving.job import Job
 from ui import compare, finish, html
 from ui.languages import say
 from ui.media import CLICKS, export, player
@@ -76,17 +76,17 @@ def tab(
 
     def look(visitor_id: str, words: str, number: int, together: list[str]) -> dict:
         """What there is now: the jobs that wait or run, and the newest videos."""
-        found = backend.finished(visitor_id, words, limit=number * PAGE + 1)
+        found = backend.jobs.finished(visitor_id, words, limit=number * PAGE + 1)
         cards = [_card(job, visitor_id) for job in found[: number * PAGE]]
         return {
-            making: html.making(backend.unfinished(visitor_id)),
+            making: html.making(backend.jobs.unfinished(visitor_id)),
             shelf: html.shelf(cards, searched=bool(words.strip()), compared=together),
             more: gr.Button(visible=len(found) > number * PAGE),
         }
 
     def _card(job: Job, visitor_id: str) -> html.Card:
         try:
-            poster = backend.poster(job.id, visitor_id)
+            poster = backend.jobs.poster(job.id, visitor_id)
         except (ValueError, OSError):  # deleted by hand, or damaged: it can still be deleted here
             poster = None
         return html.Card(job.id, job.task, html.title(job), job.ended, poster)
@@ -97,9 +97,9 @@ def tab(
         if event.act == "all":
             return {search: ""}
         if event.act == "stop":
-            backend.cancel(event.job, visitor_id)
+            backend.jobs.cancel(event.job, visitor_id)
             return {chosen: gr.skip()}
-        job = backend.get(event.job, visitor_id)
+        job = backend.jobs.get(event.job, visitor_id)
         if not isinstance(job.end, Result):
             return {chosen: gr.skip()}
         if event.act == "compare":
@@ -107,25 +107,25 @@ def tab(
         return {
             **{chosen: job.id, opened: time.time()},
             panel: gr.Column(visible=True),
-            video: backend.address(job.end.video),
+            video: backend.assets.address(job.end.video),
             about: html.about_video(_card(job, visitor_id)),
             facts: html.rounded(job.end.facts),
             really: gr.Button(visible=False),
         }
 
     def use_settings(visitor_id: str, identifier: str) -> dict:
-        return forms.fill(backend.get(identifier, visitor_id).task.checked())
+        return forms.fill(backend.jobs.get(identifier, visitor_id).task.checked())
 
     def use_as_clip(tab_id: str, visitor_id: str, identifier: str) -> dict:
-        path = backend.export(identifier, visitor_id, "mp4")
+        path = backend.jobs.export(identifier, visitor_id, "mp4")
         return {given[tab_id]: (str(path), time.time()), tabs: gr.Tabs(selected=tab_id)}
 
     def use_first_frame(visitor_id: str, identifier: str) -> dict:
-        name = backend.keep_frame(identifier, visitor_id)
+        name = backend.assets.keep_frame(identifier, visitor_id)
         return {begun: (name, time.time()), tabs: gr.Tabs(selected="text-to-video")}
 
     def remove(visitor_id: str, identifier: str, together: list[str]) -> dict:
-        backend.delete(identifier, visitor_id)
+        backend.jobs.delete(identifier, visitor_id)
         rest = [one for one in together if one != identifier]
         return {chosen: None, panel: gr.Column(visible=False), video: None, compared: rest}
 

@@ -52,7 +52,7 @@ def export(title: I18nData, kind: str, backend: Backend, owner: gr.BrowserState,
     button = gr.Button(title, size="md", elem_id=name)
     file = gr.DownloadButton(elem_id=f"{name}-file", elem_classes="unseen")  # it saves what the other made
     button.click(
-        lambda visitor_id, identifier: backend.address(backend.export(identifier, visitor_id, kind)),
+        lambda visitor_id, identifier: backend.assets.address(backend.jobs.export(identifier, visitor_id, kind)),
         [owner, job],
         file,
         show_progress_on=button,

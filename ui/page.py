@@ -76,7 +76,7 @@ def build(backend: Backend, settings: Settings) -> gr.Blocks:
         restore.takers(backend, owner, forms, button)
         api.endpoints(backend, settings)
     for card in CATALOG.values():  # so that a browser learns the words of every card, as it is now and once it is here
-        for missing in (None, backend.availability(card.name)):
+        for missing in (None, backend.machine.availability(card.name)):
             html.model_card(card, missing)
     for event in demo.fns.values():
         if event.fn is not None:

@@ -6,7 +6,7 @@ from html import escape
 from pipelines.catalog import DETECTORS, motions
 from pipelines.events import Progress
 from pipelines.serving.backend import PosePreview
-from pipelines.serving.jobs import Job
+from pipelines.serving.job import Job
 from ui.html import caption, moving
 from ui.languages import say
 from ui.stream import describe

@@ -15,7 +15,7 @@ def takers(backend: Backend, owner: gr.BrowserState, forms: Forms, button: gr.Up
         dropped = gr.UploadButton(elem_classes="unseen")
 
     def restore(visitor_id: str, file: str) -> dict:
-        filled = forms.fill(backend.task_of(Path(file), visitor_id))
+        filled = forms.fill(backend.assets.task_of(Path(file), visitor_id))
         gr.Success("This video's settings are filled in.", title="Restored")
         return filled
 

@@ -38,12 +38,12 @@ def _shared(settings: Settings) -> I18nData:
 
 
 def _lacks_gpu(backend: Backend, environment: Mapping[str, str]) -> bool:
-    return "SPACE_ID" in environment and not backend.has_gpu()
+    return "SPACE_ID" in environment and not backend.machine.has_gpu()
 
 
 def _no_gpu(backend: Backend) -> I18nData:
     card = find(FULL_SIZE)
-    minutes = backend.estimate(TextToVideo.for_model(card, "a clip", 0)) / 60
+    minutes = backend.machine.estimate(TextToVideo.for_model(card, "a clip", 0)) / 60
     if minutes < 90:
         return say(
             "<b>This Space has no GPU.</b> The paper theatre plays all the same. The full-size models want one: a "

@@ -31,12 +31,12 @@ def corner(backend: Backend, settings: Settings, environment: Mapping[str, str] 
         timer = gr.Timer(SECONDS, active=False)
 
     def look() -> dict:
-        seen = backend.status()
+        seen = backend.machine.status()
         idle = any(not one.in_use for one in seen.loaded)
         return {now: drawn(seen)} | ({unload: gr.Button(interactive=idle)} if unload else {})
 
     def free() -> dict:
-        backend.unload()
+        backend.machine.unload()
         return look()
 
     quiet = {"api_visibility": "private", "show_progress": "hidden", "queue": False}

@@ -28,7 +28,9 @@ class UploadLimit:
             return await JSONResponse({"detail": UNSIZED}, 411)(scope, receive, send)
         async with AsyncExitStack() as held:
             try:
-                await held.enter_async_context(contextmanager_in_threadpool(self._backend.receiving(int(length))))
+                await held.enter_async_context(
+                    contextmanager_in_threadpool(self._backend.assets.receiving(int(length)))
+                )
             except ValueError as error:
                 return await JSONResponse({"detail": str(error)}, 507)(scope, receive, send)
             await self._app(scope, receive, send)

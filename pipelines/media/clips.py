@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.media import uploads
-from pipelines.media.uploads import Choice, Clip
+from pipelines.media.uploads import Choice, Clip, Measured
 from pipelines.settings import Settings
 from pipelines.tasks import PoseToVideo, Tune
 
@@ -19,13 +19,15 @@ def used(task: Tune | PoseToVideo, clip: Clip) -> Choice:
     return uploads.choose(clip, task.start, task.end, task.frames, task.stride)
 
 
-def read(task: Tune, path: Path, settings: Settings) -> tuple[np.ndarray, float]:
+def read(task: Tune, path: Path, settings: Settings, measured: Measured | None = None) -> tuple[np.ndarray, float]:
     """The frames that `task` uses of the upload `path`, [F, H, W, 3] uint8, and how many there are a second.
 
-    Their shape is the task's: scaled evenly, and cut where they are too wide or too high, never squashed. Raises
-    ValueError as uploads.frames does.
+    `measured` is what was measured of it; where it is not given, that is done now. The frames have the task's shape:
+    scaled evenly, and cut where they are too wide or too high, never squashed. Raises ValueError as uploads.frames
+    does.
     """
-    clip = uploads.inspect(path, settings)
+    measured = measured or uploads.measure(path, settings)
+    clip = measured.clip
     scale = max(task.width / clip.width, task.height / clip.height)
     choice = used(task, clip)
     frames = uploads.frames(
@@ -36,6 +38,7 @@ def read(task: Tune, path: Path, settings: Settings) -> tuple[np.ndarray, float]
         task.frames,
         task.stride,
         side=min(settings.upload_side, math.ceil(max(clip.width, clip.height) * scale)),
+        measured=measured,
     )
     return np.stack([cut(frame, task.width, task.height, task.across, task.down) for frame in frames]), choice.fps
 

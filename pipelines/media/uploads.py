@@ -90,7 +90,9 @@ class _Upload:
 
 
 @dataclass(frozen=True)
-class _Measured:
+class Measured:
+    """All that reading an upload needs to know of it. Who keeps it need not measure the same file again."""
+
     clip: Clip
     start: Fraction  # seconds from the beginning of the file to that of the clip
     pixels: colour.Pixels
@@ -102,8 +104,13 @@ def inspect(path: str | Path, settings: Settings) -> Clip:
 
     Raises ValueError, in words for the person who uploaded it, where it is no clip that can be used.
     """
+    return measure(path, settings).clip
+
+
+def measure(path: str | Path, settings: Settings) -> Measured:
+    """As `inspect`, with what `frames`, `sound` and `normalise` need to know beside that. Two runs of ffmpeg."""
     with _opened(path, settings) as upload:
-        return _measure(upload).clip
+        return _measure(upload)
 
 
 def choose(clip: Clip, start: float = 0.0, end: float | None = None, frames: int = 16, stride: int = 1) -> Choice:
@@ -141,8 +148,11 @@ def frames(
     frames: int = 16,
     stride: int = 1,
     side: int = 1024,
+    measured: Measured | None = None,
 ) -> np.ndarray:
     """The frames [F, H, W, 3] uint8 of the upload `path` that `choose` names, F being `choose(…).frames`.
+
+    One run of ffmpeg where `measured`, what was measured of it, is given.
 
     They are upright, with square pixels, shrunk so that the longer of H and W is at most `side`. A frame that comes
     late or is missing (variable frame rate) is stood for by the one before it. Raises ValueError as `inspect` and
@@ -151,7 +161,7 @@ def frames(
     if not 1 <= _number("side", side) <= settings.upload_side:
         raise ValueError(f"The longest side must be from 1 to {settings.upload_side} pixels.")
     with _opened(path, settings) as upload:
-        measured = _measure(upload)
+        measured = measured or _measure(upload)
         clip = measured.clip
         choice = choose(clip, start, end, frames, stride)
         shrink = min(1.0, side / max(clip.width, clip.height))
@@ -176,14 +186,14 @@ def frames(
     return np.frombuffer(pixels, np.uint8).reshape(choice.frames, height, width, 3)
 
 
-def normalise(path: str | Path, out: Path, settings: Settings) -> None:
+def normalise(path: str | Path, out: Path, settings: Settings, measured: Measured | None = None) -> None:
     """Writes the upload `path` as the MP4 file `out`, which every browser plays: whole or not at all.
 
     H.264, yuv420p, header first, upright, without sound and without what the file says about itself; at most 720
     pixels high and 60 frames a second; its time 0 is that of the clip. Raises ValueError as `inspect` does.
     """
     with _opened(path, settings) as upload:
-        measured = _measure(upload)
+        measured = measured or _measure(upload)
         clip = measured.clip
         shrink = min(1.0, PREVIEW_HEIGHT / clip.height)
         width, height = (max(2, 2 * round(length * shrink / 2)) for length in (clip.width, clip.height))
@@ -219,7 +229,13 @@ def read_comment(path: str | Path, settings: Settings) -> str:
 
 
 def sound(
-    path: str | Path, out: Path, settings: Settings, start: float, seconds: float, length: float | None = None
+    path: str | Path,
+    out: Path,
+    settings: Settings,
+    start: float,
+    seconds: float,
+    length: float | None = None,
+    measured: Measured | None = None,
 ) -> None:
     """Writes the sound of the upload `path` from `start` on, `seconds` of it, as the M4A file `out` (AAC).
 
@@ -229,7 +245,7 @@ def sound(
     """
     length = seconds if length is None else length
     with _opened(path, settings) as upload:
-        measured = _measure(upload)
+        measured = measured or _measure(upload)
         if not measured.clip.sound:
             raise ValueError("The clip has no sound.")
         filters = ["aresample=48000:async=1:first_pts=0", f"atrim=end={seconds:.6f}", *_tempo(seconds / length)]
@@ -293,7 +309,7 @@ def _sniff(head: bytes) -> str | None:
     return None
 
 
-def _measure(upload: _Upload) -> _Measured:
+def _measure(upload: _Upload) -> Measured:
     """Reads the file once without decoding, then decodes the first frame: only that tells the size truly."""
     limit, side = upload.settings.upload_seconds, upload.settings.upload_side
     listing = _read(
@@ -351,7 +367,7 @@ def _measure(upload: _Upload) -> _Measured:
         cut=seconds > limit,
     )
     told = colour.pixels(done.stderr.decode("utf-8", "replace"))
-    return _Measured(clip, times[0] * tick, told, min(most, (side + ROUNDED) ** 2))
+    return Measured(clip, times[0] * tick, told, min(most, (side + ROUNDED) ** 2))
 
 
 def _rate(times: list[int], last: int, tick: Fraction) -> Fraction:
@@ -378,7 +394,7 @@ def _check_side(width: int, height: int, side: int) -> None:
         )
 
 
-def _steady(measured: _Measured, first: int, fps: float, width: int, height: int) -> tuple[list[str], list[str]]:
+def _steady(measured: Measured, first: int, fps: float, width: int, height: int) -> tuple[list[str], list[str]]:
     """Options before and after the input for frames of `width` x `height` at exactly `fps`, beginning with `first`.
 
     The frame for a moment is the last that begins before that moment and half a frame, as timestamps are rounded.

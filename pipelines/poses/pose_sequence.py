@@ -14,7 +14,7 @@ import numpy as np
 from pipelines.catalog import find_motion
 from pipelines.events import Progress
 from pipelines.media import clips, uploads, video
-from pipelines.media.uploads import Choice
+from pipelines.media.uploads import Choice, Measured
 from pipelines.poses import keypoints, openpose_json, retargeting, skeleton, tracking
 from pipelines.poses.keypoints import Poses
 from pipelines.tasks import PoseToVideo
@@ -44,10 +44,15 @@ class PoseSequence:
 
 
 def skeletons(
-    task: PoseToVideo, models: "ModelManager | None", clip: Path | None = None, known: Path | None = None
+    task: PoseToVideo,
+    models: "ModelManager | None",
+    clip: Path | None = None,
+    known: Path | None = None,
+    measured: Measured | None = None,
 ) -> Generator[Progress, None, PoseSequence]:
     """The skeletons that `task` asks for. `clip` is the upload; it and `models` are None only where the task names a
-    motion. In the folder `known`, if there is one, it is remembered where people were found.
+    motion. `measured` is what was measured of it, if that is known. In the folder `known`, if there is one, it is
+    remembered where people were found.
 
     Closing the generator stops the work within a frame. Raises ValueError, in words for the person who asked, where
     the upload can't be used, where the part that is used is empty, and where nobody is found in it.
@@ -63,10 +68,12 @@ def skeletons(
         origin = "a built-in motion" if clip is None else "keypoints"
     else:
         settings = models.settings
-        choice = clips.used(task, uploads.inspect(clip, settings))
+        measured = measured or uploads.measure(clip, settings)
+        choice = clips.used(task, measured.clip)
         part = (task.start, task.end, task.frames, task.stride)
         kept = max(1 - task.left - task.right, 1 - task.top - task.bottom)  # what is cut off need not be sharp
-        frames = uploads.frames(clip, settings, *part, side=min(round(SIDE / max(kept, 0.5)), settings.upload_side))
+        side = min(round(SIDE / max(kept, 0.5)), settings.upload_side)
+        frames = uploads.frames(clip, settings, *part, side=side, measured=measured)
         frames = _cropped(frames, task)
         yield Progress(READING, 1, 1)
         drawn = _drawn(task, frames)

@@ -10,6 +10,7 @@ import numpy as np
 
 from pipelines.events import Progress
 from pipelines.media import uploads
+from pipelines.media.uploads import Measured
 from pipelines.poses import detection, keypoints, openpose_json, skeleton, tracking
 from pipelines.poses.keypoints import Poses
 from pipelines.poses.pose_sequence import FOUND, READING, SIDE
@@ -32,8 +33,10 @@ class Found:
         return openpose_json.text(self.poses)
 
 
-def search(task: FindPoses, models: "ModelManager", clip: Path) -> Generator[Progress, None, Found]:
-    """Finds the people in every frame that `task` names of the upload `clip`.
+def search(
+    task: FindPoses, models: "ModelManager", clip: Path, measured: Measured | None = None
+) -> Generator[Progress, None, Found]:
+    """Finds the people in every frame that `task` names of the upload `clip`, of which `measured` may be known.
 
     Closing the generator stops the work within a frame. Raises ValueError, in words for the person who asked, where
     the upload can't be used, where it holds too many frames, and where nobody is found in it.
@@ -42,8 +45,9 @@ def search(task: FindPoses, models: "ModelManager", clip: Path) -> Generator[Pro
     if openpose_json.is_keypoints(clip):
         raise ValueError("These are keypoints already. Give the clip that they were made of.")
     settings = models.settings
-    measured = uploads.inspect(clip, settings)
-    choice = uploads.choose(measured, task.start, task.end, measured.frames, task.stride)
+    measured = measured or uploads.measure(clip, settings)
+    whole = measured.clip
+    choice = uploads.choose(whole, task.start, task.end, whole.frames, task.stride)
     most = openpose_json.MAX_FRAMES
     if choice.frames > most:
         raise ValueError(
@@ -51,10 +55,10 @@ def search(task: FindPoses, models: "ModelManager", clip: Path) -> Generator[Pro
         )
     detector, kind, parts, worn = task.detector, None, [], []
     for done in range(0, choice.frames, CHUNK):
-        start = choice.indices[done] / measured.fps
+        start = choice.indices[done] / whole.fps
         count = min(CHUNK, choice.frames - done)
         side = min(SIDE, settings.upload_side)
-        frames = uploads.frames(clip, settings, start, None, count, task.stride, side)
+        frames = uploads.frames(clip, settings, start, None, count, task.stride, side, measured)
         if not parts:
             kind = skeleton.recognise(frames)
             if kind == "coco":
@@ -65,12 +69,12 @@ def search(task: FindPoses, models: "ModelManager", clip: Path) -> Generator[Pro
             part, detector = yield from _told(
                 detection.find(frames, choice.fps, detector, models), done, choice.frames
             )  # what "auto" chose first, it keeps
-        parts.append(_enlarged(part, measured.width, measured.height))
+        parts.append(_enlarged(part, whole.width, whole.height))
         worn += list(tracking.looks(frames, part))
     people = [frame for part in parts for frame in part.joints]
     most = max(len(each) for each in worn)
     worn = np.stack([np.pad(each, ((0, most - len(each)), (0, 0), (0, 0)), constant_values=np.nan) for each in worn])
-    poses = tracking.track(keypoints.stack(people, measured.width, measured.height, choice.fps), worn)
+    poses = tracking.track(keypoints.stack(people, whole.width, whole.height, choice.fps), worn)
     if not poses.seen.any():
         raise ValueError(f"Nobody was found in any of the {choice.frames} frames. {models.detector(detector).advice}")
     origin = (

@@ -7,11 +7,14 @@ import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from pipelines.catalog import find_motion
 from pipelines.media import clips, uploads, video
-from pipelines.media.uploads import Clip
+from pipelines.media.colour import Pixels
+from pipelines.media.uploads import Clip, Measured
 from pipelines.poses import keypoints, openpose_json
 from pipelines.poses.keypoints import Poses, as_clip
 from pipelines.serving.shown import Shown
@@ -30,6 +33,7 @@ class Kept:
     file: Path  # as it was uploaded: only `uploads` may read it
     preview: Path  # an MP4 file of it that every browser plays
     clip: Clip
+    measured: Measured | None  # None for keypoints, and for a clip from before this was kept
 
 
 class Clips:
@@ -46,18 +50,20 @@ class Clips:
         Raises ValueError, as uploads.inspect and openpose_json.read do, where it can't be used.
         """
         found = openpose_json.read(path) if poses and openpose_json.is_keypoints(path) else None
-        clip = uploads.inspect(path, self._settings) if found is None else as_clip(found)
+        measured = uploads.measure(path, self._settings) if found is None else None
+        clip = as_clip(found) if measured is None else measured.clip
         name = secrets.token_hex(16)
         folder = self._folder / name
         folder.mkdir(parents=True)
         try:
             shutil.copyfile(path, folder / "upload", follow_symlinks=False)
             if found is None:
-                uploads.normalise(folder / "upload", folder / "preview.mp4", self._settings)
+                uploads.normalise(folder / "upload", folder / "preview.mp4", self._settings, measured)
             else:
                 _preview(found, folder / "preview.mp4")
             with video.whole(folder / "clip.json") as file:  # the last: a folder without it is not finished
-                file.write_text(json.dumps({"owner": owner, **asdict(clip)}), "utf-8")
+                facts = {"owner": owner, **asdict(clip), "measured": None if measured is None else _noted(measured)}
+                file.write_text(json.dumps(facts), "utf-8")
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -72,7 +78,10 @@ class Clips:
             raise ValueError(LOST) from error
         if owner != facts.pop("owner"):
             raise ValueError(LOST)
-        return Kept(name, folder / "upload", folder / "preview.mp4", Clip(**facts))
+        noted = facts.pop("measured", None)
+        clip = Clip(**facts)
+        measured = None if noted is None else _recalled(noted, clip)
+        return Kept(name, folder / "upload", folder / "preview.mp4", clip, measured)
 
     def owners(self) -> dict[str, str]:
         """Whose each clip is, by its name; "" for one that is not whole."""
@@ -96,17 +105,19 @@ class Clips:
                 yield folder.name, self.get(folder.name, owner).file
 
 
-def pace(task: PoseToVideo, path: Path | None, settings: Settings) -> float:
+def pace(task: PoseToVideo, path: Path | None, measured: Measured | None) -> float:
     """Frames a second at which the video of `task` moves as fast as the upload `path`, or as its built-in motion.
+
+    `measured` is what was measured of a clip; None for keypoints.
 
     Raises ValueError where that can't be used.
     """
-    if path is None or openpose_json.is_keypoints(path):
+    if measured is None:
         return clips.used(task, as_clip(openpose_json.read(path or find_motion(task.motion)))).fps
-    return clips.used(task, uploads.inspect(path, settings)).fps
+    return clips.used(task, measured.clip).fps
 
 
-def sound(task: PoseToVideo, path: Path, out: Path, settings: Settings) -> float:
+def sound(task: PoseToVideo, path: Path, out: Path, settings: Settings, measured: Measured | None = None) -> float:
     """Writes the sound of the part of the upload `path` that `task` uses as the M4A file `out`, as long as its video.
 
     Returns how many times as fast as in the clip it is played: 1, but where the video moves at another pace. Raises
@@ -114,11 +125,20 @@ def sound(task: PoseToVideo, path: Path, out: Path, settings: Settings) -> float
     """
     if openpose_json.is_keypoints(path):
         raise ValueError(clips.SILENT)
-    clip = uploads.inspect(path, settings)
-    choice = clips.used(task, clip)
+    measured = measured or uploads.measure(path, settings)
+    choice = clips.used(task, measured.clip)
     seconds, length = choice.frames / choice.fps, choice.frames / task.fps
-    uploads.sound(path, out, settings, choice.first / clip.fps, seconds, length)
+    uploads.sound(path, out, settings, choice.first / measured.clip.fps, seconds, length, measured)
     return seconds / length
+
+
+def _noted(measured: Measured) -> dict[str, Any]:
+    """What was measured beside the clip itself, ready for JSON."""
+    return {"start": str(measured.start), "pixels": asdict(measured.pixels), "most": measured.most}
+
+
+def _recalled(noted: dict[str, Any], clip: Clip) -> Measured:
+    return Measured(clip, Fraction(noted["start"]), Pixels(**noted["pixels"]), noted["most"])
 
 
 def _preview(poses: Poses, path: Path) -> None:

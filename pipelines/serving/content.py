@@ -13,8 +13,8 @@ from pathlib import Path
 from pipelines.media import video
 from pipelines.media.images import Images
 from pipelines.serving.clip_storage import Clips
-from pipelines.serving.jobs import JobTable
 from pipelines.serving.storage import Storage
+from pipelines.serving.table import JobTable
 from pipelines.tasks import NOBODY, Task, renamed
 
 WEIGHTS = "tuned.safetensors"  # in a tuned model's folder

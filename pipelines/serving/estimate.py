@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipelines.catalog import ModelCard
 from pipelines.events import Result
-from pipelines.serving.jobs import Job
+from pipelines.serving.job import Job
 from pipelines.settings import Settings
 from pipelines.tasks import Finish, Grid, Task, Tune
 

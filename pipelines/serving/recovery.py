@@ -10,10 +10,13 @@ from pathlib import Path
 
 from pipelines.events import Failed, Result
 from pipelines.serving import sidecar
+from pipelines.serving.fairness import Limits
 from pipelines.serving.found import FOLDER, Found
-from pipelines.serving.jobs import Damaged, Job, JobTable, Limits
+from pipelines.serving.job import Job
 from pipelines.serving.owners import Owners
+from pipelines.serving.rows import Damaged
 from pipelines.serving.sidecar import Sidecars
+from pipelines.serving.table import JobTable
 from pipelines.settings import Settings
 from pipelines.tasks import Tune
 

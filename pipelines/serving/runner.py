@@ -84,7 +84,7 @@ def generated(task: Task, models: "ModelManager", **inputs: Any) -> Generated:
 
 @contextmanager
 def _sound(
-    task: Task, folder: Path, settings: Settings, inputs: Mapping[str, Path]
+    task: Task, folder: Path, settings: Settings, inputs: Mapping[str, Any]
 ) -> Iterator[tuple[Path | None, float]]:
     """The sound that the video of `task` is to have, an M4A file as long as the context lasts, None for none; and how
     many times as fast as in the clip it is played.
@@ -98,7 +98,9 @@ def _sound(
             if "clip" not in inputs:
                 raise ValueError(clips.SILENT)
             with tempfile.TemporaryDirectory(dir=folder, suffix=".part") as draft:
-                tempo = clip_storage.sound(task, inputs["clip"], Path(draft) / clips.SOUND, settings)
+                tempo = clip_storage.sound(
+                    task, inputs["clip"], Path(draft) / clips.SOUND, settings, inputs.get("measured")
+                )
                 yield Path(draft) / clips.SOUND, tempo
         case _:
             yield None, 1.0

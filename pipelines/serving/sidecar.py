@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.events import Failed, Result
-from pipelines.serving.jobs import STATES, Job
+from pipelines.serving.job import STATES, Job
 from pipelines.tasks import Tune, recall, to_json
 
 NAME = "job.json"

@@ -11,8 +11,10 @@ from pathlib import Path
 from pipelines.events import Result
 from pipelines.media import video
 from pipelines.serving import sidecar, tidy
-from pipelines.serving.jobs import Job, JobTable
+from pipelines.serving.executor import Made
+from pipelines.serving.job import Job
 from pipelines.serving.shown import Shown
+from pipelines.serving.table import JobTable
 from pipelines.settings import Settings
 
 SHOWN_SECONDS = 3600.0  # a video that somebody has just looked at is not deleted for this long
@@ -43,10 +45,12 @@ class Storage:
         """The folder for the tuned model of the tuning `job`."""
         return self._folder / job / "tuned"
 
-    def describe(self, result: Result) -> None:
-        """Writes the facts of a result beside its video, as JSON."""
+    def keep(self, job: Job, made: Made) -> Result:
+        """Takes what was `made` of `job` for its result, and writes the facts beside the video, as JSON."""
+        result = Result(self._folder / job.id / made.files["video"], made.facts)
         with video.whole(result.video.with_suffix(".json")) as file:
             file.write_text(json.dumps(result.facts, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        return result
 
     def export(self, job: Job, kind: str) -> Path:
         """The video of `job` as "mp4", "gif" or "webm"; made when it is first asked for."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pipelines.errors import log_error
 from pipelines.serving.ages import Ages
-from pipelines.serving.jobs import Job
+from pipelines.serving.job import Job
 from pipelines.settings import Settings
 
 FIRST_SECONDS = 300.0  # so long after the start of the app nothing is deleted

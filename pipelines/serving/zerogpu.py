@@ -11,26 +11,32 @@ import logging
 import math
 import os
 import re
-import threading
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from contextvars import Context, copy_context
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.catalog import CATALOG, DETECTORS, ModelCard, find
 from pipelines.errors import VideoError
-from pipelines.events import Event, Losses, Preview, Progress, Result
-from pipelines.serving.backend import LocalBackend
-from pipelines.serving.jobs import Job
-from pipelines.serving.runner import Generated, generated, make
+from pipelines.events import Event, Losses, Progress
+from pipelines.serving import status, worker
+from pipelines.serving.backend import Backend
+from pipelines.serving.executor import Asset, Made, Slot, Told, Work
+from pipelines.serving.local import LocalExecutor
+from pipelines.serving.runner import Generated, generated
 from pipelines.settings import Settings
 from pipelines.systems.engine import find_engine
-from pipelines.tasks import Finish, Grid, Task, TextToVideo, Tune
+from pipelines.tasks import Finish, Grid, Task, Tune
+
+if TYPE_CHECKING:  # they come with OpenCV
+    from pipelines.poses.pose_preview import PosePreview
+    from pipelines.poses.search import Found
 
 SPEED = 30e12  # FLOPs a second that really come out of half an RTX Pro 6000; only until a first job was timed
 LEAST = 10  # seconds: what is asked for at least
@@ -79,110 +85,133 @@ class _Wish:
         return wanted
 
 
-class ZeroBackend(LocalBackend):
-    """The backend of a Space on ZeroGPU. One job runs at a time, each in a GPU call of its own."""
+def zero_backend(settings: Settings, catalog: Mapping[str, ModelCard] = CATALOG, spaces: Any = None) -> Backend:
+    """The backend of a Space on ZeroGPU. To be made in the main thread, before anything else imports torch.
+
+    Raises as Backend and ZeroExecutor do.
+    """
+    return Backend(settings, ZeroExecutor(settings, catalog, spaces), catalog)
+
+
+class ZeroExecutor:
+    """One slot, whose work runs in GPU calls of its own, for the visitor who asked for it."""
 
     def __init__(self, settings: Settings, catalog: Mapping[str, ModelCard] = CATALOG, spaces: Any = None):
         """Loads the built-in models and those of `settings.zerogpu`; `spaces` is the package, or what stands in for it.
 
-        To be made in the main thread, before anything else imports torch.
+        Raises ValueError where the settings name a model that there is not.
         """
         spaces = spaces or import_module("spaces")
         from pipelines.models.manager import ModelManager
 
-        models = ModelManager(catalog, settings)
-        self._loaded = {name for name in _wanted(settings, catalog) if _load(models, catalog[name])}
+        self._settings, self._catalog = settings, catalog
+        self._models = ModelManager(catalog, settings)  # used in the forks, never here
+        self._loaded = {name for name in _wanted(settings, catalog) if _load(self._models, catalog[name])}
         for detector in DETECTORS.values():
-            _try(models, [f"{detector.name}/{part}" for part in detector.parts])
-        self._lendable = models  # used in the forks, never here
-        self._lend = spaces.GPU(duration=_duration)(_lendable(models))
+            _try(self._models, [f"{detector.name}/{part}" for part in detector.parts])
+        self.lend = spaces.GPU(duration=_duration)(_lendable(self._models))
         self._visitors: dict[str, Context] = {}  # job -> the request of whoever wanted it
-        self._handing = threading.Lock()
-        super().__init__(settings, catalog)
+        # Poses that are looked for before a job are found here, where there is no GPU.
+        self._looking = LocalExecutor(replace(settings, device="cpu"), catalog)
 
-    def submit(self, task: Task, owner: str, address: str = "") -> str:
-        with self._handing:  # the job must not be begun before its visitor is known
-            job = super().submit(task, owner, address)
-            self._visitors[job] = copy_context()
-        return job
+    @property
+    def has_gpu(self) -> bool:
+        return True
 
-    def submit_grid(self, tasks: Sequence[TextToVideo], owner: str, address: str = "") -> list[str]:
-        with self._handing:
-            jobs = super().submit_grid(tasks, owner, address)
-            self._visitors |= {job: copy_context() for job in jobs}
-        return jobs
+    @property
+    def speed(self) -> float:
+        return SPEED
 
-    def _admitted(self, task: Task, owner: str) -> Task:
-        missing = None if isinstance(task, Finish | Grid) else self.availability(task.model)
-        if missing is not None:
-            raise ValueError(missing)
-        return super()._admitted(task, owner)
+    @property
+    def visitors(self) -> frozenset[str]:
+        """The jobs of which it is known who wanted them."""
+        return frozenset(self._visitors)
 
-    def resume(self, job: str, owner: str, address: str = "") -> None:
-        with self._handing:
-            super().resume(job, owner, address)
-            self._visitors[job] = copy_context()
-
-    def sample(self, job: str, owner: str) -> None:
-        found = self.get(job, owner)
-        if isinstance(found.task, Tune) and found.end is None and self._storage.tuned(job).is_dir():
-            _wish(self._storage.tuned(job)).file.touch()
+    def slots(self) -> Sequence[Slot]:
+        (slot,) = self._looking.slots()
+        return (replace(slot, device=status.device(self._settings)),)
 
     def availability(self, model: str) -> str | None:
         if model in self._loaded or model not in self._catalog:
-            return super().availability(model)
+            return self._looking.availability(model)
         return (
             "This Space borrows its GPU, and can use only what it loaded when it started. Its owner can add this model "
             f"to MARIONETTE_ZEROGPU: {model}."
         )
 
-    def lent(self, task: Task) -> int | None:
-        """As of any backend; a tuning asks several times."""
+    def check(self, task: Task) -> None:
+        missing = None if isinstance(task, Finish | Grid) else self.availability(task.model)
+        if missing is not None:
+            raise ValueError(missing)
+
+    def lent(self, task: Task, seconds: float | None) -> int | None:
+        """As of any executor; a tuning asks several times."""
         if isinstance(task, Finish | Grid):
             return None
-        if isinstance(task, Tune):
+        if isinstance(task, Tune) or seconds is None:
             return PIECE
-        estimated = self.estimate(task)
-        return PIECE if estimated is None else max(LEAST, math.ceil(1.25 * estimated))
+        return max(LEAST, math.ceil(1.25 * seconds))
 
-    def has_gpu(self) -> bool:
-        return True
+    @contextmanager
+    def asking(self, jobs: Sequence[str]) -> Iterator[None]:
+        """Keeps the context of whoever asks: it is their request, in whose name a GPU is borrowed."""
+        before = {job: self._visitors[job] for job in jobs if job in self._visitors}
+        self._visitors.update((job, copy_context()) for job in jobs)
+        try:
+            yield
+        except BaseException:
+            for job in jobs:
+                self.forget(job)
+            self._visitors.update(before)
+            raise
 
-    def _speed(self) -> float:
-        return SPEED
+    def forget(self, job: str) -> None:
+        self._visitors.pop(job, None)
 
-    def _run(self, job: Job) -> None:
-        with self._handing:
-            # None where the app was restarted since: then it is the Space's own quota that counts.
-            visitor = self._visitors.pop(job.id, None) or Context()
-        visitor.run(super()._run, job)
+    def run(self, work: Work, slot: str) -> Generator[Told | Made, None, None]:
+        # None where the app was restarted since: then it is the Space's own quota that counts.
+        return self._carry_out(work, self._visitors.pop(work.job, None) or Context())
 
-    def _generating(
-        self, task: Task, path: Path, inputs: dict[str, Any], tell: Callable[[Progress], None]
-    ) -> Generator[Progress | Preview | Losses | Result, None, None]:
-        return make(task, self._lendable, path, run=self._pieces, companions=True, **inputs)
+    def look(self, work: Work) -> "Generator[Progress, None, PosePreview | Found]":
+        return self._looking.look(work)
 
-    def _device_settings(self) -> Settings:
-        """Poses that are looked for before a job are found here, where there is no GPU."""
-        return replace(self._settings, device="cpu")
+    def sample(self, job: str) -> None:
+        folder = Asset("videos", job, "tuned").path(self._settings.data)
+        if folder.is_dir():
+            _wish(folder).file.touch()
 
-    def _pieces(self, task: Task, models: Any, **inputs: Any) -> Generated:
+    def unload(self) -> None:
+        self._looking.unload()
+
+    def close(self) -> None:
+        self._looking.close()
+
+    def _carry_out(self, work: Work, visitor: Context) -> Generator[Told | Made, None, None]:
+        pieces = partial(self._pieces, seconds=work.seconds)
+        events = worker.carry_out(work, self._settings, lambda: self._models, _never, run=pieces)
+        try:
+            while (event := visitor.run(next, events, None)) is not None:
+                yield event
+        finally:
+            visitor.run(events.close)
+
+    def _pieces(self, task: Task, models: Any, seconds: float | None, **inputs: Any) -> Generated:
         """As `generated`, on a GPU that is lent for it; for a tuning piece after piece, each a step or more."""
         if isinstance(task, Tune):
             inputs["asked"] = _wish(inputs["folder"])
             inputs["asked"]()  # forgets a wish of before
         while True:
-            with closing(self._gpu_call(task, inputs)) as items:
+            with closing(self._gpu_call(task, inputs, self.lent(task, seconds))) as items:
                 for item in items:
                     if isinstance(item, _Done):
                         return item.made
                     yield item
 
-    def _gpu_call(self, task: Task, inputs: dict[str, Any]) -> Iterator[Event | _Done]:
+    def _gpu_call(self, task: Task, inputs: dict[str, Any], seconds: int | None) -> Iterator[Event | _Done]:
         """What comes out of one GPU call. Raises what went wrong there, or why there was none, in words."""
         fault = None
         try:
-            with closing(self._lend(task, inputs, self.lent(task))) as items:
+            with closing(self.lend(task, inputs, seconds)) as items:
                 for item in items:
                     if isinstance(item, _Fault):
                         fault = item
@@ -230,6 +259,10 @@ def _whole(events: Generated) -> Generator[Any, None, None]:
 def _duration(task: Task, inputs: dict[str, Any], seconds: int) -> int:
     """What spaces asks, with the arguments of the call, before it lends a GPU."""
     return seconds
+
+
+def _never() -> bool:
+    return False
 
 
 def _wish(folder: Path) -> _Wish:

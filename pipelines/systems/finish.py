@@ -24,16 +24,18 @@ def make(task: Finish, path: Path, settings: Settings, source: Path) -> Generato
     """
     started = time.perf_counter()
     settings = replace(settings, upload_seconds=LONGEST)
-    clip = uploads.inspect(source, settings)
+    measured = uploads.measure(source, settings)
+    clip = measured.clip
     frames, width, height, fps = task.becomes(clip.frames, clip.width, clip.height, clip.fps)
     yield Progress(FINISHING, 0, frames)
-    given = uploads.frames(source, settings, frames=clip.frames, side=max(clip.width, clip.height))
+    side = max(clip.width, clip.height)
+    given = uploads.frames(source, settings, frames=clip.frames, side=side, measured=measured)
     path.parent.mkdir(parents=True, exist_ok=True)
     description = to_json(task)
     with tempfile.TemporaryDirectory(prefix="marionette-") as folder:
         sound = Path(folder) / "sound.m4a" if clip.sound else None
         if sound:
-            uploads.sound(source, sound, settings, 0.0, clip.seconds)
+            uploads.sound(source, sound, settings, 0.0, clip.seconds, measured=measured)
         with video.writing(path, frames, width, height, fps, description, sound) as write:
             for number, frame in enumerate(finishing.interpolate(given, task.interpolate), 1):
                 write(finishing.upscale(frame, task.upscale))

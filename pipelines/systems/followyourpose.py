@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipelines.events import Preview, Progress
+from pipelines.media.uploads import Measured
 from pipelines.models.memory import peak_bytes
 from pipelines.models.networks.inflated_unet import EditingUNet, InflatedUNet
 from pipelines.models.networks.pose_adapter import VAE_SCALE_FACTOR
@@ -55,20 +56,21 @@ def generate(
     known: Path | None = None,
     tuned: Path | None = None,
     follow: Callable[[PoseSequence], None] = lambda sequence: None,
+    measured: Measured | None = None,
 ) -> Generator[Progress | Preview, None, tuple[np.ndarray, dict[str, Any]]]:
     """Generates the video of `task`; returns its frames, uint8 [F, H, W, 3], and the facts of the run.
 
     `clip` is the upload with the poses, None where the task names a motion; with fewer frames than are asked for, so
-    has the video. `known` is the folder in which found poses are cached; `follow` is called with the skeletons, once
-    they are known. `tuned` is the folder of a model that was tuned on a clip (tuning.py): its queries and its attention
-    over time replace the network's, so that the clip's dancer dances. Raises ValueError, in words for the person who
-    asked, as `skeletons` does, where the tuned model is damaged or was made from another base, and where the result
-    holds no numbers or no picture.
+    has the video. `measured` is what was measured of it, if that is known. `known` is the folder in which found poses
+    are cached; `follow` is called with the skeletons, once they are known. `tuned` is the folder of a model that was
+    tuned on a clip (tuning.py): its queries and its attention over time replace the network's, so that the clip's
+    dancer dances. Raises ValueError, in words for the person who asked, as `skeletons` does, where the tuned model is
+    damaged or was made from another base, and where the result holds no numbers or no picture.
     """
     started = time.perf_counter()
     seconds: dict[str, float] = {}
 
-    sequence = yield from skeletons(task, models, clip, known)
+    sequence = yield from skeletons(task, models, clip, known, measured)
     follow(sequence)
     task = replace(task, frames=len(sequence.pictures))
     seconds[FINDING] = time.perf_counter() - started

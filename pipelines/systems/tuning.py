@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from pipelines.catalog import ModelCard
 from pipelines.events import Losses, Preview, Progress
 from pipelines.media import clips, uploads, video
+from pipelines.media.uploads import Measured
 from pipelines.models.convert import tuned as files
 from pipelines.models.convert.tuned import Tuned
 from pipelines.models.loading import component
@@ -56,26 +57,29 @@ def generate(
     folder: Path,
     source: Path,
     asked: Callable[[], bool] = lambda: False,
+    measured: Measured | None = None,
 ) -> Generator[Progress | Losses | Preview, None, tuple[np.ndarray, dict[str, Any]]]:
     """Tunes on `clip`, an upload, and saves the tuned model in `folder`; resumes what is there already.
 
-    Writes the frames that it tunes on as the video `source`, and returns them, uint8 [F, H, W, 3], with the facts of
-    the tuning. Where `asked()` is true after a step, it draws a sample, which changes nothing of the tuning. Closed
-    early, it saves what is tuned so far. Raises ValueError, in words for the person who asked, where clip or caption
-    or weights are at fault.
+    `measured` is what was measured of the clip, if that is known. Writes the frames that it tunes on as the video
+    `source`, and returns them, uint8 [F, H, W, 3], with the facts of the tuning. Where `asked()` is true after a step,
+    it draws a sample, which changes nothing of the tuning. Closed early, it saves what is tuned so far. Raises
+    ValueError, in words for the person who asked, where clip or caption or weights are at fault.
     """
     seconds: dict[str, float] = {}
     started = time.perf_counter()
     yield Progress(READING, 0, 1)
-    frames, fps = clips.read(task, clip, models.settings)
+    measured = measured or uploads.measure(clip, models.settings)
+    frames, fps = clips.read(task, clip, models.settings, measured)
     if len(frames) < 2:
         raise ValueError("The chosen part of the clip is one frame. Choose a longer part, or a smaller stride.")
     if np.abs(frames.astype(np.float32) - frames[0]).mean((1, 2, 3)).max() < STILL:
         raise ValueError("Nothing moves in the chosen part of the clip. Choose another part, or a clip that moves.")
     folder.mkdir(parents=True, exist_ok=True)
     video.write(frames, source, fps, to_json(task))
-    if uploads.inspect(clip, models.settings).sound:
-        uploads.sound(clip, folder / clips.SOUND, models.settings, task.start, len(frames) / fps)
+    if measured.clip.sound:
+        seconds_used = len(frames) / fps
+        uploads.sound(clip, folder / clips.SOUND, models.settings, task.start, seconds_used, measured=measured)
     with models.lease(f"{task.model}/tokenizer") as tokenizer, models.lease(f"{task.model}/text_encoder") as encoder:
         caption, empty = encode([task.prompt, ""], tokenizer, encoder).split(1)  # (1, tokens, c) each
     with models.lease(f"{task.model}/vae", working_bytes=2**28) as vae:

@@ -16,47 +16,47 @@ def studio(settings) -> list[tuple[str, str]]:
     """What the queue, the job table, progress and previews cost, measured on the miniature in the app's own backend."""
     from pipelines.catalog import find
     from pipelines.events import Progress, Result
-    from pipelines.serving.backend import LocalBackend
+    from pipelines.serving.local import local_backend
     from pipelines.systems.preview import Previewer
     from pipelines.tasks import TextToVideo
 
     with TemporaryDirectory(prefix="marionette-") as folder, ExitStack() as at_the_end:
-        backend = LocalBackend(replace(settings, data=Path(folder), queue=SMALL_JOBS, queue_each=SMALL_JOBS))
+        backend = local_backend(replace(settings, data=Path(folder), queue=SMALL_JOBS, queue_each=SMALL_JOBS))
         at_the_end.callback(backend.close)
         card, owner = find("miniature-modelscope"), "benchmark"
         small = TextToVideo.for_model(card, PROMPT, 7, frames=8, steps=1, guidance=1.0)
 
         def finish(job: str):
-            *_, end = backend.events(job, owner)
+            *_, end = backend.jobs.events(job, owner)
             if not isinstance(end, Result):
                 raise ValueError(end.message)
-            return backend.get(job, owner)
+            return backend.jobs.get(job, owner)
 
         def wait_for_work() -> float:
-            began, job = time.perf_counter(), backend.submit(small, owner)
-            for event in backend.events(job, owner):
+            began, job = time.perf_counter(), backend.jobs.submit(small, owner)
+            for event in backend.jobs.events(job, owner):
                 if isinstance(event, Progress) and event.stage != "Waiting":
                     break
             seconds = time.perf_counter() - began
             finish(job)
             return seconds
 
-        finish(backend.submit(small, owner))  # with imports and loading
+        finish(backend.jobs.submit(small, owner))  # with imports and loading
         latency = statistics.median(wait_for_work() for _ in range(20))
 
         began = resident_bytes()
-        queued = [backend.submit(small, owner) for _ in range(SMALL_JOBS)]
+        queued = [backend.jobs.submit(small, owner) for _ in range(SMALL_JOBS)]
         jobs = [finish(job) for job in queued]
         growth = resident_bytes() - began
         making = sum(job.end.facts["seconds"] for job in jobs)
         overhead = (jobs[-1].ended - jobs[0].started - making) / len(jobs)
 
         spent = Stopwatch()
-        backend._jobs.tell = spent.around(backend._jobs.tell)
+        backend.table.tell = spent.around(backend.table.tell)
         plain = Previewer.preview
         Previewer.preview = spent.around(plain)
         at_the_end.callback(setattr, Previewer, "preview", plain)
-        run = finish(backend.submit(TextToVideo.for_model(card, PROMPT, 7), owner))
+        run = finish(backend.jobs.submit(TextToVideo.for_model(card, PROMPT, 7), owner))
         share = spent.seconds / run.end.facts["seconds"]
     return [
         ("from submitting to the first progress", f"{1000 * latency:.1f} ms (median of 20, nothing queued)"),

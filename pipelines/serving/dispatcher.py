@@ -1,0 +1,132 @@
+"""Takes jobs from the table to the executor, and what comes of them back to the table and the disk."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+
+from pipelines.catalog import ModelCard
+from pipelines.errors import log_error
+from pipelines.events import Failed, Progress, Result
+from pipelines.serving import tidy
+from pipelines.serving.content import Contents
+from pipelines.serving.executor import Executor, Made, Work
+from pipelines.serving.inputs import Inputs
+from pipelines.serving.job import Job
+from pipelines.serving.runner import Pace
+from pipelines.serving.storage import Storage
+from pipelines.serving.table import JobTable
+from pipelines.serving.watch import Loop
+from pipelines.tasks import Task, Tune
+
+STOPPED = "Stopped."
+CLOSING_SECONDS = 5.0  # that the running jobs have to end in when the app is ended
+
+
+class Dispatcher:
+    """A watched loop for each slot of the executor: it takes the next job, and follows it to its end."""
+
+    def __init__(
+        self,
+        catalog: Mapping[str, ModelCard],
+        table: JobTable,
+        storage: Storage,
+        inputs: Inputs,
+        contents: Contents,
+        executor: Executor,
+        estimate: Callable[[Task], float | None],
+        tidy_up: Callable[[], bool],
+    ):
+        """`estimate` tells the seconds that a task will take; `tidy_up` is called now and then, and returns whether it
+        wants to be called again soon."""
+        self._catalog, self._table, self._storage = catalog, table, storage
+        self._inputs, self._contents, self._executor = inputs, contents, executor
+        self._estimate, self._tidy_up = estimate, tidy_up
+        self._next_tidy = time.monotonic() + tidy.FIRST_SECONDS
+        self._tidying = threading.Lock()
+        self._past: dict[tuple, dict[str, float]] = {}  # seconds a stage took, by kind of job: see Pace
+        self.closing = False
+        self.loops = {slot.name: Loop(partial(self._turn, slot.name)) for slot in executor.slots()}
+
+    def start(self) -> None:
+        for loop in self.loops.values():
+            loop.start()
+
+    def pause(self, seconds: float | None = None) -> bool:
+        """Takes no further job. Waits for those that run, up to `seconds`; returns whether they have ended."""
+        for loop in self.loops.values():
+            loop.end()
+        end = None if seconds is None else time.monotonic() + seconds
+        waits = [loop.join(None if end is None else max(0.0, end - time.monotonic())) for loop in self.loops.values()]
+        return all(waits)
+
+    def close(self) -> None:
+        """Puts the jobs that run back into the queue, as if they had not begun."""
+        self.closing = True
+        if not self.pause(CLOSING_SECONDS):  # one is in the middle of something that can't be interrupted
+            for job in self._table.unfinished():
+                self._table.interrupt(job.id)
+
+    def _turn(self, slot: str) -> None:
+        """One turn of a slot's loop: what is due of the tidying, and a job if one waits."""
+        if time.monotonic() > self._next_tidy and self._tidying.acquire(blocking=False):
+            try:
+                self._next_tidy = time.monotonic() + tidy.ROUND_SECONDS
+                if self._tidy_up():
+                    self._next_tidy = time.monotonic() + tidy.SOON_SECONDS
+            finally:
+                self._tidying.release()
+        self._table.settle()
+        job = self._table.take(seconds=0.25)
+        if job is not None:
+            self._run(job, slot)
+
+    def _run(self, job: Job, slot: str) -> None:
+        """Runs the job to its end, whatever that is; nothing that goes wrong in it reaches the loop."""
+        try:
+            self._table.tell(job.id, self._result(job, slot))
+            return
+        except _Closing:
+            self._table.interrupt(job.id)
+        except _Stopped:
+            self._table.tell(job.id, Failed(STOPPED, stopped=True))
+        except BaseException as error:  # a library may even call exit()
+            wrote = job.task.prompt, getattr(job.task, "negative_prompt", "")
+            self._table.tell(job.id, Failed(log_error(error, f"Job {job.id}", wrote, "the video was not made")))
+        if not isinstance(job.task, Tune):  # what is tuned so far can be used, and gone on from
+            self._storage.clear(job.id)
+
+    def _result(self, job: Job, slot: str) -> Result:
+        """Has the job carried out. Raises what went wrong, or why it was not."""
+        task = job.task.checked(self._catalog)  # it may be from before the app was updated
+        self._storage.check_space()
+        work = self._work(replace(job, task=task))
+        pace = Pace(self._past.get(task.effort, {}))
+        with closing(self._executor.run(work, slot)) as events:
+            for event in events:
+                if isinstance(event, Made):
+                    self._past[task.effort] = pace.taken
+                    return self._storage.keep(job, event)
+                if event is not None:
+                    self.loops[slot].beat()
+                    self._table.tell(job.id, pace.estimate(event) if isinstance(event, Progress) else event)
+                if self._table.get(job.id).stopping:
+                    raise _Stopped
+                if self.closing:
+                    raise _Closing
+        raise AssertionError("what is made ends with Made")
+
+    def _work(self, job: Job) -> Work:
+        assets = self._inputs.of(job.task, job.owner)
+        public = self._contents.public(job.task, job.owner)  # what is made of it may leave the app
+        return Work(public, assets, job.id, self._storage.place(job).name, self._estimate(job.task))
+
+
+class _Stopped(BaseException):
+    """Somebody pressed Stop. Not an Exception, so that no library on the way takes it for a failure of its own."""
+
+
+class _Closing(BaseException):
+    """The app is being shut down."""

@@ -1,0 +1,129 @@
+"""What runs jobs: the protocol between the dispatcher and the devices, whoever owns them. No torch, no files.
+
+A `Work` and all that comes of it are plain data: they can be pickled and sent to another process or machine.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pipelines.events import Losses, Preview, Progress
+from pipelines.media.uploads import Measured
+from pipelines.serving.status import Loaded
+from pipelines.tasks import FindPoses, Task
+
+if TYPE_CHECKING:  # they come with OpenCV
+    from collections.abc import Generator
+
+    from pipelines.poses.pose_preview import PosePreview
+    from pipelines.poses.search import Found
+
+
+@dataclass(frozen=True)
+class Asset:
+    """Something that a task works on, named as the data folder has it, wherever that is."""
+
+    kind: str  # "clips", "images" or "videos"
+    name: str  # its id
+    file: str  # what is wanted of it: a file, or for a tuned model a folder
+    measured: Measured | None = None  # of a clip: what was measured when it was uploaded
+
+    def path(self, data: Path) -> Path:
+        """Where it is on a machine that has the data in the folder `data`."""
+        return data.absolute() / self.kind / self.name / self.file
+
+
+@dataclass(frozen=True)
+class Work:
+    """One task to be carried out."""
+
+    task: Task | FindPoses  # names what it works on by content: what is made of it may leave the app
+    assets: Mapping[str, Asset | tuple[Asset | str, ...]]  # by setting of the task; for one that is gone, a word why
+    job: str = ""  # the id of the job; "" for a look at poses, which is none
+    file: str = ""  # what its video is to be called
+    seconds: float | None = None  # that it will take the device, roughly; None where that is not known
+
+    def folder(self, data: Path) -> Path:
+        """Where its results go on a machine that has the data in the folder `data`."""
+        return data.absolute() / "videos" / self.job
+
+
+@dataclass(frozen=True)
+class Made:
+    """What has come of a work: files in the job's folder among the data, and facts."""
+
+    files: Mapping[str, str]  # their names: of the "video", and of what is kept beside it, such as the "tuned" model
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place for one work at a time: a device, and the models that are there already."""
+
+    name: str
+    device: str  # for a person
+    models: tuple[Loaded, ...] = ()  # the largest first
+
+
+Told = Progress | Preview | Losses
+
+
+class Events(Iterator[Told | Made | None], Protocol):
+    """A run, as whoever follows it sees it: what it tells, and last what was Made."""
+
+    def close(self) -> None:
+        """Stops the work."""
+
+
+class Executor(Protocol):
+    """Carries out work on the slots that it has. Every method may be called from any thread."""
+
+    @property
+    def has_gpu(self) -> bool:
+        """Whether work runs on a GPU."""
+
+    @property
+    def speed(self) -> float:
+        """The FLOPs a second that usually come out of a slot, until the first jobs were timed."""
+
+    def slots(self) -> Sequence[Slot]:
+        """The slots, always the same ones. Loads nothing and waits for nothing."""
+
+    def availability(self, model: str) -> str | None:
+        """None if `model` can be used here, else one sentence: what is missing and what to do."""
+
+    def check(self, task: Task) -> None:
+        """Raises ValueError, in words for a person, where work for `task` can't be taken on at all."""
+
+    def lent(self, task: Task, seconds: float | None) -> int | None:
+        """The seconds of GPU that `task`, estimated to take `seconds`, asks for at once; None where none is lent."""
+
+    def asking(self, jobs: Sequence[str]) -> AbstractContextManager[None]:
+        """Entered in the thread of whoever asks for the jobs of these ids, while they are being queued. An exception
+        means that they were not."""
+
+    def forget(self, job: str) -> None:
+        """The job of this id ended before its turn came."""
+
+    def run(self, work: Work, slot: str) -> Events:
+        """Carries out `work` on a free slot.
+
+        None stands for a moment in which nothing happened, so that whoever follows can look up. Closing it stops the
+        work: within a step the slot is free, and nothing further is written. A tuning keeps what it has so far, as
+        "tuned" in the job's folder, and goes on from there the next time. Raises what went wrong.
+        """
+
+    def look(self, work: Work) -> "Generator[Progress, None, PosePreview | Found]":
+        """Looks for the poses in the clip of `work`, beside whatever runs; returns them. Closing it ends the search
+        within a frame. Raises ValueError, in words for the person who asked."""
+
+    def sample(self, job: str) -> None:
+        """Has the tuning that runs as this job draw a sample after its next step."""
+
+    def unload(self) -> None:
+        """Frees the memory of every model that no work uses right now."""
+
+    def close(self) -> None:
+        """Takes no more work. Called when none runs any more, or none that can be stopped."""

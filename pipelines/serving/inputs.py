@@ -1,0 +1,99 @@
+"""What a task works on: found among its owner's things, checked against the task, and named as assets."""
+
+from collections.abc import Mapping
+
+from pipelines.catalog import ModelCard, find
+from pipelines.events import Result
+from pipelines.media import clips
+from pipelines.media.images import Images
+from pipelines.serving.clip_storage import Clips
+from pipelines.serving.executor import Asset
+from pipelines.serving.storage import Storage
+from pipelines.serving.table import JobTable
+from pipelines.serving.tunings import Tunings
+from pipelines.tasks import Edit, FindPoses, Finish, Grid, PoseToVideo, Task, TextToVideo, Tune
+
+Found = dict[str, Asset | tuple[Asset | str, ...]]
+
+
+class Inputs:
+    """Finds the assets of a task among what one owner has."""
+
+    def __init__(
+        self,
+        catalog: Mapping[str, ModelCard],
+        table: JobTable,
+        storage: Storage,
+        clips: Clips,
+        images: Images,
+        tunings: Tunings,
+    ):
+        self._catalog, self._table, self._storage = catalog, table, storage
+        self._clips, self._images, self._tunings = clips, images, tunings
+
+    def of(self, task: Task | FindPoses, owner: str) -> Found:
+        """What `task` works on, by its settings. Raises ValueError where that is gone, somebody else's, or not what the
+        task says it is."""
+        match task:
+            case TextToVideo():
+                names = {"image": task.image, "mask": task.mask}
+                return {part: self._image(name, owner) for part, name in names.items() if name}
+            case PoseToVideo():
+                return self._followed(task, owner) | self._worn(task, owner)
+            case Tune() | FindPoses():
+                return {"clip": self._clip(task, owner)}
+            case Edit(tuned=str(job)) if job:
+                tuning = self._tunings.get(job, owner)
+                if task.sound and not tuning.sound:
+                    raise ValueError("The clip has no sound to keep.")
+                if (task.model, task.frames, task.width, task.height) != tuning.shape:
+                    raise ValueError("An edit has the model, the frames and the size of the tuned clip.")
+                return {"tuned": self._tuned(job)}
+            case Finish():
+                made = self._table.get(task.source, owner)
+                if made.task != task.of:
+                    raise ValueError("This is not how the video was made. Choose it once more.")
+                return {"source": Asset("videos", made.id, self._storage.export(made, "mp4").name)}
+            case Grid():
+                return {"videos": tuple(self._cell(job, owner) for job in task.jobs)}
+        return {}
+
+    def _image(self, name: str, owner: str) -> Asset:
+        return Asset("images", name, self._images.get(name, owner).name)
+
+    def _clip(self, task: Tune | PoseToVideo | FindPoses, owner: str) -> Asset:
+        kept = self._clips.get(task.clip, owner)
+        if not isinstance(task, FindPoses):
+            clips.used(task, kept.clip)
+        return Asset("clips", kept.name, kept.file.name, kept.measured)
+
+    def _tuned(self, job: str) -> Asset:
+        return Asset("videos", job, self._storage.tuned(job).name)
+
+    def _followed(self, task: PoseToVideo, owner: str) -> Found:
+        if task.motion:
+            if task.sound:
+                raise ValueError(clips.SILENT)
+            return {}
+        found = {"clip": self._clip(task, owner)}
+        if task.sound and not self._clips.get(task.clip, owner).clip.sound:
+            raise ValueError(clips.SILENT)
+        return found
+
+    def _worn(self, task: PoseToVideo, owner: str) -> Found:
+        if not task.tuned:
+            return {}
+        base = find(task.model, self._catalog).tuned_from
+        if self._tunings.get(task.tuned, owner).job.task.model != base:
+            raise ValueError(f"{task.model} takes only what was tuned from {base}. Choose another, or tune once more.")
+        return {"tuned": self._tuned(task.tuned)}
+
+    def _cell(self, job: str, owner: str) -> Asset | str:
+        """A video that a grid is made of, or in a word why there is none."""
+        try:
+            made = self._table.get(job, owner)
+        except ValueError:
+            return "deleted"
+        if isinstance(made.end, Result):
+            return Asset("videos", job, made.end.video.name) if made.end.video.exists() else "deleted"
+        return "stopped" if made.end is not None and made.end.stopped else "not made"

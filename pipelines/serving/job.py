@@ -1,0 +1,43 @@
+"""A job: what somebody asked for and how far it is. Standard library only."""
+
+import secrets
+from dataclasses import dataclass
+
+from pipelines.events import Event, Failed, Losses, Preview, Progress, Result
+from pipelines.tasks import Task
+
+STATES = ("queued", "running", "done", "failed", "cancelled", "interrupted")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One row: a picture of the job at one moment, never changed."""
+
+    id: str
+    owner: str  # whose it is: nobody else hears of it
+    task: Task
+    state: str = "queued"  # or "running", "done", "failed", "cancelled", "interrupted": queued again after a crash
+    attempts: int = 0  # how often it was begun
+    submitted: float = 0.0  # seconds since 1970, like the others
+    started: float | None = None
+    ended: float | None = None
+    stopping: bool = False  # somebody pressed Stop while it ran
+    progress: Progress | None = None
+    preview: Preview | None = None
+    end: Result | Failed | None = None
+    title: str = ""  # what its owner calls it
+    losses: Losses | None = None  # of a tuning
+
+    @property
+    def waits(self) -> bool:
+        return self.state in ("queued", "interrupted")
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """The latest of each kind, in the order in which they are told."""
+        return tuple(event for event in (self.progress, self.preview, self.losses, self.end) if event is not None)
+
+
+def new_id() -> str:
+    """What a job is called: nobody can guess it."""
+    return secrets.token_hex(16)

@@ -1,0 +1,136 @@
+"""The executor of this machine: one watched loop that carries out work after work on the device of the settings."""
+
+import queue
+import threading
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from pipelines.catalog import CATALOG, ModelCard, find
+from pipelines.events import Progress
+from pipelines.models.sources import availability
+from pipelines.serving import estimate, status, worker
+from pipelines.serving.backend import Backend
+from pipelines.serving.executor import Slot, Work
+from pipelines.serving.run import Run
+from pipelines.serving.runner import LOADING
+from pipelines.serving.watch import Loop
+from pipelines.settings import Settings
+from pipelines.tasks import Task
+
+if TYPE_CHECKING:  # torch comes with the manager, and waits for the first job
+    from pipelines.models.manager import ModelManager
+    from pipelines.poses.pose_preview import PosePreview
+    from pipelines.poses.search import Found
+
+SLOT = "0"
+IDLE_SECONDS = 0.5  # from one look for models that nobody has used for long to the next
+
+
+def local_backend(settings: Settings, catalog: Mapping[str, ModelCard] = CATALOG) -> Backend:
+    """The backend of a machine of one's own. Raises as Backend does."""
+    return Backend(settings, LocalExecutor(settings, catalog), catalog)
+
+
+class LocalExecutor:
+    """One slot. It starts its loop with the first work or look, and imports torch with the first that wants a model."""
+
+    def __init__(self, settings: Settings, catalog: Mapping[str, ModelCard] = CATALOG):
+        self._settings = settings
+        self._catalog = catalog
+        self.manager: ModelManager | None = None
+        self._waiting: queue.SimpleQueue[Run] = queue.SimpleQueue()
+        self._wished: set[str] = set()  # the tunings of which somebody wants a sample
+        self._loop: Loop | None = None
+        self._starting = threading.Lock()  # of the loop
+        self._making = threading.Lock()  # of the manager
+
+    @property
+    def has_gpu(self) -> bool:
+        return estimate.has_gpu(self._settings)
+
+    @property
+    def speed(self) -> float:
+        return estimate.usual_speed(self._settings)
+
+    def slots(self) -> Sequence[Slot]:
+        held = self.manager.stats() if self.manager is not None else []
+        return (Slot(SLOT, status.device(self._settings), status.loaded(held)),)
+
+    def availability(self, model: str) -> str | None:
+        return availability(find(model, self._catalog), self._settings)
+
+    def check(self, task: Task) -> None:
+        """What is not here yet is loaded once the work's turn has come."""
+
+    def lent(self, task: Task, seconds: float | None) -> int | None:
+        return None
+
+    def asking(self, jobs: Sequence[str]) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def forget(self, job: str) -> None:
+        self._wished.discard(job)
+
+    def run(self, work: Work, slot: str) -> Run:
+        run = Run(partial(self._carry_out, work))
+        self._start()
+        self._waiting.put(run)
+        return run
+
+    def look(self, work: Work) -> "Generator[Progress, None, PosePreview | Found]":
+        return worker.look(work, self._settings, self._models)
+
+    def sample(self, job: str) -> None:
+        self._wished.add(job)
+
+    def unload(self) -> None:
+        if self.manager is not None:
+            self.manager.unload_all()
+
+    def close(self) -> None:
+        if self._loop is not None:
+            self._loop.end()
+
+    def _start(self) -> None:
+        with self._starting:
+            if self._loop is None:
+                self._loop = Loop(self._turn)
+                self._loop.start()
+
+    def _turn(self) -> None:
+        """One turn of the loop: a work if one waits, else a look for models that nobody has used for long."""
+        try:
+            run = self._waiting.get(timeout=IDLE_SECONDS)
+        except queue.Empty:
+            if self.manager is not None:
+                self.manager.unload_idle()
+        else:
+            run.work()
+
+    def _carry_out(self, work: Work, tell: Callable[[Any], None]) -> None:
+        self._wished.discard(work.job)
+
+        def models() -> "ModelManager":
+            manager = self._models()
+            manager.on_progress = lambda done, total: tell(Progress(LOADING, done, total))
+            return manager
+
+        with closing(worker.carry_out(work, self._settings, models, partial(self._is_wished, work.job))) as events:
+            for event in events:
+                tell(event)
+
+    def _is_wished(self, job: str) -> bool:
+        wished = job in self._wished
+        self._wished.discard(job)
+        return wished
+
+    def _models(self) -> "ModelManager":
+        with self._making:
+            if self.manager is None:
+                from pipelines.models.manager import ModelManager
+
+                self.manager = ModelManager(self._catalog, self._settings)
+                self._start()  # looks at poses load models too, which are to be unloaded where nobody uses them
+            return self.manager

@@ -1,0 +1,377 @@
+"""The job table: what survives a closed page, a crash and a restart. Standard library only.
+
+Queued, running and interrupted jobs are also kept in memory, with what only matters while they last: the latest
+progress and preview. Every change is written to the file first.
+"""
+
+import hmac
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from pipelines.events import Event, Failed, Losses, Preview, Progress, Result
+from pipelines.serving import fairness
+from pipelines.serving.fairness import Limits, Place, Use
+from pipelines.serving.job import Job, new_id
+from pipelines.serving.rows import BUSY, Rows, unusable
+from pipelines.tasks import Grid, Task, kind_of
+
+ATTEMPTS = 2  # a job under which the app died twice is not tried a third time
+UNKNOWN = "There is no such job here. It may have been deleted."
+EVERYBODY = object()  # in place of an owner, and nothing that a browser could send: None and "" own nothing
+DIED = "The app was ended from outside twice while it made this video. It may need more memory: try fewer frames."
+
+
+class Notes(Protocol):
+    """What is kept of jobs outside the table, for when that is lost."""
+
+    def note(self, job: Job) -> None:
+        """Notes a job that was added, has ended, waits again or was renamed. Raises nothing."""
+
+    def bury(self, job: str) -> None:
+        """Notes that a job is being deleted."""
+
+
+class JobTable:
+    """Jobs by id. Every method is one indivisible step and may be called from any thread.
+
+    What the file can't take for now (a full disk) stays in memory: progress is given up, the end of a job is written
+    by `settle`.
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        limits: Limits,
+        clock: Callable[[], float] = time.time,
+        notes: Notes | None = None,
+        renew: Callable[[Iterable[str]], Mapping[str, str]] = lambda owners: {},
+    ):
+        """Opens or makes the table in `file`; jobs that ran when the app died wait again, or have failed for good.
+
+        `renew` tells what the owners in a table from before version 3 are called now: see Owners.renew.
+
+        Raises Damaged for a file that is no table, ValueError where another process has it open, or a newer version of
+        the app wrote it.
+        """
+        self._limits = limits
+        self._clock = clock
+        self._notes: Notes | None = None
+        self._changed = threading.Condition()
+        self._noted: dict[str, float] = {}  # when the progress of a job was last written to the file
+        self._live: dict[str, Job] = {}  # jobs that have not ended, oldest first
+        self._owed: dict[str, Job] = {}  # jobs whose end is not in the file yet
+        self._key = secrets.token_bytes(16)  # of the hashes that stand for addresses, which are written nowhere
+        self._addresses: dict[str, str] = {}  # hashes, by job that has not ended
+        self._usual: dict[tuple[str, str], float | None] = {}  # see _usual_seconds
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self._rows = Rows(file, renew)
+        try:
+            self._served = self._rows.served()  # they are not new
+            ran = self._rows.used(since=clock() - fairness.WINDOW)
+            self._used = [Use(owner, "", ended, seconds) for owner, ended, seconds in ran]
+            with self._changed:
+                self.everything()  # so that a row that can't be read is found now
+                self._recover()
+        except (sqlite3.DatabaseError, KeyError, TypeError, ValueError) as error:  # a row that makes no job, too
+            self._rows.close()
+            raise unusable(file, error) from error
+        self._notes = notes  # only now: what is noted may be newer than what the table has just been made of
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong with the file: BUSY, DAMAGED or ""."""
+        return self._rows.trouble
+
+    def add(self, task: Task, owner: str, address: str = "") -> Job:
+        """A new waiting job. Raises ValueError where too many wait already."""
+        (job,) = self.add_all({new_id(): task}, owner, address)
+        return job
+
+    def add_all(self, tasks: Mapping[str, Task], owner: str, address: str = "") -> list[Job]:
+        """New waiting jobs, by the ids that they are to have: all of them or, with a ValueError, none.
+
+        `address` is the network address that asks, "" where it is not known.
+        """
+        with self._changed:
+            address = self._hashed(address)
+            self._check_room(owner, address, sum(_counts(task) for task in tasks.values()))
+            for identifier, task in tasks.items():
+                job = Job(identifier, owner, task, submitted=self._clock())
+                self._rows.insert(job)
+                self._live[job.id] = job
+                self._note(job)
+                self._addresses[job.id] = address
+            self._tell_positions()
+            return [self._live[identifier] for identifier in tasks]
+
+    def adopt(self, job: Job) -> None:
+        """Takes `job` in as it is, in place of what the table has of it; one that has not ended waits."""
+        with self._changed:
+            self._rows.put(job)
+            self._live.pop(job.id, None)
+            if job.end is None:
+                self._live[job.id] = job
+            self._tell_positions()
+
+    def everything(self) -> list[Job]:
+        """All jobs, in whatever state."""
+        with self._changed:
+            return self._rows.everything()
+
+    def get(self, identifier: str, owner: object = EVERYBODY) -> Job:
+        """The job as it is now. Raises ValueError for an unknown one, or one of somebody else than `owner`."""
+        if not isinstance(identifier, str):  # from a client: it may be a list
+            raise ValueError(UNKNOWN)
+        with self._changed:
+            kept = self._live.get(identifier) or self._owed.get(identifier)
+            job = kept or self._rows.get(identifier)
+        if job is None or owner not in (EVERYBODY, job.owner):
+            raise ValueError(UNKNOWN)
+        return job
+
+    def unfinished(self, owner: object = EVERYBODY) -> list[Job]:
+        """The jobs (of `owner`) that wait or run, oldest first."""
+        with self._changed:
+            return [job for job in self._live.values() if owner in (EVERYBODY, job.owner)]
+
+    def finished(
+        self, owner: object = EVERYBODY, search: str = "", limit: int = -1, offset: int = 0, kind: str = ""
+    ) -> list[Job]:
+        """The videos (of `owner`, of a `kind` of task) whose prompts hold every word of `search`, newest first."""
+        with self._changed:
+            return self._rows.finished(_named(owner), search, limit, offset, kind)
+
+    def tunings(self, owner: object = EVERYBODY) -> list[Job]:
+        """The tunings (of `owner`) that have ended in whatever way, newest first."""
+        with self._changed:
+            return self._rows.tunings(_named(owner))
+
+    def again(self, identifier: str, address: str = "") -> None:
+        """Queues a job that was stopped or has failed once more. Raises ValueError as `add` does."""
+        with self._changed:
+            job = self.get(identifier)
+            if not isinstance(job.end, Failed):
+                raise ValueError("Only what was stopped or has failed can be resumed.")
+            address = self._hashed(address)
+            self._check_room(job.owner, address, 1)
+            job = Job(job.id, job.owner, job.task, submitted=self._clock(), title=job.title)
+            self._rows.requeue(job)
+            self._owed.pop(job.id, None)
+            self._live[job.id] = job
+            self._note(job)
+            self._addresses[job.id] = address
+            self._tell_positions()
+
+    def rename(self, identifier: str, title: str) -> None:
+        """Notes what the owner calls a job."""
+        with self._changed:
+            self._rows.rename(identifier, title)
+            if identifier in self._live:
+                self._live[identifier] = replace(self._live[identifier], title=title)
+            self._note(self.get(identifier))
+
+    def take(self, seconds: float) -> Job | None:
+        """The job whose turn it is, running from now on; None if there was none for `seconds`.
+
+        At most one job per owner runs at a time.
+        """
+        with self._changed:
+            if not self._changed.wait_for(self._ready, seconds):
+                return None
+            job = self._ready()[0]
+            self._set(job.id, state="running", attempts=job.attempts + 1, started=self._clock(), progress=None)
+            self._tell_positions()
+            return self._live[job.id]
+
+    def tell(self, identifier: str, event: Event) -> Job:
+        """Notes `event`; a Result or Failed ends the job. Returns the job, for a look at `stopping`."""
+        with self._changed:
+            match event:
+                case Progress():
+                    self._set(identifier, progress=event)
+                case Preview():
+                    self._set(identifier, preview=event)
+                case Losses():
+                    self._set(identifier, losses=event)
+                case Result():
+                    return self._end(identifier, "done", event)
+                case Failed(stopped=True):
+                    return self._end(identifier, "cancelled", event)
+                case Failed():
+                    return self._end(identifier, "failed", event)
+            return self._live[identifier]
+
+    def stop(self, identifier: str, message: str) -> None:
+        """Ends a waiting job with `message` and marks a running one to be stopped."""
+        with self._changed:
+            job = self._live.get(identifier)
+            if job is not None and job.waits:
+                self._end(identifier, "cancelled", Failed(message, stopped=True))
+                self._tell_positions()
+            elif job is not None:
+                self._set(identifier, stopping=True)
+
+    def interrupt(self, identifier: str) -> None:
+        """Puts a running job back into the queue, as if it had not begun: the app is being shut down."""
+        with self._changed:
+            job = self._live.get(identifier)
+            if job is not None and job.state == "running":
+                self._set(identifier, state="interrupted", attempts=job.attempts - 1, progress=None, preview=None)
+
+    def settle(self) -> None:
+        """Writes the ends of jobs that the file could not take. Raises sqlite3.Error where it still can't."""
+        with self._changed:
+            for job in list(self._owed.values()):
+                self._rows.end(job)
+                del self._owed[job.id]
+                self._note(job)
+            if self.trouble == BUSY:
+                self._rows.probe()
+
+    def delete(self, identifier: str) -> None:
+        """Forgets a job that has ended."""
+        with self._changed:
+            if identifier in self._live:
+                raise ValueError("This video is still being made. Stop it first.")
+            if self._notes is not None:
+                self._notes.bury(identifier)
+            self._rows.delete(identifier)
+            self._owed.pop(identifier, None)
+
+    def wait(self, job: Job, seconds: float) -> Job:
+        """The job as it is now, as soon as that is not the given `job` any more, or after `seconds`."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._live.get(job.id) is not job, seconds)
+        return self.get(job.id)
+
+    def close(self) -> None:
+        with self._changed:
+            self._rows.close()
+
+    def _check_room(self, owner: str, address: str, new: int) -> None:
+        waiting = [self._place(job) for job in self._live.values() if job.waits and _counts(job.task)]
+        fairness.check_room(waiting, self._limits, owner, address, new, self._served)
+
+    def _place(self, job: Job, seconds: float | None = None) -> Place:
+        return Place(job.id, job.owner, self._addresses.get(job.id, ""), job.submitted, seconds)
+
+    def _hashed(self, address: str) -> str:
+        return hmac.digest(self._key, address.encode(), "sha256").hex() if address else ""
+
+    def _ready(self) -> list[Job]:
+        busy = {job.owner for job in self._live.values() if job.state == "running"}
+        return [job for job in self._turns() if job.owner not in busy]
+
+    def _turns(self) -> list[Job]:
+        """The waiting jobs in the order in which they will run if nobody else comes."""
+        now = self._clock()
+        self._used = fairness.recent(self._used, now)
+        jobs = self._live.values()
+        running = [
+            self._use(job, now, max(now - job.started, self._usual_seconds(job) or fairness.UNKNOWN))
+            for job in jobs
+            if job.state == "running"
+        ]
+        waiting = [self._place(job, self._usual_seconds(job)) for job in jobs if job.waits]
+        return [self._live[job] for job in fairness.turns(waiting, self._used + running, now)]
+
+    def _use(self, job: Job, ended: float, seconds: float) -> Use:
+        return Use(job.owner, self._addresses.get(job.id, ""), ended, seconds)
+
+    def _tell_positions(self) -> None:
+        order = self._turns()
+        ahead: float | None = 0.0
+        for job in self._live.values():
+            if job.state == "running":
+                left = job.progress.seconds_left if job.progress else None
+                ahead = _sum(ahead, self._usual_seconds(job) if left is None else left)
+        for position, job in enumerate(order, 1):
+            progress = Progress("Waiting", position, len(order), ahead)
+            if job.progress != progress:
+                self._live[job.id] = replace(job, progress=progress)
+            ahead = _sum(ahead, self._usual_seconds(job))
+        self._changed.notify_all()
+
+    def _usual_seconds(self, job: Job) -> float | None:
+        """How long the latest jobs of its kind took its model on average; None if there are none."""
+        kind = _kind(job)
+        if kind not in self._usual:
+            try:
+                self._usual[kind] = self._rows.usual_seconds(*kind)
+            except sqlite3.Error:  # no job is held up for want of an estimate
+                return None
+        return self._usual[kind]
+
+    def _set(self, identifier: str, **changes) -> None:
+        """Changes a job that has not ended. Previews are not written, progress about once a second."""
+        before = self._live[identifier]
+        job = replace(before, **changes)
+        now = self._clock()
+        if job.state != before.state or job.progress is not before.progress and now - self._noted.get(job.id, 0) > 1:
+            self._noted[job.id] = now
+            try:
+                self._rows.note(job)
+            except sqlite3.Error:
+                if job.state == "running" and before.state != "running":  # not begun before the attempt counts
+                    raise
+        self._live[identifier] = job
+        self._changed.notify_all()
+
+    def _end(self, identifier: str, state: str, end: Result | Failed) -> Job:
+        job = replace(self._live[identifier], state=state, ended=self._clock(), end=end)
+        job = replace(job, progress=None, preview=None, losses=None)
+        if isinstance(end, Result):
+            self._note(job)  # before the row: if the app dies between the two, the video need not be made again
+        try:
+            self._rows.end(job)
+            if isinstance(end, Failed):
+                self._note(job)
+        except sqlite3.Error:
+            self._owed[identifier] = job
+        if job.started is not None:
+            self._used.append(self._use(job, job.ended, job.ended - job.started))
+        if state == "done":
+            self._served.add(job.owner)
+            self._usual.pop(_kind(job), None)
+        del self._live[identifier]
+        self._addresses.pop(identifier, None)
+        self._noted.pop(identifier, None)
+        self._changed.notify_all()
+        return job
+
+    def _note(self, job: Job) -> None:
+        if self._notes is not None:
+            self._notes.note(job)
+
+    def _recover(self) -> None:
+        for job in self._rows.unfinished():
+            self._live[job.id] = job
+            if job.state == "running" and job.attempts >= ATTEMPTS:
+                self._end(job.id, "failed", Failed(DIED))
+            elif job.state == "running":
+                self._set(job.id, state="interrupted", progress=None)
+        self._tell_positions()
+
+
+def _counts(task: Task) -> bool:
+    """Whether a waiting `task` is one of those of which there may be so many. A grid only waits for its videos."""
+    return not isinstance(task, Grid)
+
+
+def _named(owner: object) -> str | None:
+    """The owner as `Rows` takes one: None for everybody."""
+    return None if owner is EVERYBODY else str(owner)
+
+
+def _kind(job: Job) -> tuple[str, str]:
+    return kind_of(job.task), job.task.model
+
+
+def _sum(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one + other

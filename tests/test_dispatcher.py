@@ -1,0 +1,127 @@
+"""Jobs on several slots: at once where they are different owners', stopped one by one, all put back at the end."""
+
+import sqlite3
+import time
+from contextlib import closing
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tiny
+
+from pipelines.catalog import find
+from pipelines.events import Failed, Progress, Result
+from pipelines.serving.backend import Backend
+from pipelines.serving.fairness import Limits
+from pipelines.serving.local import LocalExecutor
+from pipelines.serving.table import JobTable
+from pipelines.settings import Settings
+from pipelines.systems import modelscope
+from pipelines.tasks import TextToVideo
+
+CARD = replace(find("miniature-modelscope"), name="scripted", system="scripted")
+CATALOG = {CARD.name: CARD}
+ANNA, BERT, CARLA = (letter * 64 for letter in "abc")
+FRAMES = np.linspace(50, 150, 2 * 16 * 16 * 3).reshape(2, 16, 16, 3).astype(np.uint8)
+
+
+def generate(task, models):
+    """A prompt "stay" stays."""
+    yield Progress("Denoising", 0, 2)
+    while task.prompt == "stay":
+        yield Progress("Denoising", 1, 2)
+        time.sleep(0.01)
+    return FRAMES, {}
+
+
+class TwoSlots(LocalExecutor):
+    """Two devices of one machine: a second executor stands behind the second slot."""
+
+    def __init__(self, settings):
+        super().__init__(settings, CATALOG)
+        self.other = LocalExecutor(settings, CATALOG)
+
+    def slots(self):
+        (first,), (second,) = super().slots(), self.other.slots()
+        return first, replace(second, name="1", device="another")
+
+    def run(self, work, slot):
+        return self.other.run(work, slot) if slot == "1" else super().run(work, slot)
+
+    def close(self):
+        super().close()
+        self.other.close()
+
+
+@pytest.fixture
+def backend(tmp_path, monkeypatch):
+    tiny.add_engine(monkeypatch, "scripted", replace(modelscope.ENGINE, generate={TextToVideo: generate}, parts=()))
+    settings = Settings(data=tmp_path / "data", device="cpu", hub=False)
+    backend = Backend(settings, TwoSlots(settings), CATALOG)
+    yield backend
+    backend.close()
+
+
+def submit(backend, prompt, owner):
+    return backend.jobs.submit(TextToVideo.for_model(CARD, prompt, 7, frames=8, steps=2), owner)
+
+
+def wait_until(what):
+    end = time.monotonic() + 60
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def runs(backend, job, owner):
+    return backend.jobs.get(job, owner).state == "running"
+
+
+def test_two_owners_run_at_once_and_a_third_waits_for_whoever_ends_first(backend):
+    first, second = submit(backend, "stay", ANNA), submit(backend, "stay", BERT)
+    wait_until(lambda: runs(backend, first, ANNA) and runs(backend, second, BERT))
+    third = submit(backend, "quick", CARLA)
+    again = submit(backend, "quick", ANNA)
+    status = backend.machine.status()
+    assert (status.running, status.waiting) == (2, 2) and "another" in status.device
+    backend.jobs.cancel(second, BERT)
+    assert isinstance(list(backend.jobs.events(third, CARLA))[-1], Result)
+    assert backend.jobs.get(second, BERT).end == Failed("Stopped.", stopped=True)
+    assert runs(backend, first, ANNA) and backend.jobs.get(again, ANNA).waits  # at most one job per owner runs
+    backend.jobs.cancel(first, ANNA)
+    assert isinstance(list(backend.jobs.events(again, ANNA))[-1], Result)
+
+
+def test_the_end_puts_all_that_run_back(backend):
+    jobs = {owner: submit(backend, "stay", owner) for owner in (ANNA, BERT)}
+    wait_until(lambda: all(runs(backend, job, owner) for owner, job in jobs.items()))
+    backend.dispatcher.close()
+    for owner, job in jobs.items():
+        put_back = backend.jobs.get(job, owner)
+        assert put_back.state == "interrupted" and put_back.attempts == 0
+    with pytest.raises(ValueError, match="shutting down"):
+        submit(backend, "quick", CARLA)
+    assert not backend.machine.health()["ok"]
+
+
+def test_progress_of_each_job_is_written_whatever_the_others_do(tmp_path):
+    """The clock of one job's writes holds up nobody else's."""
+    table = JobTable(tmp_path / "jobs.db", Limits(queue=5, each=5), clock=lambda: 1000.0)
+    task = TextToVideo.for_model(CARD, "stay", 7, frames=8, steps=2)
+    jobs = [table.add(task, owner).id for owner in (ANNA, BERT)]
+    for _ in jobs:
+        table.take(0)
+    table.tell(jobs[0], Progress("Denoising", 1, 2))  # within a second of its start: it is not written
+    table._clock = lambda: 1002.0
+    for job in jobs:
+        table.tell(job, Progress("Denoising", 2, 2))
+    table.close()
+    with closing(sqlite3.connect(tmp_path / "jobs.db")) as rows:
+        assert rows.execute("SELECT stage, step FROM jobs").fetchall() == [("Denoising", 2)] * 2
+
+
+def test_health_is_bad_as_soon_as_one_slot_is(backend):
+    assert backend.machine.health()["ok"]
+    assert backend.dispatcher.loops["1"].join(20)
+    told = backend.machine.health()
+    assert not told["ok"] and not told["worker"]["alive"] and backend.dispatcher.loops["0"].alive
