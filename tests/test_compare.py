@@ -51,12 +51,12 @@ def test_only_ones_own_finished_videos_are_compared_whatever_ids_come(backend):
     waiting = backend.table.add(BEAR, ME).id
     assert [job.id for job in compare.own(backend, ME, [mine, theirs, "nonsense"])] == [mine]
     assert [job.id for job in compare.own(backend, ME, [waiting, None, mine])] == [mine]
-    backend.delete(gone, ME)
+    backend.jobs.delete(gone, ME)
     assert compare.own(backend, ME, [gone, theirs]) == []
 
 
 def test_the_page_shows_nothing_of_somebody_elses_video(backend, tmp_path):
-    mine, also_mine, theirs = (finished(backend, backend.owner(one)) for one in (ME, ME, OTHER))
+    mine, also_mine, theirs = (finished(backend, backend.owners.of(one)) for one in (ME, ME, OTHER))
     demo = page.build(backend, backend.settings)
     show = next(event for event in demo.fns.values() if getattr(event.fn, "__qualname__", "").startswith("panel."))
 
@@ -71,7 +71,7 @@ def test_the_page_shows_nothing_of_somebody_elses_video(backend, tmp_path):
 
     assert shown(mine, theirs) == [None, None, None]
     films = shown(mine, also_mine, theirs)
-    addresses = [backend.address(backend.settings.data / "videos" / job / "a.mp4") for job in (mine, also_mine)]
+    addresses = [backend.assets.address(backend.settings.data / "videos" / job / "a.mp4") for job in (mine, also_mine)]
     assert films == [*addresses, None] and films[0] != films[1]
 
 

@@ -28,7 +28,7 @@ def drawn(frames=8):
 
 
 def follow(backend, job, owner=ME):
-    return [event for event in backend.events(job, owner) if event is not None]
+    return [event for event in backend.jobs.events(job, owner) if event is not None]
 
 
 def sound_of(path, seconds):
@@ -221,57 +221,57 @@ def backend(settings):
 @pytest.fixture
 def made(backend):
     """The job of a finished video."""
-    job = backend.submit(OF, ME)
+    job = backend.jobs.submit(OF, ME)
     assert isinstance(follow(backend, job)[-1], Result)
     return job
 
 
 def test_a_finished_video_is_in_the_library_and_restores_what_it_came_from(backend, made):
-    job = backend.submit(forms.finish(backend.get(made, ME), 2, 2), ME)
+    job = backend.jobs.submit(forms.finish(backend.jobs.get(made, ME), 2, 2), ME)
     *events, end = follow(backend, job)
     assert isinstance(end, Result) and {event.stage for event in events if isinstance(event, Progress)} >= {"Finishing"}
     assert video.read(end.video).shape == (15, 256, 256, 3)
-    assert [one.id for one in backend.finished(ME, "bear dances")] == [job, made]
-    assert [one.id for one in backend.finished(ME, kind="text-to-video")] == [made]
-    assert backend.task_of(end.video, ME).of == backend.get(job, ME).task.of == OF
+    assert [one.id for one in backend.jobs.finished(ME, "bear dances")] == [job, made]
+    assert [one.id for one in backend.jobs.finished(ME, kind="text-to-video")] == [made]
+    assert backend.assets.task_of(end.video, ME).of == backend.jobs.get(job, ME).task.of == OF
     assert json.loads(end.video.with_suffix(".json").read_text("utf-8")) == end.facts
-    assert backend.export(job, ME, "gif").exists() and backend.poster(job, ME).exists()
+    assert backend.jobs.export(job, ME, "gif").exists() and backend.jobs.poster(job, ME).exists()
 
 
 def test_what_is_somebody_elses_gone_or_otherwise_made_is_not_finished(backend, made):
-    task = forms.finish(backend.get(made, ME), 2, 2)
+    task = forms.finish(backend.jobs.get(made, ME), 2, 2)
     with pytest.raises(ValueError, match="no such job"):
-        backend.submit(task, OTHER)
+        backend.jobs.submit(task, OTHER)
     with pytest.raises(ValueError, match="no such job"):
-        backend.submit(replace(task, source="f" * 32), ME)
+        backend.jobs.submit(replace(task, source="f" * 32), ME)
     with pytest.raises(ValueError, match="not how the video was made"):
-        backend.submit(replace(task, of=replace(OF, prompt="another")), ME)
+        backend.jobs.submit(replace(task, of=replace(OF, prompt="another")), ME)
     with pytest.raises(ValueError, match="smoothness"):
-        backend.submit(replace(task, interpolate=1000), ME)
+        backend.jobs.submit(replace(task, interpolate=1000), ME)
     with pytest.raises(ValueError, match="not how the video was made"):
-        backend.submit(replace(task, of=None), ME)
-    backend.get(made, ME).end.video.unlink()
+        backend.jobs.submit(replace(task, of=None), ME)
+    backend.jobs.get(made, ME).end.video.unlink()
     with pytest.raises(ValueError, match="no video"):
-        backend.submit(task, ME)
-    backend.delete(made, ME)
+        backend.jobs.submit(task, ME)
+    backend.jobs.delete(made, ME)
     with pytest.raises(ValueError, match="no such job"):
-        backend.submit(task, ME)
+        backend.jobs.submit(task, ME)
 
 
 def test_stop_leaves_nothing_and_the_next_job_runs(backend, made):
-    job = backend.submit(forms.finish(backend.get(made, ME), 4, 4), ME)
-    for event in backend.events(job, ME):
+    job = backend.jobs.submit(forms.finish(backend.jobs.get(made, ME), 4, 4), ME)
+    for event in backend.jobs.events(job, ME):
         if isinstance(event, Progress) and event.stage == "Finishing" and event.step >= 1:
-            backend.cancel(job, ME)
-    assert backend.get(job, ME).end == Failed("Stopped.", stopped=True)
-    after = backend.submit(forms.finish(backend.get(made, ME), 1, 2), ME)
+            backend.jobs.cancel(job, ME)
+    assert backend.jobs.get(job, ME).end == Failed("Stopped.", stopped=True)
+    after = backend.jobs.submit(forms.finish(backend.jobs.get(made, ME), 1, 2), ME)
     assert isinstance(follow(backend, after)[-1], Result)
     assert {path.name for path in (backend.settings.data / "videos").iterdir()} == {made, after}
 
 
 def test_a_finish_survives_a_restart(backend, made):
-    job = backend.submit(forms.finish(backend.get(made, ME), 4, 4), ME)
-    for event in backend.events(job, ME):
+    job = backend.jobs.submit(forms.finish(backend.jobs.get(made, ME), 4, 4), ME)
+    for event in backend.jobs.events(job, ME):
         if isinstance(event, Progress) and event.stage == "Finishing" and event.step >= 1:
             break
     backend.close()

@@ -110,9 +110,9 @@ def test_a_drawn_mask_is_kept_a_cleared_one_is_none_and_without_strokes_it_stays
     assert read(MASK, None) == {"image": IMAGE, "mask": MASK, "image_guidance": 9.0}
     assert read(MASK, "")["mask"] == ""
     kept = read(MASK, address(png()))["mask"]
-    assert np.asarray(Image.open(io.BytesIO(backend.image(kept, ME)))).min() == 255
+    assert np.asarray(Image.open(io.BytesIO(backend.assets.image(kept, ME)))).min() == 255
     with pytest.raises(ValueError, match="no such image"):
-        backend.image(kept, OTHER)
+        backend.assets.image(kept, OTHER)
     assert first_image.settings(backend, ME, "", "", address(png()), 9.0)["mask"] == ""  # its image was removed
 
 
@@ -189,10 +189,10 @@ def test_the_words_of_the_models_makers_are_on_the_page():
 
 
 def test_the_first_frame_of_a_finished_video_is_kept_for_its_owner(backend):
-    job = backend.submit(TextToVideo.for_model(find("miniature-modelscope"), "a bear", 7, frames=8, steps=1), ME)
-    *_, end = [event for event in backend.events(job, ME) if event]
-    name = backend.keep_frame(job, ME)
-    picture = np.asarray(Image.open(io.BytesIO(backend.image(name, ME))).convert("RGB"))
+    job = backend.jobs.submit(TextToVideo.for_model(find("miniature-modelscope"), "a bear", 7, frames=8, steps=1), ME)
+    *_, end = [event for event in backend.jobs.events(job, ME) if event]
+    name = backend.assets.keep_frame(job, ME)
+    picture = np.asarray(Image.open(io.BytesIO(backend.assets.image(name, ME))).convert("RGB"))
     assert np.abs(picture.astype(int) - video.read(end.video)[0]).max() <= 2
     with pytest.raises(ValueError, match="no such job"):
-        backend.keep_frame(job, OTHER)
+        backend.assets.keep_frame(job, OTHER)

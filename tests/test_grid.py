@@ -161,40 +161,42 @@ def test_nothing_is_laid_side_by_side_where_nothing_was_made(tmp_path):
 
 
 def test_a_grid_is_made_of_videos_that_are_jobs_of_their_own(backend):
-    jobs = backend.submit_grid(tasks(), ME)
+    jobs = backend.jobs.submit_grid(tasks(), ME)
     moments = [moment for moment in stream.follow_all(backend, jobs, ME) if moment]
     assert [moment.of for moment in moments if moment.end] == [(5, 5)] and isinstance(moments[-1].end, Result)
     assert "2 of 5" in html.footlights(next(moment for moment in moments if moment.of == (2, 5)))
-    made = backend.finished(ME)
+    made = backend.jobs.finished(ME)
     assert [job.id for job in reversed(made)] == jobs
     assert all(job.end.facts["task"]["seed"] == job.task.seed for job in made[1:])
-    whole = backend.get(jobs[-1], ME)
-    assert backend.export(whole.id, ME, "mp4") == whole.end.video and "grid of 4 videos" in html.caption(whole.task)
+    whole = backend.jobs.get(jobs[-1], ME)
+    assert backend.jobs.export(whole.id, ME, "mp4") == whole.end.video and "grid of 4 videos" in html.caption(
+        whole.task
+    )
     assert video.read(whole.end.video).shape[0] == 8
-    assert whole in backend.finished(ME, "robot beach")  # by a prompt that is not its first
-    assert [job.id for job in backend.finished(ME, kind="grid")] == [whole.id]
+    assert whole in backend.jobs.finished(ME, "robot beach")  # by a prompt that is not its first
+    assert [job.id for job in backend.jobs.finished(ME, kind="grid")] == [whole.id]
 
 
 def test_all_of_a_grid_is_taken_or_none(backend):
     with pytest.raises(ValueError, match="makes 6 videos, and 4 of yours may wait"):
-        backend.submit_grid(tasks(seeds="1 2 3"), ME)
-    assert backend.unfinished(ME) == []
-    jobs = backend.submit_grid(tasks(), ME)
+        backend.jobs.submit_grid(tasks(seeds="1 2 3"), ME)
+    assert backend.jobs.unfinished(ME) == []
+    jobs = backend.jobs.submit_grid(tasks(), ME)
     with pytest.raises(ValueError, match="waiting already"):
-        backend.submit_grid(tasks(), ME)
-    assert len(backend.unfinished(ME)) <= len(jobs)
+        backend.jobs.submit_grid(tasks(), ME)
+    assert len(backend.jobs.unfinished(ME)) <= len(jobs)
     for job in reversed(jobs):
-        backend.cancel(job, ME)
+        backend.jobs.cancel(job, ME)
     *_, end = (moment for moment in stream.follow_all(backend, jobs, ME) if moment)
     assert end.end == Failed("Stopped.", stopped=True)
 
 
 def test_what_is_lacking_in_a_grid_is_said_and_what_is_somebody_elses_is_not_there(backend):
-    jobs = backend.submit_grid(tasks(seeds="7"), ME)
-    backend.cancel(jobs[1], ME)
+    jobs = backend.jobs.submit_grid(tasks(seeds="7"), ME)
+    backend.jobs.cancel(jobs[1], ME)
     *_, end = (moment for moment in stream.follow_all(backend, jobs, ME) if moment)
     assert [one["video"] for one in end.end.facts["videos"]] == ["made", "stopped"]
-    stolen = backend.submit(backend.get(jobs[-1], ME).task, OTHER)
+    stolen = backend.jobs.submit(backend.jobs.get(jobs[-1], ME).task, OTHER)
     *_, end = (moment for moment in stream.follow(backend, stolen, OTHER) if moment)
     assert isinstance(end.end, Failed) and "None of the videos" in end.end.message
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HEAVY = {"torch", "diffusers", "transformers", "accelerate", "controlnet_aux", "torchvision"}
 PLAIN = {"settings", "catalog", "task_settings", "tasks", "events"}  # plain data: the standard library and each other
 FLOORS = ("media", "models", "poses", "systems", "serving")  # of pipelines: each stands on those before it
-OFFERED = {"serving.backend", "serving.job", "serving.jobs"}  # what the page asks
+OFFERED = {"serving.backend", "serving.job"}  # what the page asks
 
 
 def imports(file: Path) -> set[str]:

@@ -25,7 +25,7 @@ def test_gradio_keeps_no_copy_of_a_finished_video(tmp_path):
     made = tmp_path / "data" / "videos" / "0123" / "a-bear-7.mp4"
     made.parent.mkdir()
     made.write_bytes(b"video")
-    file = backend.address(made)
+    file = backend.assets.address(made)
     for name in ("video", "chosen-video", "mp4", "gif-file", "library-webm-file"):
         (component,) = [block for block in demo.blocks.values() if block.elem_id == name]
         component.GRADIO_CACHE = str(tmp_path / "copies")

@@ -137,8 +137,8 @@ def test_every_choice_of_what_is_followed_draws_the_skeletons_anew(built):
 
 def test_the_settings_of_a_video_come_back_to_every_control(built, tmp_path):
     demo, backend = built
-    kept = backend.keep_clip(
-        shutil.copyfile(find_motion("duet"), tmp_path / "duet.json"), backend.owner(ME), poses=True
+    kept = backend.assets.keep_clip(
+        shutil.copyfile(find_motion("duet"), tmp_path / "duet.json"), backend.owners.of(ME), poses=True
     )
     card = find("miniature-followyourpose")
     changed = {name: says for name, (_, _, says) in OTHER.items() if name not in ("prompt", "seed", "motion")}
@@ -163,11 +163,11 @@ def test_the_settings_of_a_video_come_back_to_every_control(built, tmp_path):
 def test_who_was_tuned_on_can_be_chosen_for_the_models_that_it_fits(built, tmp_path):
     demo, backend = built
     video.write(np.random.default_rng(0).integers(0, 255, (4, 128, 128, 3), np.uint8), tmp_path / "clip.mp4", 8)
-    me = backend.owner(ME)
-    clip = backend.keep_clip(tmp_path / "clip.mp4", me).name
+    me = backend.owners.of(ME)
+    clip = backend.assets.keep_clip(tmp_path / "clip.mp4", me).name
     tune = Tune.for_model(find("miniature-sd"), "a bear in red", 1, clip=clip, frames=2, steps=1)
     job = backend.jobs.submit(tune, me)
-    assert isinstance(list(backend.events(job, me))[-1], Result)
+    assert isinstance(list(backend.jobs.events(job, me))[-1], Result)
     dress = event(demo, "dress").fn
     offered = dress(ME, "miniature-followyourpose", "")
     assert offered.visible and offered.value == "" and offered.choices[1:] == [("a bear in red", job)]

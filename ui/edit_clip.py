@@ -7,7 +7,7 @@ import gradio as gr
 from pipelines.catalog import SCHEDULERS, ModelCard, find, offered
 from pipelines.events import Failed
 from pipelines.serving.backend import Backend, Tuning
-from pipelines.serving.jobs import Job
+from pipelines.serving.job import Job
 from pipelines.tasks import Edit
 from ui import edit_html, estimates, finish, forms, html, hub, tune_clip, visitor, why
 from ui.follower import QUIET, Stage, View, ends, halting, progress
@@ -50,7 +50,7 @@ class EditTab:
         gr.on([this.select, self.changed.change, self.chosen.change], **seen)
 
     def list_tuned(self, visitor_id: str, identifier: str) -> str:
-        return edit_html.tunings(self.backend.tunings(visitor_id), PUBLISHED, identifier)
+        return edit_html.tunings(self.backend.tunings.of(visitor_id), PUBLISHED, identifier)
 
     def fill(self, task: Edit) -> dict:
         """The updates that fill in what `task` says, by the model that made it."""
@@ -180,7 +180,7 @@ class Panel(Stage):
     # The model that was chosen -------------------------------------------------------------------------------------
 
     def tuning_of(self, identifier: str, visitor_id: str) -> Tuning:
-        for tuning in self.backend.tunings(visitor_id):
+        for tuning in self.backend.tunings.of(visitor_id):
             if tuning.job.id == identifier:
                 return tuning
         raise ValueError("The tuned model of this video is not here.")
@@ -189,7 +189,7 @@ class Panel(Stage):
         return PUBLISHED.get(identifier) or self.tuning_of(identifier, visitor_id)
 
     def made(self, identifier: str, visitor_id: str) -> list[Job]:
-        jobs = self.backend.finished(visitor_id, kind="edit")
+        jobs = self.backend.jobs.finished(visitor_id, kind="edit")
         return [job for job in jobs if job.task.told_by == identifier]
 
     def open(self, visitor_id: str, identifier: str, again: dict | None) -> dict:
@@ -207,7 +207,11 @@ class Panel(Stage):
         settings = {"strength": 0.0, "sound": False, "prompt": tuning.job.task.prompt} | again
         card, title = find(tuning.job.task.model), edit_html.title_of(tuning)
         return self._filled(visitor_id, identifier, title, card, settings) | {
-            **{self.of_clip: gr.Column(visible=True), self.before: self.backend.address(tuning.video), self.about: ""},
+            **{
+                self.of_clip: gr.Column(visible=True),
+                self.before: self.backend.assets.address(tuning.video),
+                self.about: "",
+            },
             self.controls["strength"]: gr.Slider(visible=True, value=settings["strength"]),
             self.controls["sound"]: gr.Checkbox(settings["sound"], visible=tuning.sound),
             self.managing: gr.Accordion(visible=True),
@@ -222,7 +226,7 @@ class Panel(Stage):
         settings = {"prompt": f"{card.title}."} | again
         return self._filled(visitor_id, card.name, card.title, card, settings) | {
             **{self.of_clip: gr.Column(visible=False), self.before: None},
-            self.about: html.model_card(card, self.backend.availability(card.name)),
+            self.about: html.model_card(card, self.backend.machine.availability(card.name)),
             self.controls["strength"]: gr.Slider(value=0, visible="strength" in card.takes),
             self.controls["sound"]: gr.Checkbox(False, visible="sound" in card.takes),
             self.managing: gr.Accordion(visible=False),
@@ -257,7 +261,7 @@ class Panel(Stage):
             return ""
         name = found.name if isinstance(found, ModelCard) else found.job.task.model
         longest = max(prompts.splitlines() or [""], key=len)
-        return html.prompt_hints(longest, find(name), self.backend.tokens(name, longest))
+        return html.prompt_hints(longest, find(name), self.backend.machine.tokens(name, longest))
 
     def values(self, data: dict) -> dict[str, object]:
         """What the controls say, by the names of the settings."""
@@ -273,13 +277,13 @@ class Panel(Stage):
         try:
             match act:
                 case "rename":
-                    self.backend.rename(identifier, visitor_id, title)
+                    self.backend.tunings.rename(identifier, visitor_id, title)
                 case "resume":
-                    self.backend.resume(identifier, visitor_id, visitor.ADDRESS.get())
+                    self.backend.tunings.resume(identifier, visitor_id, visitor.ADDRESS.get())
                 case "delete":
-                    self.backend.delete(identifier, visitor_id)
+                    self.backend.jobs.delete(identifier, visitor_id)
                 case "export":
-                    exported = self.backend.address(self.backend.export_tuned(identifier, visitor_id))
+                    exported = self.backend.assets.address(self.backend.tunings.export(identifier, visitor_id))
                     return {self.archive: gr.File(exported, visible=True)}
         except (ValueError, OSError) as error:
             return {self.problem: gr.HTML(html.failure(str(error), "That did not work."), visible=True)}
@@ -326,7 +330,7 @@ class Panel(Stage):
 
     def state(self, view: View) -> dict:
         made, (identifier,) = view.shown, view.about
-        film = self.backend.address(made.end.video) if made else None
+        film = self.backend.assets.address(made.end.video) if made else None
         return {
             **ends(self.message, view),
             **progress(self.line, self.waiting, view),
@@ -346,7 +350,7 @@ class Panel(Stage):
         problem = gr.HTML(visible=False)
         try:
             for task in forms.edits(self.values(data), self.tuned(identifier, visitor_id)):
-                jobs.append(self.backend.submit(task, visitor_id, visitor.ADDRESS.get()))
+                jobs.append(self.backend.jobs.submit(task, visitor_id, visitor.ADDRESS.get()))
         except ValueError as error:
             problem = gr.HTML(html.failure(str(error)), visible=True)
         following = data[self.followed], data[self.shown], identifier
@@ -354,7 +358,7 @@ class Panel(Stage):
 
     def arrive(self, visitor_id: str) -> str | dict:
         """The page was opened: the model is chosen whose edits wait or run."""
-        going = [one for one in self.backend.unfinished(visitor_id) if isinstance(one.task, Edit)]
+        going = [one for one in self.backend.jobs.unfinished(visitor_id) if isinstance(one.task, Edit)]
         return going[0].task.told_by if going else gr.skip()
 
     def _connect_jobs(self, arrived: gr.events.Dependency) -> None:

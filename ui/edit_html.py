@@ -7,7 +7,7 @@ from statistics import fmean
 
 from pipelines.catalog import CATALOG, SCHEDULERS, ModelCard
 from pipelines.serving.backend import Tuning
-from pipelines.serving.jobs import Job
+from pipelines.serving.job import Job
 from ui.html import data_of, moving, shorten
 from ui.languages import say
 

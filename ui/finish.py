@@ -4,7 +4,7 @@ import gradio as gr
 from gradio.i18n import I18nData
 
 from pipelines.serving.backend import Backend
-from pipelines.serving.jobs import Job
+from pipelines.serving.job import Job
 from pipelines.tasks import TIMES, Finish
 from ui import forms, html, visitor
 from ui.follower import QUIET, Stage, View, ends, halting
@@ -50,7 +50,7 @@ class Finishing(Stage):
         told = ""
         if source:
             try:
-                task = forms.finish(self.backend.get(source, visitor_id), *choice)
+                task = forms.finish(self.backend.jobs.get(source, visitor_id), *choice)
                 told = f'<p class="caption">{html.finished(task)}</p>'
             except ValueError as error:
                 told = f'<p class="hint warning">{html.escape(str(error))}</p>'
@@ -65,7 +65,7 @@ class Finishing(Stage):
 
     def state(self, view: View) -> dict:
         made, going = view.shown, bool(view.going)
-        film = self.backend.address(made.end.video) if made else None
+        film = self.backend.assets.address(made.end.video) if made else None
         return {
             **ends(self.message, view),
             self.line: html.footlights(view.moment) if going else "",
@@ -80,8 +80,8 @@ class Finishing(Stage):
     def press(self, visitor_id: str, followed: object, shown: object, source: str | None, *choice: object) -> dict:
         """Finish was pressed."""
         try:
-            task = forms.finish(self.backend.get(source or "", visitor_id), *choice)
-            job = self.backend.submit(task, visitor_id, visitor.ADDRESS.get())
+            task = forms.finish(self.backend.jobs.get(source or "", visitor_id), *choice)
+            job = self.backend.jobs.submit(task, visitor_id, visitor.ADDRESS.get())
         except ValueError as error:
             return {self.problem: gr.HTML(html.failure(str(error)), visible=True)}
         return {self.problem: gr.HTML(visible=False), **self.updates(visitor_id, followed, shown, source, new=[job])}

@@ -14,7 +14,7 @@ import gradio as gr
 
 from pipelines.events import Failed, Result
 from pipelines.serving.backend import Backend
-from pipelines.serving.jobs import Job
+from pipelines.serving.job import Job
 from pipelines.tasks import Grid
 from ui import html, visitor
 from ui.languages import say
@@ -92,7 +92,7 @@ class Stage(ABC):
     ) -> dict:
         """How things stand now; `new` jobs are begun by this very page."""
         followed = followed if isinstance(followed, Followed) else Followed()
-        going = {job.id: job for job in self.backend.unfinished(visitor_id) if self.belongs(job, *about)}
+        going = {job.id: job for job in self.backend.jobs.unfinished(visitor_id) if self.belongs(job, *about)}
         before = followed.jobs if any(one in going for one in followed.jobs) or not new else ()
         jobs = tuple(dict.fromkeys((*before, *new, *going)))
         ended = [job for job in self._look_up(jobs, visitor_id) if job.id not in going]
@@ -117,20 +117,20 @@ class Stage(ABC):
     def _look_up(self, jobs: Sequence[str], visitor_id: str) -> Iterator[Job]:
         for one in jobs:
             try:
-                yield self.backend.get(one, visitor_id)
+                yield self.backend.jobs.get(one, visitor_id)
             except ValueError:  # deleted meanwhile
                 continue
 
     def stop(self, visitor_id: str, followed: object, shown: object, *about: object) -> dict:
         """Stops all that goes on here, the last first: a grid is not to be made of what is left."""
-        for job in reversed(self.backend.unfinished(visitor_id)):
+        for job in reversed(self.backend.jobs.unfinished(visitor_id)):
             if self.belongs(job, *about):
-                self.backend.cancel(job.id, visitor_id)
+                self.backend.jobs.cancel(job.id, visitor_id)
         return self.updates(visitor_id, followed, shown, *about)
 
     def stop_one(self, visitor_id: str, event: gr.EventData) -> gr.Timer:
         """Stops the job at whose button somebody pressed."""
-        self.backend.cancel(event.job, visitor_id)
+        self.backend.jobs.cancel(event.job, visitor_id)
         return gr.Timer(active=True)
 
     @property
@@ -178,7 +178,7 @@ class Watch:
 
     def look(self, visitor_id: str) -> list[gr.Timer]:
         """Has those places ask to which a job belongs."""
-        going = self.backend.unfinished(visitor.known(visitor_id))
+        going = self.backend.jobs.unfinished(visitor.known(visitor_id))
         wanted = [any(isinstance(job.task, stage.KINDS) for job in going) for stage in self.stages]
         return [gr.Timer(active=True) if one else gr.skip() for one in wanted]
 

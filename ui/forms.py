@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from pipelines.catalog import CATALOG, ModelCard, find
 from pipelines.serving.backend import Tuning
-from pipelines.serving.jobs import Job
+from pipelines.serving.job import Job
 from pipelines.task_settings import Kept, settings_of
 from pipelines.tasks import MAX_SEED, Edit, Finish, PoseToVideo, TextToVideo, Tune, check_cells
 

@@ -157,12 +157,12 @@ class PoseToVideoTab(Stage):
         self.seed, self.randomise, self.dice = (self.controls.pop(name) for name in ("seed", "randomise", "dice"))
 
     def _about(self, name: str) -> str:
-        return html.model_card(find(name), self.backend.availability(name))
+        return html.model_card(find(name), self.backend.machine.availability(name))
 
     # What is followed ----------------------------------------------------------------------------------------------
 
     def follow_motion(self, name: str) -> dict:
-        measured = self.backend.motion(name)
+        measured = self.backend.assets.motion(name)
         return {
             **{self.clip: "", self.chosen: name, self.file: None, self.there: gr.Column(visible=False)},
             **{self.problem: gr.HTML(visible=False), self.controls["fps"]: pose_controls.pace(measured)},
@@ -174,7 +174,7 @@ class PoseToVideoTab(Stage):
             return self.follow_motion(EXAMPLES[0][0])
         visitor_id = visitor.known(visitor_id)
         try:
-            kept = self.backend.keep_clip(path, visitor_id, poses=True)
+            kept = self.backend.assets.keep_clip(path, visitor_id, poses=True)
         except (ValueError, OSError) as error:
             return {self.problem: gr.HTML(html.failure(str(error), "This can't be followed."), visible=True)}
         return {
@@ -193,7 +193,7 @@ class PoseToVideoTab(Stage):
         size = measured.seconds, measured.width, measured.height, measured.fps, measured.cut
         return {
             self.there: gr.Column(visible=True),
-            self.source: self.backend.address(kept.preview),
+            self.source: self.backend.assets.address(kept.preview),
             self.about_clip: edit_html.about_clip(*size),
         }
 
@@ -202,7 +202,7 @@ class PoseToVideoTab(Stage):
         visitor_id, found = visitor.known(data[self.owner]), None
         try:
             (task,) = forms.poses_to_videos(self.values(data) | {"prompt": "a dance", "seed": 0})
-            with closing(self.backend.preview_poses(task, visitor_id)) as events:
+            with closing(self.backend.previews.poses(task, visitor_id)) as events:
                 while True:
                     try:
                         event = next(events)
@@ -239,14 +239,14 @@ class PoseToVideoTab(Stage):
             yield from self.look(data)
 
     def quit_looking(self, visitor_id: str) -> dict:
-        self.backend.stop_pose_preview(visitor_id)
+        self.backend.previews.stop(visitor_id)
         return {
             self.search: html.stopped("Stopped.", "What was found before is shown."),
             self.quit_search: gr.Button(visible=False),
         }
 
     def keep_pace(self, visitor_id: str, name: str, motion: str, stride: float) -> float:
-        measured = self.backend.clip(name, visitor_id).clip if name else self.backend.motion(motion)
+        measured = self.backend.assets.clip(name, visitor_id).clip if name else self.backend.assets.motion(motion)
         return pose_controls.pace(measured, stride)
 
     def refill(self, visitor_id: str, asked: tuple | None) -> dict:
@@ -257,13 +257,13 @@ class PoseToVideoTab(Stage):
         card = find(values["model"])
         if values["clip"]:
             try:
-                kept = self.backend.clip(values["clip"], visitor_id)
+                kept = self.backend.assets.clip(values["clip"], visitor_id)
             except ValueError as error:
                 gone = html.failure(str(error), "What this video followed is gone.")
                 return {self.problem: gr.HTML(gone, visible=True)}
             measured, what = kept.clip, {self.clip: kept.name, self.chosen: "", **self._upload(kept)}
         else:
-            measured = self.backend.motion(values["motion"])
+            measured = self.backend.assets.motion(values["motion"])
             what = {self.clip: "", self.chosen: values["motion"], self.file: None, self.there: gr.Column(visible=False)}
         tuned, gone = self.tuned_for(visitor_id, card.name), gr.HTML(visible=False)
         if values["tuned"] not in ("", *(one.job.id for one in tuned)):
@@ -280,7 +280,7 @@ class PoseToVideoTab(Stage):
 
     def tuned_for(self, visitor_id: str, name: str) -> list[Tuning]:
         base = find(name).tuned_from
-        return [one for one in self.backend.tunings(visitor_id) if one.job.task.model == base]
+        return [one for one in self.backend.tunings.of(visitor_id) if one.job.task.model == base]
 
     def dress(self, visitor_id: str, name: str, looks: str) -> gr.Dropdown:
         return pose_controls.wardrobe(self.tuned_for(visitor_id, name), looks)
@@ -307,7 +307,7 @@ class PoseToVideoTab(Stage):
     def hint(self, prompts: str, name: str) -> str:
         """On the longest of the prompts."""
         longest = max(prompts.splitlines() or [""], key=len)
-        return html.prompt_hints(longest, find(name), self.backend.tokens(name, longest))
+        return html.prompt_hints(longest, find(name), self.backend.machine.tokens(name, longest))
 
     @property
     def named(self) -> dict[str, gr.components.Component]:
@@ -374,9 +374,9 @@ class PoseToVideoTab(Stage):
     def state(self, view: View) -> dict:
         made, going = view.shown, bool(view.going)
         preview = view.moment.preview
-        kept = self.backend.companions(made.id, view.owner) if made else {}
-        kept = {kind: self.backend.address(path) for kind, path in kept.items()}
-        film = self.backend.address(made.end.video) if made else None
+        kept = self.backend.jobs.companions(made.id, view.owner) if made else {}
+        kept = {kind: self.backend.assets.address(path) for kind, path in kept.items()}
+        film = self.backend.assets.address(made.end.video) if made else None
         there = made is not None and not going
         return {
             **ends(self.message, view),
@@ -404,13 +404,13 @@ class PoseToVideoTab(Stage):
         problem = gr.HTML(visible=False)
         try:
             for task in forms.poses_to_videos(values, data[self.randomise]):
-                jobs.append(self.backend.submit(task, visitor_id, visitor.ADDRESS.get()))
+                jobs.append(self.backend.jobs.submit(task, visitor_id, visitor.ADDRESS.get()))
                 seed = task.seed
         except ValueError as error:
             problem = gr.HTML(html.failure(str(error)), visible=True)
         if not jobs:
             return {self.problem: problem}
-        self.backend.stop_pose_preview(visitor_id)
+        self.backend.previews.stop(visitor_id)
         return {
             **{self.owner: visitor_id, self.problem: problem, self.seed: seed},
             **{self.search: "", self.quit_search: gr.Button(visible=False)},
@@ -419,8 +419,8 @@ class PoseToVideoTab(Stage):
 
     def arrive(self, visitor_id: str) -> dict:
         """The page was opened: what is being made is shown, or what was made last, with its settings."""
-        latest = self.backend.finished(visitor_id, limit=1, kind="pose-to-video")
-        going = [one for one in self.backend.unfinished(visitor_id) if self.belongs(one)]
+        latest = self.backend.jobs.finished(visitor_id, limit=1, kind="pose-to-video")
+        going = [one for one in self.backend.jobs.unfinished(visitor_id) if self.belongs(one)]
         updates = self.updates(visitor_id, shown=latest[0].id if latest else "")
         for one in (going or latest)[:1]:
             with suppress(ValueError):  # of a model that is not offered any more

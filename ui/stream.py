@@ -30,7 +30,7 @@ def follow(backend: Backend, job: str, owner: str) -> Iterator[Moment | None]:
     Whoever stops listening only stops listening: the job goes on. Raises ValueError for an unknown job.
     """
     moment = Moment()
-    for event in backend.events(job, owner):
+    for event in backend.jobs.events(job, owner):
         match event:
             case None:
                 yield None

@@ -173,7 +173,7 @@ class TextToVideoTab(Stage):
     def hint(self, text: str, name: str, rows: bool) -> str:
         """On the longest of the prompts."""
         text = max(text.splitlines() or [""], key=len) if rows else text
-        return html.prompt_hints(text, find(name), self.backend.tokens(name, text))
+        return html.prompt_hints(text, find(name), self.backend.machine.tokens(name, text))
 
     def values(self, data: dict) -> dict[str, object]:
         """What the controls say, by the names of the settings."""
@@ -219,7 +219,7 @@ class TextToVideoTab(Stage):
 
     def state(self, view: View) -> dict:
         made, going = view.shown, bool(view.going)
-        film = self.backend.address(made.end.video) if made else None
+        film = self.backend.assets.address(made.end.video) if made else None
         return {
             **ends(self.message, view),
             self.scene: html.scene("working" if going else "open" if made else "closed", view.moment),
@@ -253,15 +253,15 @@ class TextToVideoTab(Stage):
 
     def _submit(self, tasks: list[TextToVideo], visitor_id: str) -> list[str]:
         if len(tasks) > 1:
-            return self.backend.submit_grid(tasks, visitor_id, visitor.ADDRESS.get())
-        return [self.backend.submit(tasks[0], visitor_id, visitor.ADDRESS.get())]
+            return self.backend.jobs.submit_grid(tasks, visitor_id, visitor.ADDRESS.get())
+        return [self.backend.jobs.submit(tasks[0], visitor_id, visitor.ADDRESS.get())]
 
     def arrive(self, visitor_id: str) -> dict:
         """The page was opened: what is being made is shown, or what was made last, with its settings."""
         kinds = ("text-to-video", "grid")
-        made = [one for kind in kinds for one in self.backend.finished(visitor_id, limit=1, kind=kind)]
+        made = [one for kind in kinds for one in self.backend.jobs.finished(visitor_id, limit=1, kind=kind)]
         latest = sorted(made, key=lambda one: one.ended)[-1:]
-        going = [one for one in self.backend.unfinished(visitor_id) if self.belongs(one)]
+        going = [one for one in self.backend.jobs.unfinished(visitor_id) if self.belongs(one)]
         updates = self.updates(visitor_id, shown=latest[0].id if latest else "")
         for one in (going or latest)[-1:]:
             with suppress(ValueError):  # of a model that is not offered any more
@@ -397,7 +397,7 @@ def filled_in(controls: dict[str, gr.components.Component], card: ModelCard, val
 
 
 def _about(backend: Backend, card: ModelCard) -> str:
-    return html.model_card(card, backend.availability(card.name))
+    return html.model_card(card, backend.machine.availability(card.name))
 
 
 def _thumbnails() -> list[html.Thumbnail]:

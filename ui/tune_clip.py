@@ -7,7 +7,7 @@ import gradio as gr
 
 from pipelines.catalog import ModelCard, Range, find, offered
 from pipelines.serving.backend import Backend
-from pipelines.serving.jobs import Job
+from pipelines.serving.job import Job
 from pipelines.tasks import NOBODY, TRAINED, Tune
 from ui import edit_html, estimates, forms, html, visitor
 from ui.follower import QUIET, Stage, View
@@ -121,7 +121,7 @@ class Bench(Stage):
                     elem_id="base",
                 )
                 self.card_html = gr.HTML(
-                    html.model_card(first, self.backend.availability(first.name)), elem_id="base-about"
+                    html.model_card(first, self.backend.machine.availability(first.name)), elem_id="base-about"
                 )
                 with gr.Accordion(say("Fine settings of the tuning"), open=False, elem_id="fine-tuning"):
                     with gr.Row():
@@ -167,14 +167,14 @@ class Bench(Stage):
         if path is None:
             return nothing | {self.problem: gr.HTML(visible=False)}
         try:
-            kept = self.backend.keep_clip(path, visitor_id)
+            kept = self.backend.assets.keep_clip(path, visitor_id)
         except (ValueError, OSError) as error:
             return nothing | {self.problem: gr.HTML(html.failure(str(error), "This clip can't be used."), visible=True)}
         measured = kept.clip
         size = measured.seconds, measured.width, measured.height, measured.fps, measured.cut
         return {
             **{self.owner: visitor_id, self.clip: kept.name, self.there: gr.Column(visible=True)},
-            **{self.source: self.backend.address(kept.preview), self.about: edit_html.about_clip(*size)},
+            **{self.source: self.backend.assets.address(kept.preview), self.about: edit_html.about_clip(*size)},
             self.controls["start"]: gr.Slider(maximum=measured.seconds, value=0),
             self.controls["end"]: gr.Slider(maximum=measured.seconds, value=measured.seconds),
             self.controls["stride"]: min(30, max(1, round(measured.fps / 8))),  # the models have seen 8 a second
@@ -196,7 +196,7 @@ class Bench(Stage):
             return {self.strip: ""}
         try:
             task = forms.tune(self.values(data) | {"prompt": "a clip"})
-            picture, choice = self.backend.look(task, data[self.owner])
+            picture, choice = self.backend.assets.look(task, data[self.owner])
         except (ValueError, OSError) as error:
             return {self.strip: html.failure(str(error), "This part can't be used.")}
         return {self.strip: edit_html.look(picture, choice, task.width, task.height)}
@@ -213,11 +213,11 @@ class Bench(Stage):
             self.controls["frames"]: gr.Slider(minimum=used.low, maximum=used.high, value=card.defaults.frames),
             **{self.controls[side]: getattr(card.defaults, side) for side in ("width", "height")},
             **{self.controls[name]: getattr(card.tuning, name) for name in ("steps", "learning_rate")},
-            self.card_html: html.model_card(card, self.backend.availability(name)),
+            self.card_html: html.model_card(card, self.backend.machine.availability(name)),
         }
 
     def hint(self, text: str, name: str) -> str:
-        return html.prompt_hints(text, find(name), self.backend.tokens(name, text))
+        return html.prompt_hints(text, find(name), self.backend.machine.tokens(name, text))
 
     def _connect_controls(self, given: gr.State) -> None:
         controls, owner = self.controls, self.owner
@@ -265,7 +265,7 @@ class Bench(Stage):
         return super().fruitful(job) or self._facts(job) is not None
 
     def _facts(self, job: Job) -> dict | None:
-        found = (tuning.facts for tuning in self.backend.tunings(job.owner) if tuning.job.id == job.id)
+        found = (tuning.facts for tuning in self.backend.tunings.of(job.owner) if tuning.job.id == job.id)
         return next(found, None)
 
     def _losses(self, view: View) -> Sequence[float]:
@@ -291,7 +291,7 @@ class Bench(Stage):
         visitor_id = visitor.known(data[self.owner])
         try:
             task = forms.tune(self.values(data) | {"prompt": data[self.prompt]})
-            job = self.backend.submit(task, visitor_id, visitor.ADDRESS.get())
+            job = self.backend.jobs.submit(task, visitor_id, visitor.ADDRESS.get())
         except ValueError as error:
             return {self.problem: gr.HTML(html.failure(str(error), "Nothing was tuned."), visible=True)}
         following = data[self.followed], "", ""
@@ -302,16 +302,16 @@ class Bench(Stage):
 
     def arrive(self, visitor_id: str, followed: object, shown: object, awaited: object) -> dict:
         """The page was opened, or a tuning resumed: what is being tuned is shown."""
-        going = [one for one in self.backend.unfinished(visitor_id) if self.belongs(one)]
+        going = [one for one in self.backend.jobs.unfinished(visitor_id) if self.belongs(one)]
         shown = "" if any(one.id == shown for one in going) else shown
         updates = self.updates(visitor_id, followed, shown, awaited)
         return updates | ({self.prompt: going[0].task.prompt} if going else {})
 
     def ask(self, visitor_id: str, followed: object, shown: object, awaited: object) -> dict:
         """A sample was asked for."""
-        for job in self.backend.unfinished(visitor_id):
+        for job in self.backend.jobs.unfinished(visitor_id):
             if self.belongs(job):
-                self.backend.sample(job.id, visitor_id)
+                self.backend.tunings.sample(job.id, visitor_id)
                 awaited = _mark(job)
         return {self.awaited: awaited, **self.updates(visitor_id, followed, shown, awaited)}
 

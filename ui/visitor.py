@@ -60,24 +60,3 @@ class _ForIds:
             return method(*given.args, **given.kwargs)
 
         return call
-
-
-# Until the tabs ask the small objects; see the end of backend.py.
-OLD = {"owner": "of", "export_tuned": "export", "preview_poses": "poses", "find_poses": "find"}
-OLD["stop_pose_preview"] = "stop"
-
-
-def _old(visitors: ForVisitors, name: str) -> Any:
-    parts = (visitors.jobs, visitors.assets, visitors.machine, visitors.owners)
-    if name in ("sample", "resume", "rename", "publish", "export_tuned"):
-        parts = (visitors.tunings,)
-    elif name in ("preview_poses", "find_poses", "stop_pose_preview"):
-        parts = (visitors.previews,)
-    for part in parts:
-        if hasattr(type(getattr(part, "_asked", part)), OLD.get(name, name)):
-            return getattr(part, OLD.get(name, name))
-    raise AttributeError(name)
-
-
-ForVisitors.__getattr__ = _old
-_ForIds.__call__ = lambda self, owner: self.of(owner)

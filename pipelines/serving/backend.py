@@ -7,7 +7,6 @@ raises the same ValueError as for one that is unknown.
 
 from collections.abc import Mapping
 from functools import partial
-from operator import attrgetter
 
 from pipelines.catalog import CATALOG, ModelCard
 from pipelines.errors import log_error
@@ -79,26 +78,3 @@ class Backend:
         self.dispatcher.close()
         self.executor.close()
         self.table.close()
-
-
-# Until the tabs ask the small objects: their methods under the names that the backend's had. To be deleted with
-# `Tunings.__call__` and visitor.py's `OLD`.
-for _old, _new in {
-    "owner": "owners.of",
-    "account": "owners.account",
-    "is_account": "owners.is_account",
-    "browser_secret": "owners.browser_secret",
-    **{name: f"jobs.{name}" for name in ("submit", "submit_grid", "events", "unfinished", "finished", "get")},
-    **{name: f"jobs.{name}" for name in ("cancel", "delete", "export", "poster", "companions")},
-    **{name: f"assets.{name}" for name in ("receiving", "keep_clip", "keep_image", "keep_frame", "image", "clip")},
-    **{name: f"assets.{name}" for name in ("look", "motion", "task_of", "address")},
-    **{name: f"tunings.{name}" for name in ("sample", "resume", "rename", "publish")},
-    "export_tuned": "tunings.export",
-    "preview_poses": "previews.poses",
-    "find_poses": "previews.find",
-    "stop_pose_preview": "previews.stop",
-    **{name: f"machine.{name}" for name in ("availability", "estimate", "estimate_on_gpu", "lent", "has_gpu")},
-    **{name: f"machine.{name}" for name in ("status", "health", "unload", "tokens")},
-}.items():
-    setattr(Backend, _old, property(attrgetter(_new)))
-Tunings.__call__ = Tunings.of
