@@ -116,6 +116,7 @@ SCHEDULERS = {  # name in a task -> what a person reads
     "ddim": "DDIM",
     "unipc": "UniPC",
     "pndm": "PNDM",
+    "lcm": "LCM",  # for networks that were distilled to few steps, by themselves or by a LoRA
 }
 
 
