@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
@@ -121,6 +121,21 @@ SCHEDULERS = {  # name in a task -> what a person reads
 
 
 @dataclass(frozen=True)
+class Lora:
+    """Low-rank changes to a model's network, after which a few steps make a video."""
+
+    title: str
+    source: Source
+    file: str  # of the source: a path in it
+    licence: str
+    needs: str
+    steps: int = 4
+    guidance: float = 1.0
+    scheduler: str = "lcm"
+    timestep_scaling: float = 10.0  # of the sampler (diffusion.LCM)
+
+
+@dataclass(frozen=True)
 class ModelCard:
     """One model as the page, the command line and the loaders need it."""
 
@@ -145,6 +160,7 @@ class ModelCard:
     image_model: Source | None = None  # where it takes a first image: the Stable Diffusion that else draws one
     bodies: Mapping[str, Body] | None = None  # of each character it knows, the usual one first; None for any body
     tuned_from: str = ""  # where it can take on what another model was tuned to: the name of that model
+    loras: Mapping[str, Lora] = field(default_factory=dict)  # that make it faster: one of them, or none
 
     def body_of(self, prompt: str) -> tuple[str, Body] | None:
         """The character that `prompt` names, or else the usual one, and its body; None where the model has none."""

@@ -111,7 +111,7 @@ def _snapshot(source: Source, *files: str) -> Path | None:
     for name in files or dict.fromkeys(layout.mark for layout in reversed(LAYOUTS)):
         found = try_to_load_from_cache(source.location, name, revision=source.revision)
         if isinstance(found, str):
-            return Path(found).parent
+            return Path(found).parents[len(Path(name).parts) - 1]
     return None
 
 
