@@ -24,6 +24,7 @@ from pipelines.settings import Settings
 from pipelines.tasks import (
     MAX_SEED,
     PLACEMENTS,
+    PRECISIONS,
     SHOWN,
     SIDES,
     SMOOTHING,
@@ -46,6 +47,14 @@ OPTIONS = {  # settings of a task that the model has a default for
     "fps": "frames a second",
     "steps": "denoising steps",
     "guidance": "how strongly to follow the prompt; 1 or less: not at all",
+}
+
+SHORTCUTS = {  # settings that save time and change the video
+    "lora": "what needs few steps, of those that `models` lists for the model",
+    "precision": f"of the network: {', '.join(PRECISIONS)}",
+    "caching": "compute deep features in every so many steps",
+    "guided_from": "where guidance begins: 0 is noise, 1 the finished video",
+    "guided_until": "where guidance ends",
 }
 
 PART = {  # which part of a clip is used
@@ -110,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, help in OPTIONS.items():
         video.add_argument(f"--{name}", type=_number, metavar="N", help=help)
     video.add_argument("--scheduler", help=", ".join(SCHEDULERS))
+    _add_shortcuts(video)
     video.add_argument("--image", type=Path, metavar="FILE", help="the first image, for a model that takes one")
     video.add_argument("--mask", type=Path, metavar="FILE", help="white where the first image is not to be followed")
     video.add_argument("--image-guidance", type=_number, metavar="N", help="as --guidance, where no image is given")
@@ -130,6 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, help in (OPTIONS | pace | PART | CROP).items():
         poses.add_argument(f"--{name}", type=_number, metavar="N", help=help)
     poses.add_argument("--scheduler", help=", ".join(SCHEDULERS))
+    _add_shortcuts(poses)
     poses.add_argument("--person", type=_number, metavar="N", help="0: who is most to be seen; by default everybody")
     poses.add_argument("--strength", type=_number, metavar="N", help="of the poses, from 0 to 1.5")
     for name, help in POSES.items():
@@ -168,6 +179,7 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("steps", "guidance"):
         edit.add_argument(f"--{name}", type=_number, metavar="N", help=OPTIONS[name])
     edit.add_argument("--scheduler", help=", ".join(SCHEDULERS))
+    _add_shortcuts(edit)
     edit.add_argument("--seed", type=_number, default=0)
     edit.add_argument("-o", "--output", type=Path, metavar="FILE.mp4", help="by default a new name among the data")
     finish = commands.add_parser("finish", help="make a video larger, smoother or both")
@@ -182,9 +194,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_shortcuts(parser: argparse.ArgumentParser) -> None:
+    for name, help in SHORTCUTS.items():
+        numeric = {} if name in ("lora", "precision") else {"type": _number}
+        parser.add_argument(f"--{name.replace('_', '-')}", help=help, **numeric)
+
+
 def _text_to_video(chosen: argparse.Namespace, settings: Settings) -> int:
     card = _card(chosen.model or settings.model)
-    given = {name: getattr(chosen, name) for name in (*OPTIONS, "scheduler")} | {"negative_prompt": chosen.negative}
+    given = {name: getattr(chosen, name) for name in (*OPTIONS, *SHORTCUTS, "scheduler")} | {
+        "negative_prompt": chosen.negative
+    }
     given |= {"image_guidance": chosen.image_guidance}
     named = {name: file for name in ("image", "mask") if (file := getattr(chosen, name)) is not None}
     files = {name: _input(file, name) for name, file in named.items()}
@@ -198,7 +218,7 @@ def _text_to_video(chosen: argparse.Namespace, settings: Settings) -> int:
 def _pose_to_video(chosen: argparse.Namespace, settings: Settings) -> int:
     base = chosen.base and _card(chosen.base)
     card = _card(chosen.model or next(iter(offered("pose-to-video"))), base)
-    names = (*OPTIONS, *PART, *CROP, *POSES, "scheduler", "person", "strength")
+    names = (*OPTIONS, *SHORTCUTS, *PART, *CROP, *POSES, "scheduler", "person", "strength")
     given = {name: getattr(chosen, name) for name in names} | {"negative_prompt": chosen.negative}
     given = {name: value for name, value in given.items() if value is not None}
     given |= {"gaps": not chosen.keep_gaps, "retarget": not chosen.clip_proportions, "sound": chosen.sound}
@@ -265,7 +285,7 @@ def _tune(chosen: argparse.Namespace, settings: Settings) -> int:
 
 
 def _edit(chosen: argparse.Namespace, settings: Settings) -> int:
-    given = {name: getattr(chosen, name) for name in ("strength", "steps", "guidance", "scheduler")}
+    given = {name: getattr(chosen, name) for name in ("strength", "steps", "guidance", "scheduler", *SHORTCUTS)}
     given = {name: value for name, value in (given | {"negative_prompt": chosen.negative}).items() if value is not None}
     inputs = {}
     if (chosen.tuned / "tuned.json").is_file():
@@ -353,6 +373,10 @@ def _models(chosen: argparse.Namespace, settings: Settings) -> int:
     descriptions = (
         f"{card.name}: {card.title}\n    {card.summary}\n    Needs: {card.needs}\n"
         f"    Here: {availability(card, settings) or 'yes'}"
+        + "".join(
+            f"\n    --lora {name}: {lora.title}. {availability(card, settings, name) or 'Here: yes'}"
+            for name, lora in card.loras.items()
+        )
         for card in CATALOG.values()
     )
     print("\n\n".join(descriptions))

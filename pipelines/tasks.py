@@ -4,7 +4,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import KW_ONLY, asdict, dataclass, fields, replace
 
 from pipelines.catalog import (
     CAPABILITIES,
@@ -30,6 +30,14 @@ SHOWN = {  # what a clip with poses is -> what a person reads
     "skeleton": "Skeletons, drawn on black",
 }
 SMOOTHING = {"none": 0.0, "light": 0.05, "strong": 0.12}  # seconds: the standard deviation of a Gaussian in time
+PRECISIONS = {  # what the network computes in -> what a person reads
+    "exact": "Exact",
+    "fast": "Fast: bfloat16, where this processor is quicker with it",
+}
+SHORTCUTS: dict[str, object] = {  # settings that save time and change the video -> off
+    **{"lora": "", "precision": "exact", "caching": 1, "guided_from": 0.0, "guided_until": 1.0}
+}
+CACHING = Range(1, 10)  # steps that share deep features
 CELLS = 16  # videos in a grid, at most
 TIMES = (1, 2, 4)  # how many times as large, and as many frames, a video can be finished
 FINISHED_SIDE, FINISHED_FRAMES, FINISHED_FPS = 2048, 256, 120  # at most
@@ -125,6 +133,7 @@ def _sampling(card: ModelCard, prompt: object, seed: object, settings: Mapping[s
 
     What is not in `settings` is the model's default.
     """
+    card = card.with_lora(settings.get("lora", ""))
     limits = card.limits
     settings = {**asdict(card.defaults), **settings}
     prompt = _text("prompt", prompt)
@@ -146,8 +155,23 @@ def _sampling(card: ModelCard, prompt: object, seed: object, settings: Mapping[s
         "guidance": _number("guidance", settings["guidance"], limits.guidance),
         "scheduler": scheduler,
         "seed": _number("seed", seed, Range(0, MAX_SEED)),
+        **_shortcuts(settings),
     }
     _check_voxels(card, values["frames"], values["width"], values["height"])
+    return values
+
+
+def _shortcuts(settings: Mapping[str, object]) -> dict:
+    settings = {**SHORTCUTS, **settings}
+    values = {
+        "lora": settings["lora"],
+        "precision": _choice("The precision", settings["precision"], PRECISIONS),
+        "caching": _number("number of steps that share deep features", settings["caching"], CACHING),
+        "guided_from": _number("place at which guidance begins", settings["guided_from"], Range(0, 1, 0)),
+        "guided_until": _number("place at which guidance ends", settings["guided_until"], Range(0, 1, 0)),
+    }
+    if values["guided_from"] >= values["guided_until"]:
+        raise ValueError("Guidance must begin before it ends. A guidance of 1 turns it off altogether.")
     return values
 
 
@@ -184,6 +208,12 @@ class _Sampled(_Checked):
     guidance: float  # classifier-free guidance scale; 1 or less turns guidance off
     scheduler: str  # a key of catalog.SCHEDULERS
     seed: int
+    _: KW_ONLY
+    lora: str = ""  # a key of the card's loras; "" for none
+    precision: str = "exact"  # a key of PRECISIONS
+    caching: int = 1  # deep features are computed in every so many steps
+    guided_from: float = 0.0  # guidance counts from here, as a share of the way from noise to the video,
+    guided_until: float = 1.0  # to here
 
     @property
     def seconds(self) -> float:
@@ -192,7 +222,8 @@ class _Sampled(_Checked):
     @property
     def effort(self) -> tuple:
         """What decides how long it takes: jobs with the same are equally long."""
-        return (type(self).__name__, self.model, self.frames, self.width, self.height, self.steps, self.guidance > 1)
+        shape = (self.frames, self.width, self.height, self.steps, self.guidance > 1)
+        return (type(self).__name__, self.model, *shape, *(getattr(self, name) for name in SHORTCUTS))
 
 
 @dataclass(frozen=True)
@@ -392,14 +423,15 @@ def _crop(settings: Mapping[str, object]) -> dict[str, float]:
 
 
 _NEUTRAL: dict[str, dict] = {  # what a setting is by default that no model has its own default for
-    "text-to-video": {"image": "", "mask": "", "image_guidance": None},
+    "text-to-video": {"image": "", "mask": "", "image_guidance": None, **SHORTCUTS},
     "pose-to-video": {
         **{"clip": "", "motion": "", "shown": "auto", "detector": next(iter(DETECTORS)), "person": None},
         **{"gaps": True, "smoothing": "light", "placing": "fit", "retarget": True, "strength": 1.0},
         **{"sound": False, "tuned": ""},
         **dict.fromkeys(SIDES, 0.0),
+        **SHORTCUTS,
     },
-    "edit": {"tuned": "", "strength": 0.0, "sound": False},
+    "edit": {"tuned": "", "strength": 0.0, "sound": False, **SHORTCUTS},
 }
 
 

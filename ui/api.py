@@ -18,6 +18,7 @@ from pipelines.serving.backend import Backend
 from pipelines.settings import Settings
 from pipelines.tasks import (
     PLACEMENTS,
+    PRECISIONS,
     SHOWN,
     SMOOTHING,
     TIMES,
@@ -58,6 +59,11 @@ def endpoints(backend: Backend, settings: Settings) -> None:
         steps: int | None = None,
         guidance: float | None = None,
         scheduler: Literal[tuple(SCHEDULERS)] | None = None,
+        lora: str | None = None,
+        precision: Literal[tuple(PRECISIONS)] | None = None,
+        caching: int | None = None,
+        guided_from: float | None = None,
+        guided_until: float | None = None,
         image: Upload | None = None,
         mask: Upload | None = None,
         image_guidance: float | None = None,
@@ -77,6 +83,11 @@ def endpoints(backend: Backend, settings: Settings) -> None:
             steps: Denoising steps; more takes longer and looks cleaner.
             guidance: How strictly it keeps to the prompt; 1 or less turns guidance off.
             scheduler: The sampler.
+            lora: What needs few steps, of those that the model has: "mcm-anime". Left out, none.
+            precision: "fast" computes in bfloat16 where the processor is quicker with it.
+            caching: Deep features are computed in every so many steps; 1 is exact.
+            guided_from: From where guidance counts, as a share of the way from noise to the video.
+            guided_until: Up to where it counts.
             image: The first image, for a model that takes one: {"path": what /gradio_api/upload answers}.
             mask: White where the first image is not to be followed: likewise.
             image_guidance: As guidance, of the first image where the model is to draw it itself.
@@ -89,6 +100,7 @@ def endpoints(backend: Backend, settings: Settings) -> None:
         given = _given(
             negative_prompt=negative_prompt, frames=frames, width=width, height=height, fps=fps, steps=steps,
             guidance=guidance, scheduler=scheduler, image_guidance=image_guidance,
+            lora=lora, precision=precision, caching=caching, guided_from=guided_from, guided_until=guided_until,
         )  # fmt: skip
 
         def task(owner: str) -> Task:
@@ -110,6 +122,11 @@ def endpoints(backend: Backend, settings: Settings) -> None:
         steps: int | None = None,
         guidance: float | None = None,
         scheduler: Literal[tuple(SCHEDULERS)] | None = None,
+        lora: str | None = None,
+        precision: Literal[tuple(PRECISIONS)] | None = None,
+        caching: int | None = None,
+        guided_from: float | None = None,
+        guided_until: float | None = None,
         visitor_id: str | None = None,
     ) -> Answer:
         """Makes a video of every prompt with every seed, and one more in which they lie side by side, with labels.
@@ -128,6 +145,11 @@ def endpoints(backend: Backend, settings: Settings) -> None:
             steps: Denoising steps; more takes longer and looks cleaner.
             guidance: How strictly they keep to the prompt; 1 or less turns guidance off.
             scheduler: The sampler.
+            lora: What needs few steps, of those that the model has: "mcm-anime". Left out, none.
+            precision: "fast" computes in bfloat16 where the processor is quicker with it.
+            caching: Deep features are computed in every so many steps; 1 is exact.
+            guided_from: From where guidance counts, as a share of the way from noise to the video.
+            guided_until: Up to where it counts.
             visitor_id: Whose jobs they are: 32 hexadecimal digits, kept secret. Left out, a new one is made and told.
 
         Returns:
@@ -136,6 +158,7 @@ def endpoints(backend: Backend, settings: Settings) -> None:
         given = _given(
             negative_prompt=negative_prompt, frames=frames, width=width, height=height, fps=fps, steps=steps,
             guidance=guidance, scheduler=scheduler,
+            lora=lora, precision=precision, caching=caching, guided_from=guided_from, guided_until=guided_until,
         )  # fmt: skip
 
         def tasks(owner: str) -> list[Task]:
@@ -177,6 +200,11 @@ def endpoints(backend: Backend, settings: Settings) -> None:
         steps: int | None = None,
         guidance: float | None = None,
         scheduler: Literal[tuple(SCHEDULERS)] | None = None,
+        lora: str | None = None,
+        precision: Literal[tuple(PRECISIONS)] | None = None,
+        caching: int | None = None,
+        guided_from: float | None = None,
+        guided_until: float | None = None,
         seed: int | None = None,
         visitor_id: str | None = None,
     ) -> Answer:
@@ -214,6 +242,11 @@ def endpoints(backend: Backend, settings: Settings) -> None:
             steps: Denoising steps; more takes longer and looks cleaner.
             guidance: How strictly it keeps to the prompt; 1 or less turns guidance off.
             scheduler: The sampler.
+            lora: What needs few steps, of those that the model has: "mcm-anime". Left out, none.
+            precision: "fast" computes in bfloat16 where the processor is quicker with it.
+            caching: Deep features are computed in every so many steps; 1 is exact.
+            guided_from: From where guidance counts, as a share of the way from noise to the video.
+            guided_until: Up to where it counts.
             seed: The same seed and settings make the same video. Left out, it is drawn at random.
             visitor_id: Whose job it is: 32 hexadecimal digits, kept secret. Left out, a new one is made and told.
 
@@ -225,6 +258,7 @@ def endpoints(backend: Backend, settings: Settings) -> None:
             gaps=gaps, smoothing=smoothing, placing=placing, retarget=retarget, strength=strength, left=left,
             right=right, top=top, bottom=bottom, sound=sound, tuned=tuned, negative_prompt=negative_prompt,
             frames=frames, width=width, height=height, fps=fps, steps=steps, guidance=guidance, scheduler=scheduler,
+            lora=lora, precision=precision, caching=caching, guided_from=guided_from, guided_until=guided_until,
         )  # fmt: skip
 
         def task(owner: str) -> Task:
@@ -343,6 +377,11 @@ def endpoints(backend: Backend, settings: Settings) -> None:
         guidance: float | None = None,
         steps: int | None = None,
         scheduler: Literal[tuple(SCHEDULERS)] | None = None,
+        lora: str | None = None,
+        precision: Literal[tuple(PRECISIONS)] | None = None,
+        caching: int | None = None,
+        guided_from: float | None = None,
+        guided_until: float | None = None,
         sound: bool | None = None,
         seed: int = 0,
     ) -> Answer:
@@ -359,6 +398,11 @@ def endpoints(backend: Backend, settings: Settings) -> None:
             guidance: How strictly it keeps to the prompt; 1 or less turns guidance off.
             steps: Denoising steps; more takes longer and looks cleaner.
             scheduler: The sampler.
+            lora: What needs few steps, of those that the model has: "mcm-anime". Left out, none.
+            precision: "fast" computes in bfloat16 where the processor is quicker with it.
+            caching: Deep features are computed in every so many steps; 1 is exact.
+            guided_from: From where guidance counts, as a share of the way from noise to the video.
+            guided_until: Up to where it counts.
             sound: Whether the clip's sound is kept.
             seed: Plays a part where the strength is not 0.
 
@@ -368,6 +412,7 @@ def endpoints(backend: Backend, settings: Settings) -> None:
         given = _given(
             negative_prompt=negative_prompt, strength=strength, guidance=guidance, steps=steps, scheduler=scheduler,
             sound=sound,
+            lora=lora, precision=precision, caching=caching, guided_from=guided_from, guided_until=guided_until,
         )  # fmt: skip
 
         def task(owner: str) -> Task:

@@ -10,7 +10,7 @@ from pipelines.catalog import CATALOG, DETECTORS, SCHEDULERS
 from pipelines.events import Result
 from pipelines.serving.backend import Backend
 from pipelines.serving.jobs import Job
-from pipelines.tasks import PLACEMENTS, SHOWN, Finish, Grid, Task, kind_of
+from pipelines.tasks import PLACEMENTS, PRECISIONS, SHOWN, Finish, Grid, Task, kind_of
 from ui import html
 from ui.languages import say
 from ui.media import in_step, player
@@ -24,6 +24,8 @@ SETTINGS = {  # in the order in which they are shown -> what a person reads
     **{"motion": "Motion", "clip": "Clip", "tuned": "Tuned model", "image": "First image", "mask": "Mask"},
     **{"frames": "Frames", "fps": "Frames a second", "width": "Width", "height": "Height", "steps": "Steps"},
     **{"guidance": "Guidance", "image_guidance": "Guidance of the first image", "scheduler": "Sampler"},
+    **{"lora": "Speed", "precision": "Precision", "caching": "Steps that share deep features"},
+    **{"guided_from": "Guidance begins", "guided_until": "Guidance ends"},
     **{"strength": "Strength", "shown": "What the upload shows", "detector": "Detector", "start": "From (s)"},
     **{"end": "To (s)", "stride": "Every n-th frame", "person": "Who is followed", "gaps": "Joints filled in"},
     **{"smoothing": "Smoothing", "placing": "On the canvas", "retarget": "Own proportions"},
@@ -32,6 +34,8 @@ SETTINGS = {  # in the order in which they are shown -> what a person reads
     **{"upscale": "Finished: size", "interpolate": "Finished: smoothness"},
 }
 _TITLES = {"kind": KINDS, "scheduler": SCHEDULERS, "shown": SHOWN, "placing": PLACEMENTS}
+_TITLES["precision"] = PRECISIONS
+_TITLES["lora"] = {name: lora.title for card in CATALOG.values() for name, lora in card.loras.items()}
 _TELLING = ("motion", "clip", "tuned", "image", "upscale", "interpolate")  # also where not every video has it
 _KEPT = ("clip", "tuned", "image", "mask")  # names that mean nothing to a person: it matters only which are the same
 

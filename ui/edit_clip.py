@@ -10,7 +10,7 @@ from pipelines.events import Failed, Result
 from pipelines.serving.backend import Backend, Tuning
 from pipelines.serving.jobs import Job
 from pipelines.tasks import Edit
-from ui import edit_html, estimates, finish, forms, html, hub, stream, tune_clip, visitor, why
+from ui import edit_html, estimates, finish, forms, html, hub, shortcuts, stream, tune_clip, visitor, why
 from ui.languages import ENGLISH_ONLY, say
 from ui.media import CLICKS, in_step, player, slider
 from ui.refill import Form
@@ -102,6 +102,7 @@ def _editing(
                         info=say("The video then sounds like the clip"),
                         elem_id="edit-sound",
                     )
+                    faster = shortcuts.build(first, "edit-")
                     seed = gr.Number(
                         0, label=say("Seed"), precision=0, info=say("Plays a part where the strength is not 0"),
                         elem_id="edit-seed",
@@ -133,7 +134,7 @@ def _editing(
                     why.section(why.EDIT, "edit-why")
                 table = gr.HTML(elem_id="edits", js_on_load=CLICKS)
 
-    settings = [negative, strength, guidance, steps, scheduler, sound, seed]
+    settings = [*faster.values(), negative, strength, guidance, steps, scheduler, sound, seed]
 
     def tuning_of(identifier: str, visitor_id: str) -> Tuning:
         for tuning in backend.tunings(visitor_id):
@@ -184,7 +185,8 @@ def _editing(
 
     def fill_panel(visitor_id: str, identifier: str, title: str, card: ModelCard, settings: dict) -> dict:
         """What is the same for both; `settings` are those that are not the model's own."""
-        again = asdict(card.defaults) | {"seed": 0} | settings
+        wanted = card.with_lora(settings.get("lora", ""))
+        again = asdict(wanted.defaults) | {"seed": 0} | settings
         jobs = made(identifier, visitor_id)
         return {
             panel: gr.Column(visible=True),
@@ -196,7 +198,8 @@ def _editing(
             table: edit_html.edits(jobs, jobs[0].id if jobs else ""),
             guidance: gr.Slider(maximum=card.limits.guidance.high, value=again["guidance"]),
             steps: gr.Slider(maximum=card.limits.steps.high, value=again["steps"]),
-            scheduler: gr.Dropdown([(SCHEDULERS[key], key) for key in card.schedulers], value=again["scheduler"]),
+            scheduler: shortcuts.samplers(wanted, again["scheduler"]),
+            **shortcuts.fill(faster, card, settings),
             **{negative: again["negative_prompt"], seed: again["seed"], message: gr.HTML(visible=False)},
         }
 
@@ -212,27 +215,33 @@ def _editing(
             table: edit_html.edits(made(identifier, visitor_id), job_.id),
         }
 
+    def card_of(visitor_id: str, identifier: str) -> ModelCard:
+        found = tuned(identifier, visitor_id)
+        return found if isinstance(found, ModelCard) else find(found.job.task.model)
+
     def hint(visitor_id: str, identifier: str, prompts: str) -> str:
         """On the longest of the prompts."""
         try:
-            found = tuned(identifier, visitor_id)
+            name = card_of(visitor_id, identifier).name
         except ValueError:
             return ""
-        name = found.name if isinstance(found, ModelCard) else found.job.task.model
         longest = max(prompts.splitlines() or [""], key=len)
         return html.prompt_hints(longest, find(name), backend.tokens(name, longest))
 
     def foresee(visitor_id: str, identifier: str, prompts: str, *values: object) -> str:
-        *values, _ = values
-        return estimates.of(backend, lambda: forms.edits(prompts, tuned(identifier, visitor_id), *values))
+        given, (*values, _) = shortcuts.split(values)
+        return estimates.of(
+            backend, lambda: forms.edits(prompts, tuned(identifier, visitor_id), *values, shortcuts=given)
+        )
 
     def idle() -> dict:
         return {retell: gr.Button(visible=True), stop: gr.Button(say("Stop"), visible=False, interactive=True)}
 
     def run(visitor_id: str, identifier: str, prompts: str, *values: object) -> Iterator[dict]:
         waiting: list[str] = []
+        given, values = shortcuts.split(values)
         try:
-            for task in forms.edits(prompts, tuned(identifier, visitor_id), *values):
+            for task in forms.edits(prompts, tuned(identifier, visitor_id), *values, shortcuts=given):
                 waiting.append(backend.submit(task, visitor_id, visitor.ADDRESS.get()))
         except ValueError as error:
             yield {message: gr.HTML(html.failure(str(error)), visible=True)}
@@ -305,6 +314,7 @@ def _editing(
         **quiet,
     )
     opened.then(None, js=_IN_STEP)
+    shortcuts.choose(faster, card_of, [owner, chosen], {"steps": steps, "guidance": guidance, "scheduler": scheduler})
     shown.change(lambda identifier: gr.Column(visible=bool(identifier)), shown, told, queue=False, **quiet)
     pick.then(None, js="() => document.querySelector('#retell')?.scrollIntoView({block: 'nearest'})")
     table.click(show, [owner, chosen], [shown, after, after_caption, table, message], **quiet).then(None, js=_IN_STEP)

@@ -30,16 +30,18 @@ def text_to_video(
     seed: object,
     randomise: bool = False,
     first_image: Mapping[str, object] | None = None,
+    shortcuts: Mapping[str, object] | None = None,
     catalog: Mapping[str, ModelCard] = CATALOG,
 ) -> TextToVideo:
     """The task that the controls describe; `settings` in the order of SETTINGS, a new seed where `randomise`.
 
-    `first_image` has the settings of the first image, which count where the model takes one. Raises ValueError, in
+    `first_image` has the settings of the first image, which count where the model takes one; `shortcuts` those that
+    are off by default (tasks.SHORTCUTS). Raises ValueError, in
     words for the person who set them, where the values make no possible task.
     """
     if randomise:
         seed = new_seed()
-    card, values = find(model, catalog), dict(zip(SETTINGS, settings, strict=True))
+    card, values = find(model, catalog), dict(zip(SETTINGS, settings, strict=True)) | dict(shortcuts or {})
     if "image" in card.takes:
         values |= first_image or {}
     if card.image_model is None:  # it draws no first image, so there is no guidance of one
@@ -54,6 +56,7 @@ def texts_to_videos(
     seeds: object,
     randomise: bool = False,
     first_image: Mapping[str, object] | None = None,
+    shortcuts: Mapping[str, object] | None = None,
     catalog: Mapping[str, ModelCard] = CATALOG,
 ) -> list[TextToVideo]:
     """As `text_to_video`, but a video for every line of `prompts` and every one of `seeds`, row after row.
@@ -68,7 +71,7 @@ def texts_to_videos(
     if len(lines) * len(chosen) > 1:
         check_cells(len(lines), len(chosen))
     return [
-        text_to_video(line, *rest, seed=one, first_image=first_image, catalog=catalog)
+        text_to_video(line, *rest, seed=one, first_image=first_image, shortcuts=shortcuts, catalog=catalog)
         for line in lines
         for one in chosen
     ]
@@ -83,11 +86,15 @@ def tune(
 
 
 def edits(
-    prompts: object, tuned: Tuning | ModelCard, *settings: object, catalog: Mapping[str, ModelCard] = CATALOG
+    prompts: object,
+    tuned: Tuning | ModelCard,
+    *settings: object,
+    shortcuts: Mapping[str, object] | None = None,
+    catalog: Mapping[str, ModelCard] = CATALOG,
 ) -> list[Edit]:
     """An edit by `tuned`, a tuning or a model that is published as tuned, for every line of `prompts`; `settings` in
     the order of EDITING. Raises ValueError as above."""
-    values = dict(zip(EDITING, settings, strict=True))
+    values = dict(zip(EDITING, settings, strict=True)) | dict(shortcuts or {})
     seed = values.pop("seed")
     if isinstance(tuned, ModelCard):
         card, shape = tuned, asdict(tuned.defaults)
@@ -107,6 +114,7 @@ def poses_to_videos(
     *settings: object,
     seed: object,
     randomise: bool = False,
+    shortcuts: Mapping[str, object] | None = None,
     catalog: Mapping[str, ModelCard] = CATALOG,
 ) -> list[PoseToVideo]:
     """A video for every line of `prompts`, all of the same seed; `settings` in the order of POSES, then of SETTINGS.
@@ -115,7 +123,9 @@ def poses_to_videos(
     """
     if randomise:
         seed = new_seed()
-    values = dict(zip((*POSES, *SETTINGS), settings, strict=True)) | {"clip": clip, "motion": motion}
+    values = (
+        dict(zip((*POSES, *SETTINGS), settings, strict=True)) | {"clip": clip, "motion": motion} | dict(shortcuts or {})
+    )
     if values["person"] == EVERYBODY:
         values["person"] = None
     return [PoseToVideo.for_model(find(model, catalog), line, seed, **values) for line in _lines(prompts)]

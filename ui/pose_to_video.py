@@ -12,7 +12,7 @@ from pipelines.events import Failed, Result
 from pipelines.serving.backend import Backend, Kept, Tuning
 from pipelines.serving.jobs import Job
 from pipelines.tasks import PoseToVideo
-from ui import edit_html, estimates, finish, forms, html, pose_controls, pose_html, stream, visitor, why
+from ui import edit_html, estimates, finish, forms, html, pose_controls, pose_html, shortcuts, stream, visitor, why
 from ui.languages import ENGLISH_ONLY, say
 from ui.media import CLICKS, READING, export, in_step, player
 from ui.refill import Form
@@ -105,6 +105,7 @@ def tab(backend: Backend, owner: gr.BrowserState, this: gr.Tab, arrived: gr.even
             poses = {"tuned": looks, **pose_controls.build()}
             with gr.Accordion(say("Fine settings of the video"), open=False, elem_id="fine-pose"):
                 controls = sampling(first, "pose-")
+                faster = shortcuts.build(first, "pose-")
         with gr.Column(elem_id="pose-settings"):
             model = gr.Dropdown(
                 [(say(card.title), name) for name, card in offered("pose-to-video").items()],
@@ -124,9 +125,9 @@ def tab(backend: Backend, owner: gr.BrowserState, this: gr.Tab, arrived: gr.even
     )
     seed, randomise, dice = controls.pop("seed"), controls.pop("randomise"), controls.pop("dice")
     followed = [clip, chosen, *(poses[name] for name in forms.POSES), *(controls[name] for name in forms.SETTINGS)]
-    form = [prompt, model, *followed, seed, randomise]
+    form = [*faster.values(), prompt, model, *followed, seed, randomise]
     taken = [clip, chosen, file, there, source, about_clip, *poses.values(), controls["fps"], message]
-    filled = list(dict.fromkeys([*taken, prompt, model, about, seed, randomise, *controls.values()]))
+    filled = list(dict.fromkeys([*taken, prompt, model, about, seed, randomise, *controls.values(), *faster.values()]))
 
     # What is followed ----------------------------------------------------------------------------------------------
 
@@ -234,7 +235,8 @@ def tab(backend: Backend, owner: gr.BrowserState, this: gr.Tab, arrived: gr.even
             **{about: _about(card.name), message: gone},
             looks: pose_controls.wardrobe(tuned, values["tuned"]),
             **pose_controls.filled_in(poses, measured, values),
-            **filled_in(controls, card, values),
+            **filled_in(controls, card.with_lora(values["lora"]), values),
+            **shortcuts.fill(faster, card, values),
         }
 
     def tuned_for(visitor_id: str, name: str) -> list[Tuning]:
@@ -255,13 +257,15 @@ def tab(backend: Backend, owner: gr.BrowserState, this: gr.Tab, arrived: gr.even
             model: first.name,
             about: _about(first.name),
             **filled_in(controls, first, asdict(first.defaults)),
+            **shortcuts.fill(faster, first, {}),
         }
         rest = {prompt: words, seed: number, randomise: False, poses["detector"]: next(iter(DETECTORS)), looks: ""}
         return plain | chosen_model | rest | {poses["shown"]: "auto"} | follow_motion(name)
 
     def choose_model(name: str) -> dict:
         card = find(name)
-        return filled_in(controls, card, asdict(card.defaults)) | {about: _about(name), controls["fps"]: gr.skip()}
+        updates = filled_in(controls, card, asdict(card.defaults)) | shortcuts.fill(faster, card, {})
+        return updates | {about: _about(name), controls["fps"]: gr.skip()}
 
     def _about(name: str) -> str:
         return html.model_card(find(name), backend.availability(name))
@@ -272,8 +276,8 @@ def tab(backend: Backend, owner: gr.BrowserState, this: gr.Tab, arrived: gr.even
         return html.prompt_hints(longest, find(name), backend.tokens(name, longest))
 
     def foresee(*values: object) -> str:
-        *values, _ = values
-        return estimates.of(backend, lambda: forms.poses_to_videos(*values, seed=0))
+        given, (*values, _) = shortcuts.split(values)
+        return estimates.of(backend, lambda: forms.poses_to_videos(*values, seed=0, shortcuts=given))
 
     quiet = {"api_visibility": "private", "show_progress": "hidden"}
     looked = {
@@ -303,7 +307,8 @@ def tab(backend: Backend, owner: gr.BrowserState, this: gr.Tab, arrived: gr.even
         **again | {"fn": look_again, "inputs": [wanted, *again["inputs"]]}
     )
     examples.click(choose_example, None, filled, **quiet).then(None, js=_TO_ASK).then(**again)
-    model.input(choose_model, model, [about, *controls.values()], **quiet).then(**again)
+    model.input(choose_model, model, [about, *controls.values(), *faster.values()], **quiet).then(**again)
+    shortcuts.choose(faster, find, [model], controls)
     poses["stride"].release(keep_pace, [owner, clip, chosen, poses["stride"]], controls["fps"], **quiet)
     drawn = ("stride", "left", "right", "top", "bottom")
     gr.on([*(poses[name].release for name in drawn), controls["frames"].release], **again)
@@ -352,12 +357,12 @@ def tab(backend: Backend, owner: gr.BrowserState, this: gr.Tab, arrived: gr.even
         }
 
     def run(visitor_id: str, shown_job: str | None, *values: object) -> Iterator[dict]:
-        *values, seed_value, randomise_value = values
+        given, (*values, seed_value, randomise_value) = shortcuts.split(values)
         visitor_id = visitor.known(visitor_id)
         waiting: list[str] = []
         problem = gr.HTML(visible=False)
         try:
-            for task in forms.poses_to_videos(*values, seed=seed_value, randomise=randomise_value):
+            for task in forms.poses_to_videos(*values, seed=seed_value, randomise=randomise_value, shortcuts=given):
                 waiting.append(backend.submit(task, visitor_id, visitor.ADDRESS.get()))
                 seed_value = task.seed
         except ValueError as error:

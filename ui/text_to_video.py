@@ -12,7 +12,7 @@ from pipelines.serving.backend import Backend
 from pipelines.serving.jobs import Job
 from pipelines.settings import Settings
 from pipelines.tasks import Grid, Task, TextToVideo
-from ui import estimates, finish, first_image, forms, html, matrix, stream, visitor, why
+from ui import estimates, finish, first_image, forms, html, matrix, shortcuts, stream, visitor, why
 from ui.languages import ENGLISH_ONLY, say
 from ui.media import CLICKS, export, player, slider, step
 from ui.refill import Form
@@ -107,6 +107,7 @@ def tab(
             about = gr.HTML(_about(backend, first), elem_id="about")
             with gr.Accordion(say("Fine settings"), open=False, elem_id="fine"):
                 controls = sampling(first)
+                faster = shortcuts.build(first)
                 several = matrix.build()
 
     gr.HTML(say("<h2>Or begin with one of these</h2>"), elem_id="examples-title")
@@ -117,13 +118,23 @@ def tab(
         js_on_load=CLICKS,
     )
     seed, randomise, dice = controls.pop("seed"), controls.pop("randomise"), controls.pop("dice")
-    form = [*begin.form, *several.form, prompt, model, *(controls[name] for name in forms.SETTINGS), seed, randomise]
+    form = [
+        *faster.values(),
+        *begin.form,
+        *several.form,
+        prompt,
+        model,
+        *(controls[name] for name in forms.SETTINGS),
+        seed,
+        randomise,
+    ]
 
     # What the controls do to each other ---------------------------------------------------------------------------
 
     def choose_model(name: str) -> dict:
         card = find(name)
-        return filled_in(controls, card, asdict(card.defaults)) | begin.fill(card, asdict(card.defaults))
+        defaults = asdict(card.defaults)
+        return filled_in(controls, card, defaults) | begin.fill(card, defaults) | shortcuts.fill(faster, card, {})
 
     def fill(task: Task) -> dict:
         if not isinstance(task, TextToVideo | Grid):
@@ -131,7 +142,8 @@ def tab(
         of = task.of if isinstance(task, Grid) else task
         card, values = find(task.model), asdict(of)
         chosen = {prompt: task.prompt, model: task.model, seed: task.seed, randomise: False}
-        return chosen | several.fill(task) | filled_in(controls, card, values) | begin.fill(card, values)
+        chosen |= several.fill(task) | begin.fill(card, values) | shortcuts.fill(faster, card, values)
+        return chosen | filled_in(controls, card.with_lora(of.lora), values)
 
     def begin_with(given: tuple[str, float], name: str) -> dict:
         """Chooses a model that takes a first image where the chosen one takes none."""
@@ -149,22 +161,25 @@ def tab(
         text = max(text.splitlines() or [""], key=len) if rows else text
         return html.prompt_hints(text, find(name), backend.tokens(name, text))
 
-    def foresee(rows: bool, seeds: str, prompts: str, *values: object) -> str:
-        *values, _ = values
+    def foresee(*values: object) -> str:
+        given, (rows, seeds, prompts, *values, _) = shortcuts.split(values)
         if not rows:
             seeds, prompts = "", "a clip"
-        return estimates.of(backend, lambda: forms.texts_to_videos(prompts, *values, seed=0, seeds=seeds))
+        return estimates.of(
+            backend, lambda: forms.texts_to_videos(prompts, *values, seed=0, seeds=seeds, shortcuts=given)
+        )
 
     quiet = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
-    model.input(choose_model, model, [*controls.values(), *begin.controls], **quiet)
-    filled = [prompt, model, seed, randomise, *several.form, *controls.values(), *begin.controls]
+    model.input(choose_model, model, [*controls.values(), *begin.controls, *faster.values()], **quiet)
+    shortcuts.choose(faster, find, [model], controls)
+    filled = [prompt, model, seed, randomise, *several.form, *controls.values(), *begin.controls, *faster.values()]
     noticed = quiet | {"queue": True}  # only then gradio notices that a State has changed: here the first image
-    begun.change(begin_with, [begun, model], [model, *controls.values(), *begin.controls], **noticed)
+    begun.change(begin_with, [begun, model], [model, *controls.values(), *begin.controls, *faster.values()], **noticed)
     examples.click(choose_example, None, filled, **noticed).then(None, js=TO_PROMPT)
     # Without a trigger of its own, an event runs when the page opens and whenever one of its inputs changes.
     gr.on(None, lambda name: _about(backend, find(name)), model, about, **quiet)
     gr.on(None, hint, [prompt, model, several.on], hints, trigger_mode="always_last", **quiet)
-    foreseen = [*several.form, prompt, model, *(controls[name] for name in forms.SETTINGS), shown]
+    foreseen = [*faster.values(), *several.form, prompt, model, *(controls[name] for name in forms.SETTINGS), shown]
     gr.on(None, foresee, foreseen, ahead, trigger_mode="always_last", **quiet)
     frames, fps = controls["frames"], controls["fps"]
     gr.on(None, None, [frames, fps], frames, js=FRAMES_LABEL, **quiet)
@@ -220,9 +235,10 @@ def tab(
                     yield {scene: html.scene("working", moment), line: html.footlights(moment)}
 
     def run(visitor_id: str, shown_job: str | None, *values: object) -> Iterator[dict]:
+        given, values = shortcuts.split(values)
         image, mask, strokes, guidance, rows, seeds, *values, seed_value, randomise_value = values
         visitor_id = visitor.known(visitor_id)
-        seeding = {"seed": seed_value, "randomise": randomise_value}
+        seeding = {"seed": seed_value, "randomise": randomise_value, "shortcuts": given}
         try:
             seeding["first_image"] = first_image.settings(backend, visitor_id, image, mask, strokes, guidance)
             if rows:
@@ -387,7 +403,8 @@ def filled_in(controls: dict[str, gr.components.Component], card: ModelCard, val
     }
     for side in ("width", "height"):
         updates[controls[side]] = gr.Number(values[side], **_side(limits.side))
-    return updates | {controls[name]: values[name] for name in ("negative_prompt", "scheduler")}
+    updates |= {controls["scheduler"]: shortcuts.samplers(card, values["scheduler"])}
+    return updates | {controls["negative_prompt"]: values["negative_prompt"]}
 
 
 def _about(backend: Backend, card: ModelCard) -> str:

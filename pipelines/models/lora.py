@@ -1,4 +1,4 @@
-"""Low-rank changes to a network's weights (Hu et al., 2021, "LoRA"), as PEFT, diffusers and kohya's programs store them.
+"""Low-rank changes to a network's weights (Hu et al., 2021, "LoRA"), as PEFT, diffusers and kohya store them.
 
 A network that is changed is a copy which shares all other weights: the one that jobs lease stays as it is.
 """

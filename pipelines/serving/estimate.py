@@ -17,6 +17,7 @@ from pipelines.tasks import Finish, Grid, Task, Tune
 
 # In calls of the network:
 DECODING = 2.5  # the VAE's work on all frames
+SHALLOW = 0.12  # a call that reuses deep features
 TRAINING = 2.45  # a tuning step with its gradients, where it saves memory
 # FLOPs a second that really come out, in a network of this kind: of a GPU such as Spaces have, and of a CPU's core.
 GPU, CORE = 25e12, 35e9
@@ -35,7 +36,8 @@ def work(task: Task, card: ModelCard | None) -> float:
     if isinstance(task, Tune):
         calls = TRAINING * task.steps + card.defaults.steps  # and the inversion
     else:
-        calls = task.steps * (2 if task.guidance > 1 else 1) + DECODING
+        branches = 1 + (task.guided_until - task.guided_from if task.guidance > 1 else 0)
+        calls = task.steps * branches * (1 + (task.caching - 1) * SHALLOW) / task.caching + DECODING
     return calls * (card.flops or 1.0) * task.frames * task.width * task.height
 
 
