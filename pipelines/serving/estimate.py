@@ -17,7 +17,7 @@ from pipelines.tasks import Finish, Grid, Task, Tune
 
 # In calls of the network:
 DECODING = 2.5  # the VAE's work on all frames
-SHALLOW = 0.12  # a call that reuses deep features
+SHALLOW = 0.08  # a call that reuses deep features (python -m scripts.benchmark shortcuts)
 TRAINING = 2.45  # a tuning step with its gradients, where it saves memory
 # FLOPs a second that really come out, in a network of this kind: of a GPU such as Spaces have, and of a CPU's core.
 GPU, CORE = 25e12, 35e9
