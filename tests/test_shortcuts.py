@@ -17,6 +17,7 @@ from pipelines.models import manager as manager_module
 from pipelines.models.convert import tuned as tuned_files
 from pipelines.models.folders import card_of_folder
 from pipelines.models.manager import ModelManager
+from pipelines.models.networks.caching import WHOLE
 from pipelines.models.networks.inflated_unet import EditingUNet
 from pipelines.models.networks.pseudo3d_unet import Pseudo3DUNet
 from pipelines.models.networks.unet3d import TextToVideoUNet
@@ -47,20 +48,19 @@ NETWORKS = {
 def test_cached_features_are_computed_in_every_so_many_steps(name):
     build, kind, channels = NETWORKS[name]
     unet = build()
-    latents = [draw_noise((1, channels, 3, 8, 8), seed) for seed in range(5)]
+    latents = [draw_noise((1, channels, 3, 8, 8), seed) for seed in range(WHOLE + 3)]
     texts = draw_noise((2, 7, tiny.WIDTH), 9)
     exact, cached = kind(unet, texts), kind(unet, texts, caching=2)
     expected = [exact(one, 900 - 100 * step) for step, one in enumerate(latents)]
     deep, shallow = unet.mid_block.resnets[0].conv1, unet.conv_out
     calls = tiny.count_calls([getattr(one, "spatial_conv", one) for one in (deep, shallow)])
     found = [cached(one, 900 - 100 * step) for step, one in enumerate(latents)]
-    assert [len(rows) for rows in calls.values()] == [3, 5]
-    assert [ours.equal(reference) for ours, reference in zip(found, expected, strict=True)] == [True, False] * 2 + [
-        True
-    ]
+    assert [len(rows) for rows in calls.values()] == [WHOLE + 2, WHOLE + 3]
+    same = [ours.equal(reference) for ours, reference in zip(found, expected, strict=True)]
+    assert same == [True] * (WHOLE + 1) + [False, True]
     # Where nothing has changed since the whole step, neither do the features.
-    again = kind(unet, texts, caching=3)
-    assert again(latents[0], 900).equal(expected[0]) and again(latents[0], 900).equal(expected[0])
+    again = kind(unet, texts, caching=10)
+    assert all(again(latents[0], 900).equal(expected[0]) for _ in range(WHOLE + 2))
 
 
 @torch.no_grad()
@@ -70,7 +70,7 @@ def test_the_poses_are_among_what_is_cached():
     found = unet.skeleton_adapter(pictures)
     texts, latents = draw_noise((1, 7, tiny.WIDTH), 9), draw_noise((1, 4, 3, 8, 8), 1)
     with_poses, without = (EditingUNet(unet, texts, pose_features=one, caching=4) for one in (found, None))
-    assert [with_poses(latents, 500).equal(without(latents, 500)) for _ in range(3)] == [False] * 3
+    assert [with_poses(latents, 500).equal(without(latents, 500)) for _ in range(WHOLE + 2)] == [False] * (WHOLE + 2)
 
 
 # Guidance in an interval
@@ -129,7 +129,8 @@ def models(tmp_path_factory):
             loras = {
                 "fast": Lora("Fast", Source(str(path)), "fast.safetensors", "MIT", "nothing", timestep_scaling=4.0)
             }
-        cards[name] = replace(card_of_folder(path), name=name, loras=loras)
+        card = card_of_folder(path)
+        cards[name] = replace(card, name=name, loras=loras, defaults=replace(card.defaults, steps=6))
     settings = Settings(data=folder / "data", cache=folder / "cache", hub=False)
     models = ModelManager(cards, settings, device="cpu")
     frames = np.full((8, 64, 64, 3), 40, np.uint8)
@@ -148,7 +149,7 @@ def models(tmp_path_factory):
 
 def made(models, system, **settings):
     """The frames and the facts of a small job."""
-    small = {"steps": 4, "guidance": 3.0, "scheduler": "ddim"} if "lora" not in settings else {}
+    small = {"steps": 7, "guidance": 3.0, "scheduler": "ddim"} if "lora" not in settings else {}
     inputs, settings = {}, {**small, **settings}
     if system == "sd":
         settings, inputs = {"tuned": "0" * 32, "fps": 8, **settings}, {"tuned": models.tuned}
@@ -205,11 +206,11 @@ def test_an_edit_by_a_lora_starts_from_the_noise_that_the_usual_steps_find(model
 
 def test_the_trajectory_of_a_rounded_network_is_not_taken_for_the_exact_one(models, monkeypatch):
     monkeypatch.setattr(manager_module, "_multiplies_bfloat16", lambda: True)
-    made(models, "sd", precision="fast", steps=5)
-    assert tuned_files.load_inversion(5, models.tuned) is None
-    rounded = tuned_files.load_inversion(5, models.tuned, torch.bfloat16)
-    made(models, "sd", steps=5)
-    assert not torch.equal(tuned_files.load_inversion(5, models.tuned), rounded)
+    made(models, "sd", precision="fast", steps=3)
+    assert tuned_files.load_inversion(3, models.tuned) is None
+    rounded = tuned_files.load_inversion(3, models.tuned, torch.bfloat16)
+    made(models, "sd", steps=3)
+    assert not torch.equal(tuned_files.load_inversion(3, models.tuned), rounded)
 
 
 def test_what_a_lora_takes_is_counted_and_its_sampler_told(models):
@@ -266,6 +267,7 @@ def test_a_video_made_before_there_were_any_is_still_one():
 
 def test_they_make_an_estimate_shorter_and_jobs_of_their_own_kind():
     card = find("modelscope-1.7b")
+    assert estimate.WHOLE == WHOLE
     exact = TextToVideo.for_model(card, "a bear", 7)
     for settings in ({"caching": 3}, {"guided_from": 0.5}, {"lora": "mcm-anime"}):
         faster = TextToVideo.for_model(card, "a bear", 7, **settings)

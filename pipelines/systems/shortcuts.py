@@ -12,6 +12,7 @@ from torch import nn
 from pipelines.catalog import Lora
 from pipelines.models import lora
 from pipelines.models.lora import LowRank
+from pipelines.models.networks import caching
 from pipelines.systems.diffusion import Shortcuts
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def plan(task: "TextToVideo | PoseToVideo | Edit", models: "ModelManager", part:
     faster = models.faster(part) if task.precision == "fast" else part
     if faster != part:
         told.append("bfloat16 arithmetic")
-    if task.caching > 1:
+    if task.caching > 1 and task.steps > caching.WHOLE:
         told.append(f"deep features of every {task.caching} steps computed once (DeepCache)")
     if (task.guided_from, task.guided_until) != (0, 1) and task.guidance > 1:
         told.append(f"guidance only from {task.guided_from:g} to {task.guided_until:g} of the way")
