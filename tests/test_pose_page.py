@@ -43,6 +43,10 @@ OTHER = {  # what a person may set -> the control, what it is set to, what the t
     "steps": ("pose-steps", 10, 10),
     "guidance": ("pose-guidance", 1.5, 1.5),
     "scheduler": ("pose-scheduler", "dpm++", "dpm++"),
+    "precision": ("pose-precision", "fast", "fast"),
+    "caching": ("pose-caching", 2, 2),
+    "guided_from": ("pose-guided-from", 0.2, 0.2),
+    "guided_until": ("pose-guided-until", 0.8, 0.8),
     "seed": ("pose-seed", 9, 9),
 }
 
@@ -107,14 +111,17 @@ def test_model_size_clip_and_sound_reach_it_too(built):
     assert (task.model, task.width, task.height) == ("followyourpose-v1", 512, 576)
     (task,), _ = press(built, clip="f" * 32, motions="", **{"pose-sound": True})
     assert (task.clip, task.motion, task.sound) == ("f" * 32, "", True)
-    assert set(OTHER) | {"model", "width", "height", "clip", "sound"} == set(asdict(task))
+    fast = {**sizes, "pose-lora": "lcm", "pose-scheduler": "lcm", "pose-steps": 4, "pose-guidance": 1}
+    (task,), _ = press(built, **fast)
+    assert (task.lora, task.scheduler, task.steps) == ("lcm", "lcm", 4)
+    assert set(OTHER) | {"model", "width", "height", "clip", "sound", "lora"} == set(asdict(task))
 
 
 def test_several_lines_are_several_videos_of_one_seed_and_the_dice_rolls_it(built):
     values = ["a bear\n\n a robot ", "miniature-followyourpose", "", "wave"]
     demo, _ = built
     run = event(demo, "run", "pose-generate")
-    rest = [one.value for one in run.inputs[6:-2]]
+    rest = [one.value for one in run.inputs[6:-7]]
     tasks = forms.poses_to_videos(*values, *rest, seed=None, randomise=True)
     assert [task.prompt for task in tasks] == ["a bear", "a robot"] and len({task.seed for task in tasks}) == 1
     assert forms.poses_to_videos(*values, *rest, seed=None, randomise=True)[0].seed != tasks[0].seed

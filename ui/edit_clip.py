@@ -134,7 +134,7 @@ def _editing(
                     why.section(why.EDIT, "edit-why")
                 table = gr.HTML(elem_id="edits", js_on_load=CLICKS)
 
-    settings = [*faster.values(), negative, strength, guidance, steps, scheduler, sound, seed]
+    settings = [negative, strength, guidance, steps, scheduler, sound, seed]
 
     def tuning_of(identifier: str, visitor_id: str) -> Tuning:
         for tuning in backend.tunings(visitor_id):
@@ -305,7 +305,20 @@ def _editing(
 
     quiet = {"api_visibility": "private", "show_progress": "hidden"}
     pick = shelf.click(_picked, None, chosen, **quiet)
-    filled = [panel, heading, prompt, *settings, before, after, after_caption, shown, table, name, resume]
+    filled = [
+        panel,
+        heading,
+        prompt,
+        *settings,
+        *faster.values(),
+        before,
+        after,
+        after_caption,
+        shown,
+        table,
+        name,
+        resume,
+    ]
     opened = gr.on(
         [chosen.change, wanted.change],
         open_panel,
@@ -320,10 +333,10 @@ def _editing(
     table.click(show, [owner, chosen], [shown, after, after_caption, table, message], **quiet).then(None, js=_IN_STEP)
     outputs = [chosen, job, message, line, after, after_caption, shown, table, retell, stop]
     following = {"outputs": outputs, "concurrency_limit": None, **quiet}
-    retell.click(run, [owner, chosen, prompt, *settings], **following).then(None, js=_IN_STEP)
+    retell.click(run, [owner, chosen, prompt, *settings, *faster.values()], **following).then(None, js=_IN_STEP)
     arrived.then(go_on, owner, **following).then(None, js=_IN_STEP)
     prompt.change(hint, [owner, chosen, prompt], hints, trigger_mode="always_last", queue=False, **quiet)
-    foreseen = [owner, chosen, prompt, *settings, shown]
+    foreseen = [owner, chosen, prompt, *settings, shown, *faster.values()]
     gr.on(None, foresee, foreseen, ahead, trigger_mode="always_last", queue=False, **quiet)
     stop.click(end_edit, [owner, job], stop, queue=False, **quiet)
     delete.click(lambda: gr.Button(visible=True), None, really, **quiet)

@@ -125,7 +125,7 @@ def tab(backend: Backend, owner: gr.BrowserState, this: gr.Tab, arrived: gr.even
     )
     seed, randomise, dice = controls.pop("seed"), controls.pop("randomise"), controls.pop("dice")
     followed = [clip, chosen, *(poses[name] for name in forms.POSES), *(controls[name] for name in forms.SETTINGS)]
-    form = [*faster.values(), prompt, model, *followed, seed, randomise]
+    form = [prompt, model, *followed, seed, randomise, *faster.values()]
     taken = [clip, chosen, file, there, source, about_clip, *poses.values(), controls["fps"], message]
     filled = list(dict.fromkeys([*taken, prompt, model, about, seed, randomise, *controls.values(), *faster.values()]))
 
@@ -321,7 +321,8 @@ def tab(backend: Backend, owner: gr.BrowserState, this: gr.Tab, arrived: gr.even
     gr.on([this.select], first_look, [seen, *looked["inputs"]], looked["outputs"], concurrency_limit=None, **quiet)
     quit_search.click(quit_looking, owner, [search, quit_search], queue=False, **quiet)
     gr.on(None, hint, [prompt, model], hints, trigger_mode="always_last", queue=False, **quiet)
-    gr.on(None, foresee, [*form[:-2], shown], ahead, trigger_mode="always_last", queue=False, **quiet)
+    foreseen = [prompt, model, *followed, shown, *faster.values()]
+    gr.on(None, foresee, foreseen, ahead, trigger_mode="always_last", queue=False, **quiet)
     frames, fps = controls["frames"], controls["fps"]
     gr.on(None, None, [frames, fps], frames, js=FRAMES_LABEL, **quiet)
     dice.click(lambda: (forms.new_seed(), False), None, [seed, randomise], queue=False, **quiet)

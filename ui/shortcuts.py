@@ -26,7 +26,7 @@ def build(card: ModelCard, prefix: str = "") -> Controls:
                 elem_id=f"{prefix}lora",
             ),
             "precision": gr.Dropdown(
-                [(say(title), name) for name, title in PRECISIONS.items()],
+                _precisions(),
                 value="exact",
                 visible="precision" in card.takes,
                 label=say("Precision"),
@@ -62,8 +62,10 @@ def fill(controls: Controls, card: ModelCard, values: Mapping[str, object]) -> d
     """Updates that show what `card` can do, and those of `values` that are shortcuts; the others are off."""
     values = {**SHORTCUTS, **values}
     updates = {controls["lora"]: gr.Dropdown(_loras(card), value=values["lora"], visible=bool(card.loras))}
-    for name in ("precision", "caching", "guided_from", "guided_until"):
-        updates[controls[name]] = type(controls[name])(value=values[name], visible=name in card.takes)
+    precision = gr.Dropdown(_precisions(), value=values["precision"], visible="precision" in card.takes)
+    updates[controls["precision"]] = precision
+    for name in ("caching", "guided_from", "guided_until"):
+        updates[controls[name]] = gr.Slider(value=values[name], visible=name in card.takes)
     return updates
 
 
@@ -97,8 +99,13 @@ def samplers(card: ModelCard, value: object) -> gr.Dropdown:
 
 
 def split(values: Sequence[object]) -> tuple[dict[str, object], Sequence[object]]:
-    """What the controls hold, by name, and the values behind theirs."""
-    return dict(zip(SHORTCUTS, values, strict=False)), values[len(SHORTCUTS) :]
+    """What the controls hold, by name, and the values before theirs, which come last."""
+    rest = len(values) - len(SHORTCUTS)
+    return dict(zip(SHORTCUTS, values[rest:], strict=True)), values[:rest]
+
+
+def _precisions() -> list[tuple[object, str]]:
+    return [(say(title), name) for name, title in PRECISIONS.items()]
 
 
 def _loras(card: ModelCard) -> list[tuple[object, str]]:

@@ -118,16 +118,8 @@ def tab(
         js_on_load=CLICKS,
     )
     seed, randomise, dice = controls.pop("seed"), controls.pop("randomise"), controls.pop("dice")
-    form = [
-        *faster.values(),
-        *begin.form,
-        *several.form,
-        prompt,
-        model,
-        *(controls[name] for name in forms.SETTINGS),
-        seed,
-        randomise,
-    ]
+    fine = [controls[name] for name in forms.SETTINGS]
+    form = [*begin.form, *several.form, prompt, model, *fine, seed, randomise, *faster.values()]
 
     # What the controls do to each other ---------------------------------------------------------------------------
 
@@ -179,7 +171,7 @@ def tab(
     # Without a trigger of its own, an event runs when the page opens and whenever one of its inputs changes.
     gr.on(None, lambda name: _about(backend, find(name)), model, about, **quiet)
     gr.on(None, hint, [prompt, model, several.on], hints, trigger_mode="always_last", **quiet)
-    foreseen = [*faster.values(), *several.form, prompt, model, *(controls[name] for name in forms.SETTINGS), shown]
+    foreseen = [*several.form, prompt, model, *fine, shown, *faster.values()]
     gr.on(None, foresee, foreseen, ahead, trigger_mode="always_last", **quiet)
     frames, fps = controls["frames"], controls["fps"]
     gr.on(None, None, [frames, fps], frames, js=FRAMES_LABEL, **quiet)
