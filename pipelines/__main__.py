@@ -319,6 +319,10 @@ def _models(chosen: argparse.Namespace, settings: Settings) -> int:
     descriptions = (
         f"{card.name}: {card.title}\n    {card.summary}\n    Needs: {card.needs}\n"
         f"    Here: {availability(card, settings) or 'yes'}"
+        + "".join(
+            f"\n    --lora {name}: {lora.title}. {availability(card, settings, name) or 'Here: yes'}"
+            for name, lora in card.loras.items()
+        )
         for card in CATALOG.values()
     )
     print("\n\n".join(descriptions))

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
@@ -109,14 +109,35 @@ CAPABILITIES = {  # fields of a task that some models have no use for -> what a 
     "mask": "first image with a mask",
     "strength": "strength",
     "sound": "sound",
+    "precision": "other precision",
+    "caching": "cached features",
+    "guided_from": "interval of guidance",
+    "guided_until": "interval of guidance",
 }
+FASTER = frozenset({"precision", "caching", "guided_from", "guided_until"})  # shortcuts that need no weights
 
 SCHEDULERS = {  # name in a task -> what a person reads
     "dpm++": "DPM-Solver++ 2M",
     "ddim": "DDIM",
     "unipc": "UniPC",
     "pndm": "PNDM",
+    "lcm": "LCM",  # for networks that were distilled to few steps, by themselves or by a LoRA
 }
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Low-rank changes to a model's network, after which a few steps make a video."""
+
+    title: str
+    source: Source
+    file: str  # of the source: a path in it
+    licence: str
+    needs: str
+    steps: int = 4
+    guidance: float = 1.0
+    scheduler: str = "lcm"
+    timestep_scaling: float = 10.0  # of the sampler (diffusion.LCM)
 
 
 @dataclass(frozen=True)
@@ -144,6 +165,21 @@ class ModelCard:
     image_model: Source | None = None  # where it takes a first image: the Stable Diffusion that else draws one
     bodies: Mapping[str, Body] | None = None  # of each character it knows, the usual one first; None for any body
     tuned_from: str = ""  # where it can take on what another model was tuned to: the name of that model
+    loras: Mapping[str, Lora] = field(default_factory=dict)  # that make it faster: one of them, or none
+
+    def with_lora(self, name: str) -> "ModelCard":
+        """The card with the defaults and samplers that the LoRA `name` wants; itself for "". Raises ValueError listing
+        the LoRAs there are."""
+        if name == "":
+            return self
+        if not isinstance(name, str) or name not in self.loras:
+            choice = (
+                f"Choose one of: {', '.join(self.loras)}." if self.loras else "Leave it out, or take another model."
+            )
+            raise ValueError(f"{self.title} has no LoRA called {str(name)[:40]!r}. {choice}")
+        lora = self.loras[name]
+        defaults = replace(self.defaults, steps=lora.steps, guidance=lora.guidance, scheduler=lora.scheduler)
+        return replace(self, defaults=defaults, schedulers=(lora.scheduler,))
 
     def body_of(self, prompt: str) -> tuple[str, Body] | None:
         """The character that `prompt` names, or else the usual one, and its body; None where the model has none."""
@@ -173,6 +209,30 @@ _NOT_FOR = (
     "pornographic or misleading. Made for research."
 )
 
+_MCM = Source("yhzhai/mcm")
+_MCM_STYLES = {"webvid": "as filmed", "laion": "as photographed", "anime": "anime", "real": "realistic"}
+_MCM_STYLES |= {"3d-cartoon": "3D cartoon"}
+_LORAS_MODELSCOPE = {  # Zhai et al., 2024, "Motion Consistency Model"
+    f"mcm-{style}": Lora(
+        title=f"Fast, 4 steps: {words}",
+        source=_MCM,
+        file=f"modelscopet2v-{style}/adapter_model.safetensors",
+        timestep_scaling=4.0,
+        licence="Apache 2.0; the model that it changes stays as it is licensed",
+        needs="A download of a few hundred MB.",
+    )
+    for style, words in _MCM_STYLES.items()
+}
+_LORAS_STABLE_DIFFUSION = {  # Luo et al., 2023, "LCM-LoRA"; made for pictures: what it does to a video is not trained
+    "lcm": Lora(
+        title="Fast, 4 steps",
+        source=Source("latent-consistency/lcm-lora-sdv1-5"),
+        file="pytorch_lora_weights.safetensors",
+        licence="CreativeML OpenRAIL++-M",
+        needs="A download of 135 MB.",
+    )
+}
+
 STABLE_DIFFUSION = Source("CompVis/stable-diffusion-v1-4", revision="133a221b8aa7292a167afc5127cb63fb5005638b")
 
 CATALOG: Mapping[str, ModelCard] = {
@@ -182,6 +242,7 @@ CATALOG: Mapping[str, ModelCard] = {
             name="miniature-modelscope",
             title="Paper theatre (built in)",
             system="modelscope",
+            takes=FASTER,
             source=Source(str(MINIATURES / "modelscope")),
             flops=0.059e6,
             defaults=Defaults(frames=16, width=128, height=128, fps=8, steps=25, guidance=2.5, scheduler="dpm++"),
@@ -197,11 +258,13 @@ CATALOG: Mapping[str, ModelCard] = {
             name="modelscope-1.7b",
             title="ModelScope text-to-video 1.7B",
             system="modelscope",
+            takes=FASTER,
             source=Source(
                 "ali-vilab/text-to-video-ms-1.7b", revision="8227dddca75a8561bf858d604cc5dae52b954d01", variant="fp16"
             ),
             flops=4.7e6,
             defaults=Defaults(frames=16, width=256, height=256, fps=8, steps=25, guidance=9.0, scheduler="dpm++"),
+            loras=_LORAS_MODELSCOPE,
             limits=Limits(frames=Range(1, 64), side=Range(128, 768, 8), voxels=24 * 576 * 320),
             summary="Alibaba's text-to-video diffusion model of 2023, as published.",
             licence="CC BY-NC 4.0: not for commercial use",
@@ -214,6 +277,7 @@ CATALOG: Mapping[str, ModelCard] = {
             name="zeroscope-v2-576w",
             title="Zeroscope v2 576w",
             system="modelscope",
+            takes=FASTER,
             source=Source("cerspense/zeroscope_v2_576w", revision="6963642a64dbefa93663d1ecebb4ceda2d9ecb28"),
             flops=4.8e6,
             defaults=Defaults(frames=24, width=576, height=320, fps=8, steps=30, guidance=9.0, scheduler="dpm++"),
@@ -228,7 +292,7 @@ CATALOG: Mapping[str, ModelCard] = {
             name="miniature-tempofunk",
             title="Paper theatre that dances (built in)",
             system="tempofunk",
-            takes=frozenset({"image", "mask"}),
+            takes=FASTER | {"image", "mask"},
             source=Source(str(MINIATURES / "tempofunk")),
             image_model=Source(str(MINIATURES / "sd")),
             flops=0.038e6,
@@ -246,7 +310,7 @@ CATALOG: Mapping[str, ModelCard] = {
             name="makeavid-sd",
             title="TempoFunk Make-A-Video SD",
             system="tempofunk",
-            takes=frozenset({"image", "mask"}),
+            takes=FASTER | {"image", "mask"},
             source=Source("TempoFunk/makeavid-sd-jax"),
             image_model=Source(
                 "stable-diffusion-v1-5/stable-diffusion-v1-5",
@@ -271,7 +335,7 @@ CATALOG: Mapping[str, ModelCard] = {
             name="miniature-followyourpose",
             title="Paper theatre (built in)",
             system="followyourpose",
-            takes=frozenset({"strength", "sound"}),
+            takes=FASTER | {"strength", "sound"},
             source=Source(str(MINIATURES / "followyourpose")),
             defaults=Defaults(frames=16, width=128, height=128, fps=8, steps=25, guidance=2.5, scheduler="ddim"),
             limits=Limits(frames=Range(8, 32), side=Range(128, 128, 64), fps=Range(0.1, 60, 0), voxels=32 * 128 * 128),
@@ -291,10 +355,11 @@ CATALOG: Mapping[str, ModelCard] = {
             name="followyourpose-v1",
             title="FollowYourPose v1",
             system="followyourpose",
-            takes=frozenset({"strength", "sound"}),
+            takes=FASTER | {"strength", "sound"},
             source=Source("YueMafighting/FollowYourPose_v1", base=STABLE_DIFFUSION),
             flops=4e6,
             defaults=Defaults(frames=24, width=512, height=512, fps=8, steps=50, guidance=12.5, scheduler="ddim"),
+            loras=_LORAS_STABLE_DIFFUSION,
             limits=Limits(frames=Range(8, 32), side=Range(256, 768, 64), fps=Range(0.1, 60, 0), voxels=32 * 512 * 512),
             summary="Stable Diffusion 1.4 that follows the poses of a clip, as published.",
             licence="Its makers name none for the weights; the base: CreativeML Open RAIL-M",
@@ -310,7 +375,7 @@ CATALOG: Mapping[str, ModelCard] = {
             name="miniature-sd",
             title="Paper theatre (built in)",
             system="tuneavideo",
-            takes=frozenset({"strength", "sound"}),
+            takes=FASTER | {"strength", "sound"},
             source=Source(str(MINIATURES / "sd")),
             flops=0.035e6,
             defaults=Defaults(frames=16, width=128, height=128, fps=8, steps=25, guidance=2.0, scheduler="ddim"),
@@ -329,10 +394,11 @@ CATALOG: Mapping[str, ModelCard] = {
             name="stable-diffusion-1.4",
             title="Stable Diffusion 1.4",
             system="tuneavideo",
-            takes=frozenset({"strength", "sound"}),
+            takes=FASTER | {"strength", "sound"},
             source=STABLE_DIFFUSION,
             flops=3.7e6,
             defaults=Defaults(frames=24, width=512, height=512, fps=8, steps=50, guidance=12.5, scheduler="ddim"),
+            loras=_LORAS_STABLE_DIFFUSION,
             limits=Limits(frames=Range(2, 32), side=Range(256, 768, 8), fps=Range(0.1, 60, 0), voxels=32 * 512 * 512),
             summary="The model that Tune-A-Video was published with.",
             licence="CreativeML Open RAIL-M: its use restrictions apply to what you make",
@@ -347,8 +413,10 @@ CATALOG: Mapping[str, ModelCard] = {
             name="a-man-is-surfing",
             title="A man is surfing",
             system="tuneavideo",
+            takes=FASTER,
             source=Source("Tune-A-Video-library/a-man-is-surfing", "bd2d290aeff36a4f9a8bc4e6e69b6f38d2f6b0cd"),
             defaults=Defaults(frames=8, width=512, height=512, fps=8, steps=50, guidance=7.5, scheduler="ddim"),
+            loras=_LORAS_STABLE_DIFFUSION,
             limits=Limits(frames=Range(2, 32), side=Range(256, 768, 8), fps=Range(0.1, 60, 0), voxels=32 * 512 * 512),
             summary="Stable Diffusion 1.4, tuned by its makers on a clip of a surfer. Tell who surfs instead: a panda, "
             "an astronaut.",

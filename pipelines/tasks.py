@@ -9,7 +9,19 @@ from dataclasses import asdict, dataclass, replace
 from typing import ClassVar, Self
 
 from pipelines.catalog import CATALOG, DETECTORS, SCHEDULERS, ModelCard, Range, find, motions, offered
-from pipelines.task_settings import Choice, Kept, Number, OneOf, Text, Truth, checked, declared, is_name, recalled
+from pipelines.task_settings import (
+    Choice,
+    Kept,
+    Number,
+    OneOf,
+    Text,
+    Truth,
+    checked,
+    declared,
+    is_name,
+    recalled,
+    settings_of,
+)
 
 MAX_SEED = 2**32 - 1
 TRAINED = {  # what tuning changes -> what a person reads
@@ -23,6 +35,10 @@ SHOWN = {  # what a clip with poses is -> what a person reads
 }
 SMOOTHING = {"none": 0.0, "light": 0.05, "strong": 0.12}  # seconds: the standard deviation of a Gaussian in time
 SMOOTHED = {"none": "Not at all", "light": "A little", "strong": "Strongly"}  # what a person reads
+PRECISIONS = {  # what the network computes in -> what a person reads
+    "exact": "Exact",
+    "fast": "Fast: bfloat16, where this processor is quicker with it",
+}
 CELLS = 16  # videos in a grid, at most
 TIMES = (1, 2, 4)  # how many times as large, and as many frames, a video can be finished
 FINISHED_SIDE, FINISHED_FRAMES, FINISHED_FPS = 2048, 256, 120  # at most
@@ -109,6 +125,47 @@ SEED = Number(
     default=None,
     within=Range(0, MAX_SEED),
 )
+# What saves time and changes the video; all of it is off by default.
+LORA = Choice(
+    label="Speed",
+    help="What was trained to need few steps, of those that the model has.",
+    noun="LoRA",
+    default="",
+    choices={name: lora.title for card in CATALOG.values() for name, lora in card.loras.items()},
+    offered=lambda card: tuple(card.loras),
+    needs="LoRA",
+    taken=lambda card: bool(card.loras),
+)
+PRECISION = Choice(
+    label="Precision",
+    help="What the network computes in; schedules stay exact.",
+    noun="precision",
+    default="exact",
+    choices=PRECISIONS,
+    needs="other precision",
+    taken=lambda card: "precision" in card.takes,
+)
+CACHING = Number(
+    label="Steps that share deep features",
+    help="1 computes them in every step.",
+    noun="number of steps that share deep features",
+    default=1,
+    within=Range(1, 10),
+    needs="cached features",
+    taken=lambda card: "caching" in card.takes,
+)
+GUIDED_FROM, GUIDED_UNTIL = (
+    Number(
+        label=f"Guidance {verb}",
+        help="As a share of the way: 0 is noise, 1 the finished video.",
+        noun=f"place at which guidance {verb}",
+        default=default,
+        within=_SHARE,
+        needs="interval of guidance",
+        taken=lambda card: "guided_from" in card.takes,
+    )
+    for verb, default in (("begins", 0.0), ("ends", 1.0))
+)
 START = Number(
     label="From",
     help="Where the part of the clip that is used begins, in seconds.",
@@ -172,6 +229,7 @@ class _OfModel:
         """
         if card.kind != cls.FOR:
             raise ValueError(f"{card.title} is not made for this. Choose one of: {', '.join(offered(cls.FOR))}.")
+        card = card.with_lora(settings.get("lora", ""))
         values = checked(cls, card, {"prompt": prompt, "seed": seed, **settings})
         cls._check(card, values)
         _check_voxels(card, values["frames"], values["width"], values["height"])
@@ -215,6 +273,16 @@ class _Sampled(_OfModel):
     guidance: float = declared(GUIDANCE)  # classifier-free guidance scale; 1 or less turns guidance off
     scheduler: str = declared(SCHEDULER)  # a key of catalog.SCHEDULERS
     seed: int = declared(SEED)
+    lora: str = declared(LORA)  # a key of the card's loras; "" for none
+    precision: str = declared(PRECISION)  # a key of PRECISIONS
+    caching: int = declared(CACHING)  # deep features are computed in every so many steps
+    guided_from: float = declared(GUIDED_FROM)  # guidance counts from here, as a share of the way to the video,
+    guided_until: float = declared(GUIDED_UNTIL)  # to here
+
+    @classmethod
+    def _check(cls, card: ModelCard, values: dict) -> None:
+        if values["guided_from"] >= values["guided_until"]:
+            raise ValueError("Guidance must begin before it ends. A guidance of 1 turns it off altogether.")
 
     @property
     def seconds(self) -> float:
@@ -223,7 +291,15 @@ class _Sampled(_OfModel):
     @property
     def effort(self) -> tuple:
         """What decides how long it takes: jobs with the same are equally long."""
-        return (type(self).__name__, self.model, self.frames, self.width, self.height, self.steps, self.guidance > 1)
+        shape = (self.frames, self.width, self.height, self.steps, self.guidance > 1)
+        return (type(self).__name__, self.model, *shape, *(getattr(self, name) for name in SHORTCUTS))
+
+
+# Settings that save time and change the video -> off.
+SHORTCUTS: dict[str, object] = {
+    name: settings_of(_Sampled)[name].default
+    for name in ("lora", "precision", "caching", "guided_from", "guided_until")
+}
 
 
 @dataclass(frozen=True)
@@ -267,6 +343,7 @@ class TextToVideo(_Sampled):
 
     @classmethod
     def _check(cls, card: ModelCard, values: dict) -> None:
+        super()._check(card, values)
         if values["mask"] and not values["image"]:
             raise ValueError("A mask needs the first image that it belongs to. Upload that too, or leave out the mask.")
         if card.image_model is not None and values["image_guidance"] is None:
@@ -390,6 +467,7 @@ class Edit(_Sampled):
 
     @classmethod
     def _check(cls, card: ModelCard, values: dict) -> None:
+        super()._check(card, values)
         if bool(values["tuned"]) != bool(card.tuning):
             raise ValueError(TUNED.missing)
 
@@ -507,6 +585,7 @@ class PoseToVideo(_Sampled):
 
     @classmethod
     def _check(cls, card: ModelCard, values: dict) -> None:
+        super()._check(card, values)
         if bool(values["clip"]) == bool(values["motion"]):
             raise ValueError(_NO_POSES)
         _check_part(values)

@@ -102,7 +102,8 @@ TUNE = {
 }  # fmt: skip
 EDIT = {
     "negative_prompt": ("", "rain"), "strength": (0.0, 0.5), "guidance": (12.5, 7.0), "steps": (50, 25),
-    "scheduler": ("ddim", "pndm"), "sound": (False, True), "seed": (0, 1),
+    "scheduler": ("ddim", "pndm"), "sound": (False, True), "seed": (0, 1), "precision": ("exact", "fast"),
+    "caching": (1, 2), "guided_from": (0.0, 0.2), "guided_until": (1.0, 0.8),
 }  # fmt: skip
 CLIP = "0123456789abcdef" * 2
 SHAPE = {"frames": 24, "width": 512, "height": 512, "fps": 7.5}
@@ -152,7 +153,7 @@ def test_clip_caption_and_base_go_into_the_tuning():
 
 @pytest.mark.parametrize("name", EDIT)
 def test_every_control_changes_the_edit_and_only_its_own_part(name):
-    assert set(EDIT) == set(forms.EDITING)
+    assert set(EDIT) | {"lora"} == set(forms.EDITING)  # a LoRA brings its own sampler
     (before,), (after,) = edits(), edits(**{name: EDIT[name][1]})
     assert differing(before, after) == [name] and getattr(after, name) == EDIT[name][1]
 

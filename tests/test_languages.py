@@ -96,6 +96,7 @@ def test_every_language_says_the_same_and_only_what_somebody_says(components):
     source = set().union(*(said(ast.parse(file.read_text("utf-8"))) for file in UI.glob("*.py")))
     shown = {key(text) for one in components for text in texts(one) if isinstance(text, str)}
     source |= {getattr(card, name) for card in CATALOG.values() for name in CARD}
+    source |= {lora.title for card in CATALOG.values() for lora in card.loras.values()}
     source |= {text for detector in DETECTORS.values() for text in (detector.needs, detector.licence)}
     assert set(TRANSLATIONS) == {"es", "zh-CN"}
     for locale, words in TRANSLATIONS.items():

@@ -37,6 +37,10 @@ OTHER = {  # what a person may set -> the control, what it is set to, what the t
     "smoothing": ("pose-smoothing", "strong", "strong"),
     "placing": ("pose-placing", "fill", "fill"),
     "retarget": ("pose-retarget", False, False),
+    "precision": ("pose-precision", "fast", "fast"),
+    "caching": ("pose-caching", 2, 2),
+    "guided_from": ("pose-guided-from", 0.2, 0.2),
+    "guided_until": ("pose-guided-until", 0.8, 0.8),
     "strength": ("pose-strength", 0.5, 0.5),
     "tuned": ("pose-tuned", "e" * 32, "e" * 32),
     "frames": ("pose-frames", 24, 24),
@@ -105,9 +109,12 @@ def test_model_size_clip_and_sound_reach_it_too(built):
     sizes = {"pose-model": "followyourpose-v1", "pose-width": 512, "pose-height": 576}
     (task,), _ = press(built, **sizes)
     assert (task.model, task.width, task.height) == ("followyourpose-v1", 512, 576)
+    fast = {**sizes, "pose-lora": "lcm", "pose-scheduler": "lcm", "pose-steps": 4, "pose-guidance": 1}
+    (task,), _ = press(built, **fast)
+    assert (task.lora, task.scheduler, task.steps) == ("lcm", "lcm", 4)
     (task,), _ = press(built, clip="f" * 32, motions="", **{"pose-sound": True})
     assert (task.clip, task.motion, task.sound) == ("f" * 32, "", True)
-    assert set(OTHER) | {"model", "width", "height", "clip", "sound"} == set(asdict(task))
+    assert set(OTHER) | {"model", "width", "height", "clip", "sound", "lora"} == set(asdict(task))
 
 
 def test_several_lines_are_several_videos_of_one_seed_and_the_dice_rolls_it(built):

@@ -15,13 +15,13 @@ from pipelines.tasks import KINDS, NOBODY, Edit, FindPoses, Finish, PoseToVideo,
 from ui import api, compare
 
 CARDS = {  # with sizes to choose from, and for poses with characters that have bodies
-    TextToVideo: find("makeavid-sd"),
+    TextToVideo: replace(find("makeavid-sd"), loras=find("modelscope-1.7b").loras),
     PoseToVideo: replace(find("followyourpose-v1"), bodies=find("miniature-followyourpose").bodies),
     Tune: find("stable-diffusion-1.4"),
     Edit: find("stable-diffusion-1.4"),
 }
 GIVEN = {TextToVideo: {}, PoseToVideo: {"clip": NOBODY}, Tune: {"clip": NOBODY}, Edit: {"tuned": NOBODY}}
-WITH = {"mask": {"image": NOBODY}, "motion": {"clip": ""}, "start": {"end": 9.0}, "end": {"start": 0.0}}  # goes with it
+WITH = {"mask": {"image": NOBODY}, "motion": {"clip": ""}, "lora": {"scheduler": "lcm"}}  # what goes with it
 EVERY = [(kind, name) for kind in CARDS for name in settings_of(kind)]
 SETTABLE = [
     (kind, name)
@@ -59,7 +59,9 @@ def other(setting, card, value):
             return "1" * 32
         case Number():
             allowed = setting.range_for(card)
-            return allowed.low if value not in (allowed.low, None) else allowed.low + (allowed.step or 0.25)
+            if not allowed.step:
+                return allowed.low + 0.4 * (allowed.high - allowed.low)
+            return allowed.low if value not in (allowed.low, None) else allowed.low + allowed.step
     raise AssertionError(setting)
 
 

@@ -9,7 +9,7 @@ from pipelines.events import Failed
 from pipelines.serving.backend import Backend, Tuning
 from pipelines.serving.job import Job
 from pipelines.tasks import Edit
-from ui import edit_html, estimates, finish, forms, html, hub, tune_clip, visitor, why
+from ui import edit_html, estimates, finish, forms, html, hub, shortcuts, tune_clip, visitor, why
 from ui.follower import QUIET, Stage, View, ends, halting, progress
 from ui.languages import ENGLISH_ONLY, say
 from ui.media import CLICKS, export, in_step, player, slider
@@ -142,6 +142,8 @@ class Panel(Stage):
                 elem_id="edit-seed",
             )  # fmt: skip
 
+            self.controls |= shortcuts.build(first, "edit-")
+
     def _build_management(self) -> None:
         with gr.Accordion(say("This tuned model"), open=False, elem_id="manage") as self.managing:
             self.name = gr.Textbox(label=say("Name"), max_lines=1, elem_id="tuned-name")
@@ -234,9 +236,9 @@ class Panel(Stage):
 
     def _filled(self, visitor_id: str, identifier: str, title: str, card: ModelCard, settings: dict) -> dict:
         """What is the same for both; `settings` are those that are not the model's own."""
-        again = asdict(card.defaults) | {"seed": 0} | settings
+        chosen = card.with_lora(settings.get("lora", ""))
+        again = asdict(chosen.defaults) | {"seed": 0} | settings
         jobs = self.made(identifier, visitor_id)
-        samplers = [(SCHEDULERS[key], key) for key in card.schedulers]
         return {
             self.panel: gr.Column(visible=True),
             self.heading: _heading(title),
@@ -244,7 +246,8 @@ class Panel(Stage):
             self.problem: gr.HTML(visible=False),
             self.controls["guidance"]: gr.Slider(maximum=card.limits.guidance.high, value=again["guidance"]),
             self.controls["steps"]: gr.Slider(maximum=card.limits.steps.high, value=again["steps"]),
-            self.controls["scheduler"]: gr.Dropdown(samplers, value=again["scheduler"]),
+            self.controls["scheduler"]: shortcuts.samplers(chosen, again["scheduler"]),
+            **shortcuts.fill(self.controls, card, settings),
             **{self.controls[name]: again[name] for name in ("negative_prompt", "seed")},
             **self.updates(visitor_id, None, jobs[0].id if jobs else "", identifier),
         }
@@ -253,13 +256,17 @@ class Panel(Stage):
         """An edit was chosen in the table."""
         return self.updates(visitor_id, followed, event.job, identifier)
 
+    def card_of(self, visitor_id: str, identifier: str) -> ModelCard:
+        """The model that was chosen, or from which it was tuned."""
+        found = self.tuned(identifier, visitor_id)
+        return found if isinstance(found, ModelCard) else find(found.job.task.model)
+
     def hint(self, visitor_id: str, identifier: str, prompts: str) -> str:
         """On the longest of the prompts."""
         try:
-            found = self.tuned(identifier, visitor_id)
+            name = self.card_of(visitor_id, identifier).name
         except ValueError:
             return ""
-        name = found.name if isinstance(found, ModelCard) else found.job.task.model
         longest = max(prompts.splitlines() or [""], key=len)
         return html.prompt_hints(longest, find(name), self.backend.machine.tokens(name, longest))
 
@@ -305,6 +312,7 @@ class Panel(Stage):
         )
         opened.then(None, js=_IN_STEP)
         pick.then(None, js="() => document.querySelector('#retell')?.scrollIntoView({block: 'nearest'})")
+        shortcuts.choose(self.controls, self.card_of, [self.owner, self.chosen])
         latest = QUIET | {"trigger_mode": "always_last", "queue": False}
         self.prompt.change(self.hint, [self.owner, self.chosen, self.prompt], self.hints, **latest)
         foreseen = {self.owner, self.chosen, self.prompt, *self.controls.values(), self.shown}

@@ -22,6 +22,11 @@ SETTINGS = {  # of an edit -> what a person reads
     "guidance": "guidance",
     "steps": "steps",
     "scheduler": "sampler",
+    "lora": "speed",
+    "precision": "precision",
+    "caching": "deep features shared",
+    "guided_from": "guided from",
+    "guided_until": "guided until",
     "negative_prompt": "left out",
     "seed": "seed",
 }
@@ -127,7 +132,7 @@ def edits(jobs: Sequence[Job], shown: str) -> str:
 
 
 def _value(name: str, value: object) -> str:
-    return escape(SCHEDULERS[value] if name == "scheduler" else f"{value:g}" if name != "negative_prompt" else value)
+    return escape(f"{value:g}" if isinstance(value, int | float) else SCHEDULERS.get(value, value))
 
 
 def _ordinal(number: int) -> str:

@@ -11,7 +11,7 @@ from pipelines.catalog import find, find_motion, offered
 from pipelines.serving.backend import Backend, Kept, Tuning
 from pipelines.task_settings import settings_of
 from pipelines.tasks import PoseToVideo, Task
-from ui import edit_html, estimates, finish, forms, html, pose_controls, pose_html, visitor, why
+from ui import edit_html, estimates, finish, forms, html, pose_controls, pose_html, shortcuts, visitor, why
 from ui.follower import QUIET, Stage, View, ends, halting, progress
 from ui.languages import ENGLISH_ONLY, say
 from ui.media import CLICKS, READING, export, in_step, player
@@ -153,7 +153,7 @@ class PoseToVideoTab(Stage):
         self.quit_search = gr.Button(say("Stop looking"), size="md", visible=False, elem_id="pose-stop-search")
         self.poses |= pose_controls.build()
         with gr.Accordion(say("Fine settings of the video"), open=False, elem_id="fine-pose"):
-            self.controls = sampling(self.first, "pose-")
+            self.controls = sampling(self.first, "pose-") | shortcuts.build(self.first, "pose-")
         self.seed, self.randomise, self.dice = (self.controls.pop(name) for name in ("seed", "randomise", "dice"))
 
     def _about(self, name: str) -> str:
@@ -339,6 +339,7 @@ class PoseToVideoTab(Stage):
         shown = self.examples.click(self.choose_example, None, self.filled, **QUIET)
         shown.then(None, js=_TO_ASK).then(**again)
         model.input(self.choose_model, model, [self.about, *controls.values()], **QUIET).then(**again)
+        shortcuts.choose(controls, find, [model])
         kept_pace = [owner, self.clip, self.chosen, poses["stride"]]
         poses["stride"].release(self.keep_pace, kept_pace, controls["fps"], **QUIET)
         drawn = ("stride", "left", "right", "top", "bottom")

@@ -10,7 +10,7 @@ from pipelines.catalog import CATALOG, SCHEDULERS, ModelCard, Range, find, offer
 from pipelines.serving.backend import Backend
 from pipelines.settings import Settings
 from pipelines.tasks import Grid, Task, TextToVideo
-from ui import estimates, finish, first_image, forms, html, matrix, visitor, why
+from ui import estimates, finish, first_image, forms, html, matrix, shortcuts, visitor, why
 from ui.follower import QUIET, Stage, View, ends, halting, progress
 from ui.languages import ENGLISH_ONLY, say
 from ui.media import CLICKS, export, player, slider, step
@@ -139,7 +139,7 @@ class TextToVideoTab(Stage):
         )
         self.about = gr.HTML(_about(self.backend, first), elem_id="about")
         with gr.Accordion(say("Fine settings"), open=False, elem_id="fine"):
-            self.controls = sampling(first)
+            self.controls = sampling(first) | shortcuts.build(first)
             self.several = matrix.build()
         self.seed, self.randomise, self.dice = (self.controls.pop(name) for name in ("seed", "randomise", "dice"))
 
@@ -194,6 +194,7 @@ class TextToVideoTab(Stage):
         quiet = QUIET | {"queue": False}
         choosing = [*self.controls.values(), *self.image.controls]
         self.model.input(self.choose_model, self.model, choosing, **quiet)
+        shortcuts.choose(self.controls, find, [self.model])
         # Only an event of the queue has gradio notice that a State has changed: here the first image.
         begun.change(self.begin_with, [begun, self.model], [self.model, *choosing], **QUIET)
         self.examples.click(self.choose_example, None, self.filled, **QUIET).then(None, js=TO_PROMPT)
@@ -393,7 +394,12 @@ def filled_in(controls: dict[str, gr.components.Component], card: ModelCard, val
     }
     for side in ("width", "height"):
         updates[controls[side]] = gr.Number(values[side], **_side(limits.side))
-    return updates | {controls[name]: values[name] for name in ("negative_prompt", "scheduler")}
+    sampler = shortcuts.samplers(card.with_lora(values.get("lora", "")), values["scheduler"])
+    return (
+        updates
+        | {controls["negative_prompt"]: values["negative_prompt"], controls["scheduler"]: sampler}
+        | shortcuts.fill(controls, card, values)
+    )
 
 
 def _about(backend: Backend, card: ModelCard) -> str:

@@ -32,6 +32,7 @@ class Component:
     load: Callable[[OnProgress], Any]  # called with a function that is told bytes done and bytes in all
     empty: Callable[[], Any] | None = None  # a module without its weights, on the meta device
     bfloat16: bool = False  # whether half precision has to be bfloat16 (classes.Network)
+    faster: bool = False  # whether it is bfloat16 where others are exact
 
 
 def component(card: ModelCard, part: str, settings: Settings, on_progress: OnProgress | None = None) -> Component:

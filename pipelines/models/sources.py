@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pipelines.catalog import CLIP, ModelCard, Source
+from pipelines.catalog import CLIP, Lora, ModelCard, Source
 from pipelines.models.files import OnProgress
 from pipelines.models.layouts import LAYOUTS, layout_of, layout_of_names
 from pipelines.models.layouts.diffusers import weight_files
@@ -111,7 +111,7 @@ def _snapshot(source: Source, *files: str) -> Path | None:
     for name in files or dict.fromkeys(layout.mark for layout in reversed(LAYOUTS)):
         found = try_to_load_from_cache(source.location, name, revision=source.revision)
         if isinstance(found, str):
-            return Path(found).parent
+            return Path(found).parents[len(Path(name).parts) - 1]
     return None
 
 
@@ -177,8 +177,11 @@ def _missing(source: Source, folder: Path, parts: Sequence[str] | None = None) -
     return None
 
 
-def availability(card: ModelCard, settings: Settings) -> str | None:
-    """None if the weights of `card` are on this machine, else one sentence on what is missing and what to do."""
+def availability(card: ModelCard, settings: Settings, lora: str = "") -> str | None:
+    """None if the weights of `card`, or of that LoRA for it, are on this machine, else one sentence on what is missing
+    and what to do."""
+    if lora:
+        return _lora_availability(card.loras[lora], settings)
     source = card.source
     folder = Path(source.location) if source.is_folder else _snapshot(source)
     if folder is not None and folder.is_dir():
@@ -189,6 +192,17 @@ def availability(card: ModelCard, settings: Settings) -> str | None:
             return missing
     if source.is_folder:
         return f"There is no folder {source.location}."
+    return _to_be_fetched(source, settings)
+
+
+def _lora_availability(lora: Lora, settings: Settings) -> str | None:
+    if lora.source.is_folder:
+        there = (Path(lora.source.location) / lora.file).is_file()
+        return None if there else f"There is no {lora.file} in {lora.source.location}."
+    return None if _folder_with(lora.source, lora.file, settings) else _to_be_fetched(lora.source, settings)
+
+
+def _to_be_fetched(source: Source, settings: Settings) -> str:
     if settings.hub:
         return f"{source.location} is not on this machine yet: the first video downloads it from the Hugging Face Hub."
     return f"{source.location} is not on this machine, and fetching it is turned off: set MARIONETTE_HUB=1."

@@ -17,6 +17,8 @@ from pipelines.tasks import Finish, Grid, Task, Tune
 
 # In calls of the network:
 DECODING = 2.5  # the VAE's work on all frames
+WHOLE = 5  # steps before the first that reuses deep features (networks/caching.py)
+SHALLOW = 0.08  # a call that reuses deep features (python -m scripts.benchmark shortcuts)
 TRAINING = 2.45  # a tuning step with its gradients, where it saves memory
 # FLOPs a second that really come out, in a network of this kind: of a GPU such as Spaces have, and of a CPU's core.
 GPU, CORE = 25e12, 35e9
@@ -35,7 +37,9 @@ def work(task: Task, card: ModelCard | None) -> float:
     if isinstance(task, Tune):
         calls = TRAINING * task.steps + card.defaults.steps  # and the inversion
     else:
-        calls = task.steps * (2 if task.guidance > 1 else 1) + DECODING
+        branches = 1 + (task.guided_until - task.guided_from if task.guidance > 1 else 0)
+        cached = max(task.steps - WHOLE, 0) * (1 - 1 / task.caching)
+        calls = (task.steps - (1 - SHALLOW) * cached) * branches + DECODING
     return calls * (card.flops or 1.0) * task.frames * task.width * task.height
 
 

@@ -78,7 +78,7 @@ def generated(task: Task, models: "ModelManager", **inputs: Any) -> Generated:
     if sequence is not None and sequence.poses is not None:
         facts |= yield from _pose_accuracy(frames, task, sequence.poses, models)
     facts |= {"device_seconds": time.perf_counter() - started}  # the measure of the next job like it
-    facts |= {"peak_memory_mb": models.peak_bytes() // 2**20, "approximations": "none"}
+    facts = {"approximations": "none"} | facts | {"peak_memory_mb": models.peak_bytes() // 2**20}
     return frames, facts | _measures(frames, task, models), sequence
 
 

@@ -26,9 +26,10 @@ from pipelines.models.networks.pose_adapter import VAE_SCALE_FACTOR
 from pipelines.models.tokens import MAX_TOKENS
 from pipelines.poses.pose_sequence import PoseSequence, skeletons
 from pipelines.systems import tuneavideo
-from pipelines.systems.diffusion import Step, draw_noise, image_solver
+from pipelines.systems.diffusion import EXACT, Shortcuts, Step, draw_noise, image_solver
 from pipelines.systems.engine import Engine
 from pipelines.systems.modelscope import decode
+from pipelines.systems.shortcuts import plan
 from pipelines.systems.stable_diffusion import (
     DECODING,
     DENOISING,
@@ -79,7 +80,8 @@ def generate(
     yield Progress(READING, 0, 1)
     base = models.card(task.model).tuned_from
     delta = tuneavideo.load(tuned, models.key(f"{base}/inflated_unet")).delta if tuned else None
-    denoising_bytes, slices = working_memory(task, models, denoising_memory, "inflated_unet")
+    way = plan(task, models, "inflated_unet")
+    denoising_bytes, slices = working_memory(task, models, denoising_memory, way.part, way.bytes)
     texts = [task.negative_prompt, task.prompt] if task.guidance > 1 else [task.prompt]
     text_states, previewer, factor, channels, schedule = prepare(task, texts, models)
     seconds[READING] = time.perf_counter() - began
@@ -87,17 +89,18 @@ def generate(
 
     height, width = task.height // factor, task.width // factor
     with (
-        models.lease(f"{task.model}/inflated_unet", working_bytes=denoising_bytes) as unet,
-        tuneavideo.applied(unet, delta) if delta else nullcontext(),
+        models.lease(f"{task.model}/{way.part}", working_bytes=denoising_bytes) as leased,
+        tuneavideo.applied(leased, delta) if delta else nullcontext(),
     ):
         began = time.perf_counter()
+        unet = way.network(leased)
         ready = prepare_skeletons(sequence.pictures, width * VAE_SCALE_FACTOR, height * VAE_SCALE_FACTOR)
         features = pose_features(unet, ready, task.strength)
         noise = draw_noise((1, channels, task.frames, height, width), task.seed).to(unet.device)
-        settings = (schedule, task.scheduler, task.steps, task.guidance, slices)
+        settings = (way.schedule(schedule), task.scheduler, task.steps, task.guidance, slices, way.sampling, task.seed)
         step = yield from report_progress(sample(unet, text_states, noise, features, *settings), DENOISING, previewer)
         seconds[DENOISING] = time.perf_counter() - began
-        facts = run_facts(step, unet, slices, models)
+        facts = run_facts(step, unet, slices, models) | {"approximations": way.approximations}
 
     began = time.perf_counter()
     frames = yield from decode_frames(task, step.latents, decode, models)
@@ -142,9 +145,12 @@ def sample(
     steps: int,
     guidance: float,
     slices: int = 1,
+    shortcuts: Shortcuts = EXACT,
+    seed: int = 0,
 ) -> Iterator[Step]:
     """As `tuneavideo.sample`, following `features` (of `pose_features`): the same for all steps and both branches."""
-    return tuneavideo.sample(unet, text_states, latents, schedule, scheduler, steps, guidance, slices, features)
+    settings = (schedule, scheduler, steps, guidance, slices, features, shortcuts, seed)
+    return tuneavideo.sample(unet, text_states, latents, *settings)
 
 
 @lru_cache(maxsize=256)

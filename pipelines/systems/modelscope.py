@@ -18,9 +18,20 @@ from pipelines.events import Preview, Progress
 from pipelines.models.memory import peak_bytes
 from pipelines.models.networks.unet3d import TextToVideoUNet
 from pipelines.models.tokens import MAX_TOKENS
-from pipelines.systems.diffusion import Step, denoise, draw_noise, estimate_from_noise, guided, solver
+from pipelines.systems.diffusion import (
+    EXACT,
+    Predict,
+    Shortcuts,
+    Step,
+    denoise,
+    draw_noise,
+    estimate_from_noise,
+    prediction,
+    solver,
+)
 from pipelines.systems.engine import Engine
 from pipelines.systems.preview import to_uint8
+from pipelines.systems.shortcuts import plan
 from pipelines.systems.stable_diffusion import (
     DECODING,
     DENOISING,
@@ -51,20 +62,23 @@ def generate(
     seconds: dict[str, float] = {}
 
     yield Progress(READING, 0, 1)
-    denoising_bytes, slices = working_memory(task, models, denoising_memory)
+    way = plan(task, models)
+    denoising_bytes, slices = working_memory(task, models, denoising_memory, way.part, way.bytes)
     texts = [task.negative_prompt, task.prompt] if task.guidance > 1 else [task.prompt]
     text_states, previewer, factor, channels, schedule = prepare(task, texts, models)
     seconds[READING] = time.perf_counter() - started
     yield Progress(READING, 1, 1)
 
     height, width = task.height // factor, task.width // factor
-    with models.lease(f"{task.model}/unet", working_bytes=denoising_bytes) as unet:
+    with models.lease(f"{task.model}/{way.part}", working_bytes=denoising_bytes) as leased:
+        unet, schedule = way.network(leased), way.schedule(schedule)
         noise = draw_noise((1, channels, task.frames, height, width), task.seed).to(unet.device)
         began = time.perf_counter()
-        steps = sample(unet, text_states, noise, schedule, task.scheduler, task.steps, task.guidance, slices)
+        settings = (schedule, task.scheduler, task.steps, task.guidance, slices, way.sampling, task.seed)
+        steps = sample(unet, text_states, noise, *settings)
         step = yield from report_progress(steps, DENOISING, previewer)
         seconds[DENOISING] = time.perf_counter() - began
-        facts = run_facts(step, unet, slices, models)
+        facts = run_facts(step, unet, slices, models) | {"approximations": way.approximations}
 
     began = time.perf_counter()
     frames = yield from decode_frames(task, step.latents, decode, models)
@@ -82,20 +96,21 @@ def sample(
     steps: int,
     guidance: float,
     slices: int = 1,
+    shortcuts: Shortcuts = EXACT,
+    seed: int = 0,
 ) -> Iterator[Step]:
     """Denoises `noise` (1, c, f, h, w), fp32.
 
     `text_states` are those of the negative and the positive prompt (2, tokens, c), or with guidance of 1 or less those
-    of the prompt alone (1, tokens, c). `schedule` is the checkpoint's scheduler config.
+    of the prompt alone (1, tokens, c). `schedule` is the checkpoint's scheduler config; `seed` is that of `noise`.
     """
-    network = TextToVideoUNet(unet, text_states.to(unet.dtype), slices)
 
-    def predict(latents: Tensor, timestep: int) -> Tensor:
-        return network(latents.to(unet.dtype), timestep).float()
+    def network(states: Tensor) -> Predict:
+        network = TextToVideoUNet(unet, states.to(unet.dtype), slices, shortcuts.caching)
+        return lambda latents, timestep: network(latents.to(unet.dtype), timestep).float()
 
-    if guidance > 1:
-        predict = guided(predict, guidance)
-    return denoise(predict, noise, solver(scheduler, schedule, steps), estimate_from_noise(schedule))
+    predict = prediction(network, text_states, guidance, schedule, shortcuts)
+    return denoise(predict, noise, solver(scheduler, schedule, steps, seed), estimate_from_noise(schedule))
 
 
 def decode(vae: AutoencoderKL, latents: Tensor) -> Iterator[np.ndarray]:

@@ -126,17 +126,19 @@ def working_memory(
     models: "ModelManager",
     denoising_memory: Callable[[nn.Module, int, int, int, int, int], int],
     part: str = "unet",
+    more: int = 0,
 ) -> tuple[int, int]:
     """What denoising takes beside the weights, in bytes, and in how many slices; counted, not guessed.
 
-    `denoising_memory` counts it for the network `part` without weights, and branches, frames, height and width of the
-    latents, and slices. Raises MemoryError, naming the largest setting that fits, where the device hasn't so much.
+    `more` is what it takes beside one step. `denoising_memory` counts that for the network `part` without weights, and
+    branches, frames, height and width of the latents, and slices. Raises MemoryError, naming the largest setting that
+    fits, where the device hasn't so much.
     """
     unet, factor = models.empty(f"{task.model}/{part}"), vae_scale_factor(models.empty(f"{task.model}/vae"))
     branches = 2 if task.guidance > 1 else 1
 
     def needs(frames: int, width: int, height: int, slices: int) -> int:
-        return denoising_memory(unet, branches, frames, height // factor, width // factor, slices)
+        return more + denoising_memory(unet, branches, frames, height // factor, width // factor, slices)
 
     return allotted(task, models, needs, part)
 

@@ -25,8 +25,19 @@ from pipelines.media import images
 from pipelines.models.memory import peak_bytes
 from pipelines.models.networks.pseudo3d_unet import Pseudo3DUNet, UNetPseudo3DConditionModel
 from pipelines.models.tokens import MAX_TOKENS
-from pipelines.systems.diffusion import DiffusersSolver, Step, denoise, draw_noise, estimate_from_noise, guided
+from pipelines.systems.diffusion import (
+    EXACT,
+    DiffusersSolver,
+    Predict,
+    Shortcuts,
+    Step,
+    denoise,
+    draw_noise,
+    estimate_from_noise,
+    prediction,
+)
 from pipelines.systems.engine import Engine
+from pipelines.systems.shortcuts import plan
 from pipelines.systems.stable_diffusion import (
     DECODING,
     DENOISING,
@@ -61,7 +72,8 @@ def generate(
     seconds: dict[str, float] = {}
 
     yield Progress(READING, 0, 1)
-    denoising_bytes, slices = working_memory(task, models, denoising_memory)
+    way = plan(task, models)
+    denoising_bytes, slices = working_memory(task, models, denoising_memory, way.part, way.bytes)
     texts = [task.negative_prompt, task.prompt]
     text_states, previewer, factor, channels, schedule = prepare(task, texts, models)
     height, width = task.height // factor, task.width // factor
@@ -88,16 +100,17 @@ def generate(
             hint = drawn.latents  # as they are: never decoded and encoded again
         seconds[DRAWING] = time.perf_counter() - began
 
-    with models.lease(f"{task.model}/unet", working_bytes=denoising_bytes) as unet:
+    with models.lease(f"{task.model}/{way.part}", working_bytes=denoising_bytes) as unet:
         noise = draw_noise((1, channels, task.frames, height, width), task.seed).to(unet.device)
         condition = torch.cat([unfollowed.to(unet.device), hint.to(unet.device)], dim=1)  # (1, 1 + c, h, w)
         states = text_states if task.guidance > 1 else text_states[1:]
         began = time.perf_counter()
-        steps = sample(unet, states, noise, condition, schedule, task.scheduler, task.steps, task.guidance, slices)
+        settings = (schedule, task.scheduler, task.steps, task.guidance, slices, way.sampling)
+        steps = sample(unet, states, noise, condition, *settings)
         step = yield from report_progress(steps, DENOISING, previewer)
         seconds[DENOISING] = time.perf_counter() - began
         facts = run_facts(step, unet, slices, models)
-        facts["first_image"] = "drawn" if image is None else "given"
+        facts |= {"first_image": "drawn" if image is None else "given", "approximations": way.approximations}
 
     began = time.perf_counter()
     frames = yield from decode_frames(task, step.latents, decode, models)
@@ -147,6 +160,7 @@ def sample(
     steps: int,
     guidance: float,
     slices: int = 1,
+    shortcuts: Shortcuts = EXACT,
 ) -> Iterator[Step]:
     """Denoises `noise`, fp32: a clip (1, c, f, h, w) beside its `condition`, or an image (1, c, h, w) with None.
 
@@ -159,16 +173,19 @@ def sample(
             f"{type(unet).__name__} reads texts of {unet.config.cross_attention_dim} channels, and this model's have "
             f"{text_states.shape[-1]}: they don't belong together. Give a first image, or choose another model."
         )
-    network = Pseudo3DUNet(unet, text_states.to(unet.dtype), slices)
 
-    def predict(latents: Tensor, timestep: int) -> Tensor:
-        if condition is not None:
-            repeated = condition.unsqueeze(2).expand(-1, -1, latents.shape[2], -1, -1)  # (1, 1 + c, f, h, w)
-            latents = torch.cat([latents, repeated], dim=1)
-        return network(latents.to(unet.dtype), timestep).float()
+    def network(states: Tensor) -> Predict:
+        network = Pseudo3DUNet(unet, states.to(unet.dtype), slices, shortcuts.caching)
 
-    if guidance > 1:
-        predict = guided(predict, guidance)
+        def predict(latents: Tensor, timestep: int) -> Tensor:
+            if condition is not None:
+                repeated = condition.unsqueeze(2).expand(-1, -1, latents.shape[2], -1, -1)  # (1, 1 + c, f, h, w)
+                latents = torch.cat([latents, repeated], dim=1)
+            return network(latents.to(unet.dtype), timestep).float()
+
+        return predict
+
+    predict = prediction(network, text_states, guidance, schedule, shortcuts)
     return denoise(predict, noise, solver(scheduler, schedule, steps), estimate_from_noise(schedule))
 
 

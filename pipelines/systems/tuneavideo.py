@@ -24,16 +24,20 @@ from pipelines.models.memory import peak_bytes
 from pipelines.models.networks.inflated_unet import EditingUNet, InflatedUNet
 from pipelines.models.tokens import MAX_TOKENS
 from pipelines.systems.diffusion import (
+    EXACT,
+    Predict,
+    Shortcuts,
     Step,
     denoise,
     draw_noise,
     estimate_from_noise,
-    guided,
     image_solver,
     inversion,
     noise_from,
+    prediction,
 )
 from pipelines.systems.modelscope import decode
+from pipelines.systems.shortcuts import plan
 from pipelines.systems.stable_diffusion import (
     DECODING,
     DENOISING,
@@ -67,7 +71,8 @@ def generate(
 
     yield Progress(READING, 0, 1)
     model = load(tuned, models.key(f"{task.model}/inflated_unet")) if tuned else None
-    denoising_bytes, slices = working_memory(task, models, denoising_memory, "inflated_unet")
+    way = plan(task, models, "inflated_unet")
+    denoising_bytes, slices = working_memory(task, models, denoising_memory, way.part, way.bytes)
     texts = ["", task.negative_prompt, task.prompt]
     all_states, previewer, factor, channels, schedule = prepare(task, texts, models)
     empty, text_states = all_states[:1], all_states[1:] if task.guidance > 1 else all_states[2:]  # (1 or 2, tokens, c)
@@ -75,20 +80,23 @@ def generate(
     yield Progress(READING, 1, 1)
 
     height, width = task.height // factor, task.width // factor
-    with models.lease(f"{task.model}/inflated_unet", working_bytes=denoising_bytes) as unet, ExitStack() as stack:
+    with models.lease(f"{task.model}/{way.part}", working_bytes=denoising_bytes) as unet, ExitStack() as stack:
         latents = draw_noise((1, channels, task.frames, height, width), task.seed).to(unet.device)
         if model:
             stack.enter_context(applied(unet, model.delta))
             began = time.perf_counter()
             if task.strength < 1:
-                trajectory = yield from inverted(unet, empty, model, schedule, task.steps, tuned)
+                # A LoRA's few steps would not lead back: it gets the noise that the usual ones find.
+                steps = models.card(task.model).defaults.steps if way.lora else task.steps
+                trajectory = yield from inverted(unet, empty, model, schedule, steps, tuned)
                 latents = blend(trajectory[-1].to(unet.device), latents, task.strength)
             seconds[INVERTING] = time.perf_counter() - began
         began = time.perf_counter()
-        steps = sample(unet, text_states, latents, schedule, task.scheduler, task.steps, task.guidance, slices)
+        settings = (way.schedule(schedule), task.scheduler, task.steps, task.guidance, slices)
+        steps = sample(way.network(unet), text_states, latents, *settings, None, way.sampling, task.seed)
         step = yield from report_progress(steps, DENOISING, previewer)
         seconds[DENOISING] = time.perf_counter() - began
-        facts = run_facts(step, unet, slices, models)
+        facts = run_facts(step, unet, slices, models) | {"approximations": way.approximations}
 
     began = time.perf_counter()
     frames = yield from decode_frames(task, step.latents, decode, models)
@@ -113,7 +121,7 @@ def inverted(
 
     `unet` holds the tuned parameters, `empty` are the states of the empty prompt.
     """
-    trajectory = files.load_inversion(steps, folder)
+    trajectory = files.load_inversion(steps, folder, unet.dtype)
     if trajectory is not None:
         return trajectory
     computed = []
@@ -121,7 +129,7 @@ def inverted(
         computed.append(latents.cpu())
         yield Progress(INVERTING, len(computed) - 1, steps)
     trajectory = torch.stack(computed)
-    files.save_inversion(trajectory, folder)
+    files.save_inversion(trajectory, folder, unet.dtype)
     return trajectory
 
 
@@ -194,21 +202,22 @@ def sample(
     guidance: float,
     slices: int = 1,
     pose_features: list[Tensor] | None = None,
+    shortcuts: Shortcuts = EXACT,
+    seed: int = 0,
 ) -> Iterator[Step]:
     """Denoises `latents` (1, c, f, h, w), fp32: an inverted clip, or noise.
 
     `text_states` are those of the negative and the positive prompt (2, tokens, c), or with guidance of 1 or less those
     of the prompt alone (1, tokens, c). `schedule` is the checkpoint's scheduler config, `scheduler` a key of
-    diffusion.image_solver. `pose_features` are FollowYourPose's.
+    diffusion.image_solver. `pose_features` are FollowYourPose's; `seed` is that of the noise.
     """
-    network = EditingUNet(unet, text_states.to(unet.dtype), slices, pose_features)
 
-    def predict(latents: Tensor, timestep: int) -> Tensor:
-        return network(latents.to(unet.dtype), timestep).float()
+    def network(states: Tensor) -> Predict:
+        network = EditingUNet(unet, states.to(unet.dtype), slices, pose_features, caching=shortcuts.caching)
+        return lambda latents, timestep: network(latents.to(unet.dtype), timestep).float()
 
-    if guidance > 1:
-        predict = guided(predict, guidance)
-    solver = image_solver(scheduler, schedule, steps)
+    predict = prediction(network, text_states, guidance, schedule, shortcuts)
+    solver = image_solver(scheduler, schedule, steps, seed)
     return denoise(noise_from(predict, schedule), latents, solver, estimate_from_noise(schedule))
 
 

@@ -14,6 +14,7 @@ SYSTEMS = {  # -> the module that measures it
     "tempofunk": "text_to_video",
     "tuneavideo": "tuneavideo",
     "followyourpose": "followyourpose",
+    "shortcuts": "shortcuts",
     "first-visit": "first_visit",
 }
 

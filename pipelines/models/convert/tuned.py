@@ -60,17 +60,23 @@ def load(folder: Path) -> Tuned:
     return Tuned(facts, parts["delta"], latents, parts["moments"])
 
 
-def save_inversion(trajectory: Tensor, folder: Path) -> None:
-    """Keeps the latents of an inversion, (steps + 1, 1, c, f, h, w), for every edit in as many steps."""
-    _write({"latents": trajectory}, folder / f"inversion-{len(trajectory) - 1}.safetensors", {})
+def save_inversion(trajectory: Tensor, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+    """Keeps the latents of an inversion, (steps + 1, 1, c, f, h, w), for every edit in as many steps and this `dtype`
+    of the network."""
+    _write({"latents": trajectory}, _inversion(len(trajectory) - 1, folder, dtype), {})
 
 
-def load_inversion(steps: int, folder: Path) -> Tensor | None:
+def load_inversion(steps: int, folder: Path, dtype: torch.dtype = torch.float32) -> Tensor | None:
     """The latents kept for `steps`; None where there are none, or none that can be read: they can be made again."""
     try:
-        return load_file(folder / f"inversion-{steps}.safetensors")["latents"]
+        return load_file(_inversion(steps, folder, dtype))["latents"]
     except (FileNotFoundError, SafetensorError, KeyError):
         return None
+
+
+def _inversion(steps: int, folder: Path, dtype: torch.dtype) -> Path:
+    """bfloat16 is chosen by the task and has files of its own; other precisions come with the device."""
+    return folder / f"inversion-{steps}{'-bfloat16' if dtype == torch.bfloat16 else ''}.safetensors"
 
 
 def forget_inversions(folder: Path) -> None:

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pipelines.models.networks.attention import attend, in_slices, keys_and_values, self_attend
+from pipelines.models.networks.caching import DeepCache
 from pipelines.models.networks.pose_adapter import PoseAdapter
 
 FREE = {  # what a config may choose; everything else must be as in Stable Diffusion 1.x and 2.x
@@ -148,8 +149,10 @@ class EditingUNet:
         slices: int = 1,
         pose_features: Sequence[Tensor] | None = None,
         checkpointing: bool = False,
+        caching: int = 1,
     ):
-        """`slices` > 1 computes attention and feed-forward layers in so many parts, to save memory.
+        """`slices` > 1 computes attention and feed-forward layers in so many parts, to save memory; `caching` > 1
+        computes deep features at every so many calls only (caching.py), which is an approximation.
 
         `pose_features`: those of the unet's `skeleton_adapter`, (1, c_i, f, h_i, w_i) each, for all branches.
         `checkpointing`: computes each layer once more in the backward pass, to save memory in training.
@@ -159,6 +162,7 @@ class EditingUNet:
         self.slices = slices
         self.pose = [feature.transpose(1, 2).flatten(0, 1) for feature in pose_features or ()]  # (f, c_i, h_i, w_i)
         self.checkpointing = checkpointing
+        self.deep = DeepCache(caching)
         self.text = {
             module: keys_and_values(module.transformer_blocks[0].attn2, text_states)  # 2 x (n, heads, tokens, d)
             for module in unet.modules()
@@ -172,8 +176,18 @@ class EditingUNet:
         """
         unet, frames = self.unet, latents.shape[2]
         time = self.time_embedding(timestep, frames)
-        hidden = unet.conv_in(latents.transpose(1, 2).flatten(0, 1))  # (b f, c, h, w)
-        skips = [hidden]
+        shallow = unet.conv_in(latents.transpose(1, 2).flatten(0, 1))  # (b f, c, h, w)
+        hidden = self.deep(lambda: self.all_but_last(shallow, time, frames))
+
+        last = unet.up_blocks[-1]
+        hidden = torch.cat([hidden, self.in_all_branches(shallow, frames)], dim=1)  # (n f, c + c', h, w)
+        hidden = self.layer(last, len(last.resnets) - 1, hidden, time, frames)
+        hidden = unet.conv_out(unet.conv_act(normalised(unet.conv_norm_out, hidden, frames)))
+        return hidden.unflatten(0, (-1, frames)).transpose(1, 2)  # (n, c, f, h, w)
+
+    def all_but_last(self, hidden: Tensor, time: Tensor, frames: int) -> Tensor:
+        """All layers but the last one, (b f, c, h, w) -> (n f, c, h, w)."""
+        unet, skips = self.unet, []
 
         for level, block in enumerate(unet.down_blocks):
             for layer in range(len(block.resnets)):
@@ -190,13 +204,12 @@ class EditingUNet:
 
         for block in unet.up_blocks:
             for layer in range(len(block.resnets)):
+                if not skips:
+                    return hidden
                 hidden = torch.cat([hidden, self.in_all_branches(skips.pop(), frames)], dim=1)  # (n f, c + c', h, w)
                 hidden = self.layer(block, layer, hidden, time, frames)
             for upsampler in block.upsamplers or ():
                 hidden = upsampler(hidden, skips[-1].shape[2:])  # (n f, c, 2 h, 2 w), a pixel less where h or w was odd
-
-        hidden = unet.conv_out(unet.conv_act(normalised(unet.conv_norm_out, hidden, frames)))
-        return hidden.unflatten(0, (-1, frames)).transpose(1, 2)  # (n, c, f, h, w)
 
     def time_embedding(self, timestep: int | Tensor, frames: int) -> Tensor:
         """(1, c), the same for every image, or for b timesteps (b f, c)."""

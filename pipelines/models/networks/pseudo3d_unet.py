@@ -27,6 +27,7 @@ from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from torch import Tensor, nn
 
 from pipelines.models.networks.attention import attend, in_slices, keys_and_values, self_attend
+from pipelines.models.networks.caching import DeepCache
 
 EPSILON = 1e-5  # of every group norm
 DOWN = ("CrossAttnDownBlockPseudo3D", "CrossAttnDownBlockPseudo3D", "CrossAttnDownBlockPseudo3D", "DownBlockPseudo3D")
@@ -174,11 +175,19 @@ class TransformerBlock(nn.Module):
 class Pseudo3DUNet:
     """The network for one job: `unet` with the text states (n, tokens, c) of its n branches already taken in."""
 
-    def __init__(self, unet: UNetPseudo3DConditionModel | UNet2DConditionModel, text_states: Tensor, slices: int = 1):
-        """`slices` > 1 computes attention and feed-forward layers in so many parts, to save memory."""
+    def __init__(
+        self,
+        unet: UNetPseudo3DConditionModel | UNet2DConditionModel,
+        text_states: Tensor,
+        slices: int = 1,
+        caching: int = 1,
+    ):
+        """`slices` > 1 computes attention and feed-forward layers in so many parts, to save memory; `caching` > 1
+        computes deep features at every so many calls only (caching.py), which is an approximation."""
         self.unet = unet
         self.branches = len(text_states)
         self.slices = slices
+        self.deep = DeepCache(caching)
         self.text = {
             module: keys_and_values(module.attn2, text_states)  # 2 x (n, heads, tokens, d)
             for module in unet.modules()
@@ -194,9 +203,19 @@ class Pseudo3DUNet:
         """
         unet = self.unet
         time = self.time_embedding(timestep)  # (1 or b, c)
-        hidden = latents.movedim(1, -1).contiguous()  # (b, f, h, w, c'), of an image (b, h, w, c')
-        hidden = convolve(unet.conv_in, hidden)
-        skips = [hidden]
+        shallow = latents.movedim(1, -1).contiguous()  # (b, f, h, w, c'), of an image (b, h, w, c')
+        shallow = convolve(unet.conv_in, shallow)
+        hidden = self.deep(lambda: self.all_but_last(shallow, time))
+
+        last = unet.up_blocks[-1]
+        hidden = torch.cat([hidden, self.in_all_branches(shallow)], dim=-1)  # (n, f, h, w, c + c')
+        hidden = self.layer(last, len(last.resnets) - 1, hidden, time)
+        hidden = convolve(unet.conv_out, F.silu(normalise(unet.conv_norm_out, hidden)))
+        return hidden.movedim(-1, 1)  # (n, c, f, h, w)
+
+    def all_but_last(self, hidden: Tensor, time: Tensor) -> Tensor:
+        """All layers but the last one, (b, f, h, w, c) -> (n, f, h, w, c)."""
+        unet, skips = self.unet, []
 
         for block in unet.down_blocks:
             for index in range(len(block.resnets)):
@@ -211,13 +230,12 @@ class Pseudo3DUNet:
 
         for block in unet.up_blocks:
             for index in range(len(block.resnets)):
+                if not skips:
+                    return hidden
                 hidden = torch.cat([hidden, self.in_all_branches(skips.pop())], dim=-1)  # (n, f, h, w, c + c')
                 hidden = self.layer(block, index, hidden, time)
             for upsampler in block.upsamplers or ():
                 hidden = convolve(upsampler.conv, enlarge(hidden))  # (n, f, 2 h, 2 w, c)
-
-        hidden = convolve(unet.conv_out, F.silu(normalise(unet.conv_norm_out, hidden)))
-        return hidden.movedim(-1, 1)  # (n, c, f, h, w)
 
     def time_embedding(self, timestep: int | Tensor) -> Tensor:
         """What every residual block is told of the time: (1 or b, c)."""

@@ -19,6 +19,7 @@ from diffusers.models.transformers.transformer_temporal import TransformerTempor
 from torch import Tensor, nn
 
 from pipelines.models.networks.attention import attend, in_slices, keys_and_values, self_attend
+from pipelines.models.networks.caching import DeepCache
 
 
 def build_unet3d(config: dict) -> UNet3DConditionModel:
@@ -43,11 +44,13 @@ def build_unet3d(config: dict) -> UNet3DConditionModel:
 class TextToVideoUNet:
     """The network for one job: `unet` with the text states (n, tokens, c) of its n branches already taken in."""
 
-    def __init__(self, unet: UNet3DConditionModel, text_states: Tensor, slices: int = 1):
-        """`slices` > 1 computes attention and feed-forward layers in so many parts, to save memory."""
+    def __init__(self, unet: UNet3DConditionModel, text_states: Tensor, slices: int = 1, caching: int = 1):
+        """`slices` > 1 computes attention and feed-forward layers in so many parts, to save memory; `caching` > 1
+        computes deep features at every so many calls only (caching.py), which is an approximation."""
         self.unet = unet
         self.branches = len(text_states)
         self.slices = slices
+        self.deep = DeepCache(caching)
         self.text = {
             module: keys_and_values(module.transformer_blocks[0].attn2, text_states)  # 2 x (n, heads, tokens, d)
             for module in unet.modules()
@@ -61,10 +64,20 @@ class TextToVideoUNet:
         """
         unet, frames = self.unet, latents.shape[2]
         time = self.time_embedding(timestep, frames)
-        hidden = latents.transpose(1, 2).flatten(0, 1)  # (b f, c, h, w)
-        hidden = unet.conv_in(hidden)
-        hidden = self.temporal_transformer(unet.transformer_in, hidden, frames)
-        skips = [hidden]
+        shallow = latents.transpose(1, 2).flatten(0, 1)  # (b f, c, h, w)
+        shallow = unet.conv_in(shallow)
+        shallow = self.temporal_transformer(unet.transformer_in, shallow, frames)
+        hidden = self.deep(lambda: self.all_but_last(shallow, time, frames))
+
+        last = unet.up_blocks[-1]
+        hidden = torch.cat([hidden, self.in_all_branches(shallow, frames)], dim=1)  # (n f, c + c', h, w)
+        hidden = self.layer(last, len(last.resnets) - 1, hidden, time, frames)
+        hidden = unet.conv_out(unet.conv_act(unet.conv_norm_out(hidden)))
+        return hidden.unflatten(0, (-1, frames)).transpose(1, 2)  # (n, c, f, h, w)
+
+    def all_but_last(self, hidden: Tensor, time: Tensor, frames: int) -> Tensor:
+        """All layers but the last one, (b f, c, h, w) -> (n f, c, h, w)."""
+        unet, skips = self.unet, []
 
         for block in unet.down_blocks:
             for layer in range(len(block.resnets)):
@@ -80,13 +93,12 @@ class TextToVideoUNet:
 
         for block in unet.up_blocks:
             for layer in range(len(block.resnets)):
+                if not skips:
+                    return hidden
                 hidden = torch.cat([hidden, self.in_all_branches(skips.pop(), frames)], dim=1)  # (n f, c + c', h, w)
                 hidden = self.layer(block, layer, hidden, time, frames)
             for upsampler in block.upsamplers or ():
                 hidden = upsampler(hidden, skips[-1].shape[2:])  # (n f, c, 2 h, 2 w), a pixel less where h or w was odd
-
-        hidden = unet.conv_out(unet.conv_act(unet.conv_norm_out(hidden)))
-        return hidden.unflatten(0, (-1, frames)).transpose(1, 2)  # (n, c, f, h, w)
 
     def layer(self, block: nn.Module, index: int, hidden: Tensor, time: Tensor, frames: int) -> Tensor:
         """Residual block, temporal convolution and, in blocks with attention, a spatial and a temporal transformer."""
