@@ -378,7 +378,7 @@ class Panel(Stage):
         self.connect(self.halt, self.waiting)
         self.table.click(self.show, self.asked, self.all_outputs, concurrency_limit=None, **QUIET)
         self.after.change(None, js=_IN_STEP, **QUIET)
-        self.prompt.input(lambda: gr.HTML(visible=False), None, self.problem, queue=False, **QUIET)
+        self.prompt.change(lambda: gr.HTML(visible=False), None, self.problem, queue=False, **QUIET)
 
 
 def _picked(event: gr.EventData) -> str:

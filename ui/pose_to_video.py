@@ -441,7 +441,7 @@ class PoseToVideoTab(Stage):
         self.connect(self.halt, self.waiting)
         self.video.change(None, js=in_step(*LEADERS), **QUIET)
         self.generate.click(None, js=_TO_STAGE, queue=False, **QUIET)  # on a phone it may be out of sight
-        self.prompt.input(lambda: gr.HTML(visible=False), None, self.problem, queue=False, **QUIET)
+        self.prompt.change(lambda: gr.HTML(visible=False), None, self.problem, queue=False, **QUIET)
 
     @property
     def form(self) -> Form:

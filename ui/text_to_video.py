@@ -279,7 +279,7 @@ class TextToVideoTab(Stage):
         arrived.then(self.arrive, self.owner, opened, **following)
         self.connect(self.halt, self.waiting)
         self.generate.click(None, js=_TO_STAGE, **QUIET)  # on a phone it may be out of sight
-        self.prompt.input(lambda: gr.HTML(visible=False), None, self.problem, queue=False, **QUIET)
+        self.prompt.change(lambda: gr.HTML(visible=False), None, self.problem, queue=False, **QUIET)
 
     @property
     def form(self) -> Form:

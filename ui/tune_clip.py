@@ -325,7 +325,7 @@ class Bench(Stage):
         changed.change(**opened)
         self.connect(self.halt)
         self.draw.click(self.ask, self.asked, [self.awaited, *self.all_outputs], **following)
-        self.prompt.input(lambda: gr.HTML(visible=False), None, self.problem, queue=False, **QUIET)
+        self.prompt.change(lambda: gr.HTML(visible=False), None, self.problem, queue=False, **QUIET)
 
 
 def _mark(job: Job) -> str:
