@@ -168,13 +168,17 @@ def halting(view: View) -> gr.Button:
 
 
 class Watch:
-    """Looks now and then whether anything goes on that no place on the page follows yet."""
+    """Looks whether anything goes on that no place on the page follows yet.
+
+    It does so now and then, and when the page is seen again (assets/awake.js).
+    """
 
     def __init__(self, backend: Backend, owner: gr.BrowserState, stages: Sequence[Stage]):
         """Builds itself in the Blocks that is open."""
         self.backend, self.stages = backend, stages
-        clock = gr.Timer(SELDOM)
-        clock.tick(self.look, owner, [stage.clock for stage in stages], concurrency_limit=None, **QUIET)
+        clock, again = gr.Timer(SELDOM), gr.Button(elem_id="look-again", elem_classes="unseen")
+        clocks = [stage.clock for stage in stages]
+        gr.on([clock.tick, again.click], self.look, owner, clocks, concurrency_limit=None, **QUIET)
 
     def look(self, visitor_id: str) -> list[gr.Timer]:
         """Has those places ask to which a job belongs."""

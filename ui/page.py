@@ -91,7 +91,7 @@ def launch_options(backend: Backend, settings: Settings) -> dict[str, Any]:
         "theme": theme(),
         "i18n": WORDS,
         "css_paths": ASSETS / "style.css",
-        "js": _scripts("drop.js", "still.js", "keys.js"),
+        "js": _scripts("drop.js", "still.js", "keys.js", "awake.js"),
         "max_file_size": settings.upload_mb * 10**6,
         "favicon_path": ASSETS / "favicon.svg",
         "allowed_paths": _served(settings),
