@@ -1,8 +1,48 @@
-"""Tests may import diffusers and transformers first: the torchvision repair comes before them all the same."""
+"""What all tests share: an environment of their own, one app and one browser a worker, the longest files first."""
 
+import json
 import os
+from pathlib import Path
 
+import pytest
+
+FOREIGN = ("MARIONETTE_", "GRADIO_", "HF_", "HUGGING", "TRANSFORMERS_", "DIFFUSERS_", "SPACE", "OAUTH_", "OPENID_")
+FOREIGN += ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SYSTEM")
+for name in [name for name in os.environ if name.upper().startswith(FOREIGN)]:
+    del os.environ[name]  # what a developer has set for themselves; libraries read it when they are imported
 if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core: each computes with one thread, its children too
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import pipelines  # noqa: F401
+import pipelines  # noqa: E402, F401  repairs torchvision, and so comes before diffusers and transformers
+
+SECONDS = Path(__file__).parent / "data" / "seconds.json"  # of CPU that each test file takes; only the order is used
+
+
+def pytest_configure(config):
+    config.option.loadscopereorder = False  # xdist would begin with the files that have the most tests
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first, so that no worker begins a long one when the others are done."""
+    seconds = json.loads(SECONDS.read_text())
+    items.sort(key=lambda item: -seconds.get(item.path.stem, 0))  # stable: a file's own order stays
+
+
+@pytest.fixture(scope="session")
+def shared_app(tmp_path_factory):
+    """An app with the default settings. Its visitors are many: a test counts only what belongs to its own."""
+    from running_app import running_app
+
+    with running_app(tmp_path_factory.mktemp("shared")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def shared_chromium():
+    from playwright.sync_api import sync_playwright
+    from test_browser import CHROMIUM, OPTIONS
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
+        yield browser
+        browser.close()

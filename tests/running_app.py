@@ -13,11 +13,11 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
+from programs import ROOT, Program
+
 from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
 from ui import page
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class RunningApp:
     url: str
     data: Path  # where it leaves its videos
     seconds: float  # from the start of the process to the first page
-    process: subprocess.Popen
+    process: Program | subprocess.Popen
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -35,11 +35,12 @@ def environment(**variables: str) -> dict[str, str]:
 
 @contextmanager
 def running_app(
-    folder: Path, patience: float = 180, program: Sequence[str] = ("app.py",), **more: str
+    folder: Path, patience: float = 180, program: Sequence[str] = ("app.py",), forked: bool = True, **more: str
 ) -> Iterator[RunningApp]:
     """Starts the app with its videos in `folder` and `more` variables, waits for the page, and ends it afterwards.
 
-    `program` are Python's arguments, in place of those that start the app as a person does.
+    `program` are Python's arguments, in place of those that start the app as a person does. Where it is not `forked`,
+    the interpreter is started anew and imports everything itself.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -54,11 +55,15 @@ def running_app(
     variables = environment(**variables | more)
     url = f"http://127.0.0.1:{port}"
     start = time.monotonic()
-    with open(folder / "app.log", "wb") as log:
-        process = subprocess.Popen([sys.executable, *program], cwd=ROOT, env=variables, stdout=log, stderr=log)
+    log = folder / "app.log"
+    if forked:
+        process = Program(program, variables, output=log, errors=log)
+    else:
+        with open(log, "wb") as file:
+            process = subprocess.Popen([sys.executable, *program], cwd=ROOT, env=variables, stdout=file, stderr=file)
     try:
         while not _answers(url):
-            said = (folder / "app.log").read_text(errors="replace")
+            said = log.read_text(errors="replace")
             assert process.poll() is None, f"the app ended before its page was there:\n{said}"
             assert time.monotonic() - start < patience, f"no page after {patience} s:\n{said}"
             time.sleep(0.1)

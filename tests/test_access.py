@@ -2,16 +2,15 @@
 
 import base64
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from urllib.parse import unquote
 
 import httpx
+import programs
 import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AuthenticationError
-from running_app import ROOT, environment, running_app
+from running_app import environment, running_app
 from stand_in_provider import SECRET, TOKEN, Provider
 
 from pipelines.serving.owners import Owners
@@ -163,8 +162,6 @@ def test_where_nobody_can_sign_in_nobody_is_let_in_by_mistake(missing, tmp_path)
 
 def test_the_app_does_not_start_off_a_space(tmp_path):
     variables = environment(MARIONETTE_ADMITTED="owner", MARIONETTE_DATA=str(tmp_path))
-    ran = subprocess.run(
-        [sys.executable, "app.py"], cwd=ROOT, env=variables, capture_output=True, text=True, timeout=90
-    )
+    ran = programs.run(["app.py"], variables)
     assert ran.returncode != 0 and "Traceback" not in ran.stderr
     assert ran.stderr.strip().startswith("Marionette can't start: MARIONETTE_ADMITTED asks people to sign in")

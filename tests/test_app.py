@@ -9,6 +9,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import numpy as np
+import programs
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
@@ -22,7 +23,7 @@ QUICK = {"steps": 2, "frames": 8}
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory):
-    with running_app(tmp_path_factory.mktemp("app"), MARIONETTE_QUEUE_EACH="5") as running:
+    with running_app(tmp_path_factory.mktemp("app"), forked=False, MARIONETTE_QUEUE_EACH="5") as running:
         yield running
 
 
@@ -54,14 +55,7 @@ def test_no_torch_is_imported_before_the_first_job():
 
 @pytest.mark.parametrize(("name", "value"), [("MARIONETTE_QUEUE", "many"), ("MARIONETTE_MODEL", "gpt")])
 def test_settings_that_can_not_be_end_it_with_one_clear_line(name, value):
-    ran = subprocess.run(
-        [sys.executable, "app.py"],
-        cwd=ROOT,
-        env=environment(**{name: value}),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    ran = programs.run(["app.py"], environment(**{name: value}))
     assert ran.returncode != 0 and "Traceback" not in ran.stderr
     (line,) = ran.stderr.strip().splitlines()
     assert line.startswith("Marionette can't start") and value in line

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from running_app import ROOT, running_app
+from running_app import ROOT
 
 from pipelines.catalog import find
 from pipelines.media import video
@@ -39,18 +39,14 @@ REMEMBER = """() => {  // what showed, however briefly
 
 
 @pytest.fixture(scope="module")
-def app(tmp_path_factory):
+def app(shared_app):
     PICTURES.mkdir(parents=True, exist_ok=True)
-    with running_app(tmp_path_factory.mktemp("browser")) as running:
-        yield running
+    return shared_app
 
 
 @pytest.fixture(scope="module")
-def chromium():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
-        yield browser
-        browser.close()
+def chromium(shared_chromium):
+    return shared_chromium
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The command line, as a person runs it: in processes of its own."""
+"""The command line, as a person runs it: in processes of its own, four of them true ones and the others forks."""
 
 import os
 import shutil
@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import programs
 import pytest
 import tiny
 
@@ -22,25 +23,35 @@ ROOT = Path(__file__).resolve().parent.parent
 PROMPT = "a robot in blue waving on the beach"
 
 
-def start(folder, *arguments, **environment):
-    """The command line in a process, its caches and data within `folder`."""
+def surroundings(folder, **more):
+    """The environment of a command line with its caches and data within `folder`."""
     places = {"MARIONETTE_DATA": folder / "data", "MARIONETTE_CACHE": folder / "cache", "MARIONETTE_DEVICE": "cpu"}
-    environment = {**os.environ, **{name: str(value) for name, value in {**places, **environment}.items()}}
+    return {**os.environ, **{name: str(value) for name, value in {**places, **more}.items()}}
+
+
+def start(folder, *arguments, options=(), **environment):
+    """The command line in a true process, its interpreter with `options`."""
     return subprocess.Popen(
-        [sys.executable, *environment.pop("PYTHON_OPTIONS", "").split(), "-m", "pipelines", *arguments],
+        [sys.executable, *options, "-m", "pipelines", *arguments],
         cwd=ROOT,
-        env=environment,
+        env=surroundings(folder, **environment),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-def run(folder, *arguments, **environment):
+def run_truly(folder, *arguments, **more):
     """(exit code, standard output, standard error)"""
-    process = start(folder, *arguments, **environment)
+    process = start(folder, *arguments, **more)
     output, errors = process.communicate(timeout=120)
     return process.returncode, output, errors
+
+
+def run(folder, *arguments, **environment):
+    """(exit code, standard output, standard error), of a fork"""
+    ran = programs.run(["-m", "pipelines", *arguments], surroundings(folder, **environment))
+    return ran.returncode, ran.stdout, ran.stderr
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +61,7 @@ def model(tmp_path_factory) -> Path:
 
 def test_text_to_video(tmp_path):
     path = tmp_path / "out.mp4"
-    code, output, errors = run(tmp_path, "text-to-video", PROMPT, "--seed", "7", "--steps", "2", "-o", str(path))
+    code, output, errors = run_truly(tmp_path, "text-to-video", PROMPT, "--seed", "7", "--steps", "2", "-o", str(path))
     assert (code, output, errors) == (0, f"{path}\n", "")
     assert video.read(path).shape == (16, 128, 128, 3)
     task = from_json(video.read_comment(path))
@@ -166,7 +177,7 @@ def test_a_name_that_the_console_cant_print_is_no_failure(tmp_path):
     drawn_clip(tmp_path / "clip.mp4")
     path = tmp_path / "танец.mp4"
     options = ["--upscale", "2", "-o", str(path)]
-    code, output, _ = run(tmp_path, "finish", str(tmp_path / "clip.mp4"), *options, PYTHONIOENCODING="cp1252")
+    code, output, _ = run_truly(tmp_path, "finish", str(tmp_path / "clip.mp4"), *options, PYTHONIOENCODING="cp1252")
     assert code == 0 and path.is_file() and output.isascii()
 
 
@@ -241,7 +252,7 @@ def test_bad_requests(tmp_path, arguments, reason):
 
 def test_bad_requests_are_told_at_once(tmp_path):
     """That is, before torch is imported."""
-    code, _, errors = run(tmp_path, "text-to-video", PROMPT, "--frames", "0", PYTHON_OPTIONS="-X importtime")
+    code, _, errors = run_truly(tmp_path, "text-to-video", PROMPT, "--frames", "0", options=["-X", "importtime"])
     imported = {line.rsplit("|", 1)[1].strip() for line in errors.splitlines() if line.startswith("import time:")}
     assert code == 2 and "pipelines.tasks" in imported
     assert not imported & {"torch", "numpy", "diffusers", "transformers"}

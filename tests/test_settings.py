@@ -5,6 +5,7 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
+import programs
 import pytest
 from gradio_client import Client
 from running_app import ROOT, environment, running_app
@@ -71,9 +72,7 @@ def test_whoever_has_no_home_has_a_cache_all_the_same():
 
 def ended(**variables):
     """What the app says where it can't start."""
-    ran = subprocess.run(
-        [sys.executable, "app.py"], cwd=ROOT, env=environment(**variables), capture_output=True, text=True, timeout=120
-    )
+    ran = programs.run(["app.py"], environment(**variables))
     assert ran.returncode == 1 and "Traceback" not in ran.stderr
     (line,) = ran.stderr.strip().splitlines()
     assert line.startswith("Marionette can't start: ")
@@ -104,7 +103,7 @@ def test_without_a_home_and_a_cache_and_behind_a_proxy_a_video_is_made(tmp_path)
     nowhere = {name: "/dev/null/home" for name in ("HOME", "XDG_CACHE_HOME", "HF_HOME", "MPLCONFIGDIR")}
     proxies = {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "ALL_PROXY")}
     foreign = {"MARIONETTE_CACHE": "/dev/null/cache", "GRADIO_TEMP_DIR": "/dev/null/gradio"}
-    with running_app(tmp_path, **foreign, **nowhere, **proxies) as app:
+    with running_app(tmp_path, forked=False, **foreign, **nowhere, **proxies) as app:
         assert health(app)["ok"]
         made = Client(app.url, verbose=False, download_files=tmp_path).predict(
             "a robot waves on the beach", steps=1, frames=8, api_name="/text_to_video"

@@ -1,15 +1,14 @@
 """What a Space says of itself, and who may enter: the original, a copy with and without a GPU, a laptop."""
 
-import subprocess
-import sys
 from dataclasses import replace
 from html import unescape
 
 import gradio as gr
+import programs
 import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AuthenticationError
-from running_app import ROOT, environment, launch_options, running_app
+from running_app import environment, launch_options, running_app
 
 from pipelines.serving.local import local_backend
 from pipelines.settings import SHARED, Settings
@@ -88,7 +87,5 @@ def test_without_a_password_none_is_asked_for(tmp_path):
 def test_the_app_starts_as_the_original_space(tmp_path):
     variables = environment(**VARIABLES, **ORIGINAL, MARIONETTE_DATA=str(tmp_path), MARIONETTE_HUB="0", SYSTEM="spaces")
     code = "import app; print(app.settings.queue_each, 'space-notice' in str(app.demo.get_config_file()))\n"
-    ran = subprocess.run(
-        [sys.executable, "-c", f"{code}app.backend.close()"], cwd=ROOT, env=variables, capture_output=True, text=True
-    )
+    ran = programs.run(["-c", f"{code}app.backend.close()"], variables)
     assert ran.stdout.split() == [str(SHARED["queue_each"]), "True"], ran.stderr

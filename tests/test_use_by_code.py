@@ -5,20 +5,14 @@ import sys
 
 import numpy as np
 import pytest
-from running_app import environment, running_app
+from running_app import environment
 
 from pipelines.media import video
 from ui.use_by_code import ADDRESS, TEXTS
 
 
-@pytest.fixture(scope="module")
-def app(tmp_path_factory):
-    with running_app(tmp_path_factory.mktemp("app")) as running:
-        yield running
-
-
 @pytest.mark.parametrize("title", TEXTS)
-def test_the_text_does_what_it_says(app, tmp_path, title):
+def test_the_text_does_what_it_says(shared_app, tmp_path, title):
     text, language = TEXTS[title]
     assert text.count(ADDRESS) == 1 and max(map(len, text.splitlines())) < 120
     frames = np.full((12, 96, 128, 3), 200, np.uint8)
@@ -26,7 +20,7 @@ def test_the_text_does_what_it_says(app, tmp_path, title):
         frame[30:60, 8 * number : 8 * number + 24] = (200, 30, 30)
     video.write(frames, tmp_path / "dance.mp4", 8)
 
-    (tmp_path / "text").write_text(text.replace(ADDRESS, app.url), "utf-8")
+    (tmp_path / "text").write_text(text.replace(ADDRESS, shared_app.url), "utf-8")
     program = {"python": sys.executable, "shell": "bash"}[language]
     variables = environment(GRADIO_TEMP_DIR=str(tmp_path / "downloads"))
     ran = subprocess.run(

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from pipelines.events import Preview, Progress
 from pipelines.media.uploads import Measured
-from pipelines.models.memory import peak_bytes
+from pipelines.models.memory import peak_bytes, remembered
 from pipelines.models.networks.inflated_unet import EditingUNet, InflatedUNet
 from pipelines.models.networks.pose_adapter import VAE_SCALE_FACTOR
 from pipelines.models.tokens import MAX_TOKENS
@@ -153,7 +152,7 @@ def sample(
     return tuneavideo.sample(unet, text_states, latents, *settings)
 
 
-@lru_cache(maxsize=256)
+@remembered
 def denoising_memory(unet: InflatedUNet, branches: int, frames: int, height: int, width: int, slices: int) -> int:
     """Bytes that the poses' features and one step take beside the weights; `unet` without weights, height and width of
     the latents."""

@@ -6,7 +6,6 @@ neither a task nor a manager; scripts/parity holds them against the original.
 
 import time
 from collections.abc import Generator, Iterator, Mapping
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from diffusers import AutoencoderKL, UNet3DConditionModel
 from torch import Tensor
 
 from pipelines.events import Preview, Progress
-from pipelines.models.memory import peak_bytes
+from pipelines.models.memory import peak_bytes, remembered
 from pipelines.models.networks.unet3d import TextToVideoUNet
 from pipelines.models.tokens import MAX_TOKENS
 from pipelines.systems.diffusion import (
@@ -119,7 +118,7 @@ def decode(vae: AutoencoderKL, latents: Tensor) -> Iterator[np.ndarray]:
         yield to_uint8(picture.permute(1, 2, 0)).cpu().numpy()
 
 
-@lru_cache(maxsize=256)
+@remembered
 def denoising_memory(
     unet: UNet3DConditionModel, branches: int, frames: int, height: int, width: int, slices: int
 ) -> int:

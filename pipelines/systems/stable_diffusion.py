@@ -3,7 +3,6 @@
 import copy
 import math
 from collections.abc import Callable, Generator, Iterator, Mapping
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from pipelines.events import Preview, Progress
-from pipelines.models.memory import allotted, peak_bytes
+from pipelines.models.memory import allotted, peak_bytes, remembered
 from pipelines.models.tokens import MAX_TOKENS
 from pipelines.systems.diffusion import Step, spread
 from pipelines.systems.preview import Previewer
@@ -143,7 +142,7 @@ def working_memory(
     return allotted(task, models, needs, part)
 
 
-@lru_cache(maxsize=256)
+@remembered
 def decoding_memory(vae: AutoencoderKL, height: int, width: int) -> int:
     """Bytes that decoding one frame takes beside the weights, in fp32 at worst; `vae` without weights."""
     latents = torch.empty(1, vae.config.latent_channels, height, width, device="meta", dtype=vae.dtype)

@@ -9,7 +9,6 @@ FLAX does it, in the image model too.
 import copy
 import time
 from collections.abc import Generator, Iterator, Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from pipelines.events import Preview, Progress
 from pipelines.media import images
-from pipelines.models.memory import peak_bytes
+from pipelines.models.memory import peak_bytes, remembered
 from pipelines.models.networks.pseudo3d_unet import Pseudo3DUNet, UNetPseudo3DConditionModel
 from pipelines.models.tokens import MAX_TOKENS
 from pipelines.systems.diffusion import (
@@ -217,7 +216,7 @@ def decode(vae: AutoencoderKL, latents: Tensor) -> Iterator[np.ndarray]:
         yield levels.to(torch.uint8).permute(1, 2, 0).cpu().numpy()
 
 
-@lru_cache(maxsize=256)
+@remembered
 def denoising_memory(
     unet: UNetPseudo3DConditionModel, branches: int, frames: int, height: int, width: int, slices: int
 ) -> int:
@@ -226,7 +225,7 @@ def denoising_memory(
     return _peak(unet, branches, latents, slices)
 
 
-@lru_cache(maxsize=256)
+@remembered
 def image_memory(unet: UNet2DConditionModel, height: int, width: int) -> int:
     """The same of the image model, for both branches."""
     return _peak(unet, 2, torch.empty(1, unet.config.in_channels, height, width, device="meta"), slices=1)

@@ -8,7 +8,6 @@ against the original. `decode` is ModelScope's: both programs truncate.
 import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from pipelines.events import Preview, Progress
 from pipelines.models.convert import tuned as files
 from pipelines.models.convert.tuned import Tuned
-from pipelines.models.memory import peak_bytes
+from pipelines.models.memory import peak_bytes, remembered
 from pipelines.models.networks.inflated_unet import EditingUNet, InflatedUNet
 from pipelines.models.tokens import MAX_TOKENS
 from pipelines.systems.diffusion import (
@@ -221,7 +220,7 @@ def sample(
     return denoise(noise_from(predict, schedule), latents, solver, estimate_from_noise(schedule))
 
 
-@lru_cache(maxsize=256)
+@remembered
 def denoising_memory(unet: InflatedUNet, branches: int, frames: int, height: int, width: int, slices: int) -> int:
     """Bytes that one step takes beside the weights; `unet` without weights, height and width of the latents."""
     latents = torch.empty(1, unet.config.in_channels, frames, height, width, device="meta")

@@ -8,7 +8,6 @@ import json
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,7 +24,7 @@ from pipelines.media.uploads import Measured
 from pipelines.models.convert import tuned as files
 from pipelines.models.convert.tuned import Tuned
 from pipelines.models.loading import component
-from pipelines.models.memory import backward, largest, peak_bytes
+from pipelines.models.memory import backward, largest, peak_bytes, remembered
 from pipelines.models.networks.inflated_unet import EditingUNet, InflatedUNet
 from pipelines.models.tokens import MAX_TOKENS
 from pipelines.settings import Settings
@@ -221,7 +220,7 @@ def working_memory(task: Tune, models: "ModelManager", frames: int) -> tuple[int
     )
 
 
-@lru_cache(maxsize=256)
+@remembered
 def tuning_memory(unet: InflatedUNet, trained: str, frames: int, height: int, width: int, checkpointing: bool) -> int:
     """Bytes that one tuning step takes beside the weights; `unet` without weights, height and width of the latents."""
     latents = torch.empty(1, unet.config.in_channels, frames, height, width, device="meta", dtype=unet.dtype)

@@ -6,7 +6,6 @@ Read top to bottom: encode the prompt, draw noise, denoise, decode.
 
 import time
 from collections.abc import Generator, Iterator, Mapping
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from pipelines.events import Preview, Progress
 from pipelines.models.classes import Network
-from pipelines.models.memory import peak_bytes
+from pipelines.models.memory import peak_bytes, remembered
 from pipelines.models.tokens import MAX_TOKENS
 from pipelines.systems.diffusion import Predict, Step, denoise, draw_noise, estimate_from_noise, guided, image_solver
 from pipelines.systems.engine import Engine
@@ -92,7 +91,7 @@ def network(unet: UNetMotionModel, text_states: Tensor) -> Predict:
     return predict
 
 
-@lru_cache(maxsize=256)
+@remembered
 def denoising_memory(unet: UNetMotionModel, branches: int, frames: int, height: int, width: int, slices: int) -> int:
     """Bytes that one step takes beside the weights; `unet` without weights, height and width of the latents."""
     latents = torch.empty(branches, unet.config.in_channels, frames, height, width, device="meta", dtype=unet.dtype)

@@ -7,7 +7,6 @@ one for low noise, decode with a VAE that compresses time (4k + 1 frames are k +
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from transformers import PreTrainedTokenizerBase, UMT5Config, UMT5EncoderModel
 
 from pipelines.events import Progress
 from pipelines.models.classes import Network
-from pipelines.models.memory import allotted, peak_bytes
+from pipelines.models.memory import allotted, peak_bytes, remembered
 from pipelines.systems.diffusion import DiffusersSolver, Estimate, Predict, denoise, draw_noise, guided
 from pipelines.systems.engine import Engine, Generated
 from pipelines.systems.preview import Previewer, colour_map, to_uint8
@@ -170,7 +169,7 @@ def latent_colours(vae: AutoencoderKLWan) -> tuple[Tensor, Tensor]:
     return colour_map(latents[:, :, 0], pictures[:, :, 0])
 
 
-@lru_cache(maxsize=256)
+@remembered
 def denoising_memory(
     module: WanTransformer3DModel, branches: int, frames: int, height: int, width: int, slices: int
 ) -> int:
@@ -181,7 +180,7 @@ def denoising_memory(
     return peak_bytes(lambda: predict(latents, torch.empty((), device="meta")))
 
 
-@lru_cache(maxsize=256)
+@remembered
 def decoding_memory(vae: AutoencoderKLWan, frames: int, height: int, width: int) -> int:
     latents = torch.empty(1, vae.config.z_dim, frames, height, width, device="meta", dtype=vae.dtype)
     return peak_bytes(lambda: vae.decode(latents).sample)
