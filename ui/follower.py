@@ -59,6 +59,8 @@ class Stage(ABC):
         self.followed = gr.State(Followed())
         self.shown = gr.State("")  # the job whose video is on the stage; "" for none
         self.clock = gr.Timer(OFTEN, active=False)
+        # What shows that an answer is waited for: nothing. Else every output would change its look at every question.
+        self.calm = gr.HTML(visible=False)
 
     @abstractmethod
     def state(self, view: View) -> dict:
@@ -140,7 +142,8 @@ class Stage(ABC):
 
     def connect(self, stop: gr.Button, waiting: gr.HTML | None = None) -> None:
         """Lets the page ask how things stand, `stop` stop them all, and a button in `waiting` one of them."""
-        lively = {"inputs": self.asked, "outputs": self.all_outputs, "concurrency_limit": None, **QUIET}
+        lively = {"inputs": self.asked, "outputs": self.all_outputs, "show_progress_on": self.calm}
+        lively |= {"concurrency_limit": None, **QUIET}
         self.clock.tick(self.updates, **lively)
         stop.click(self.stop, **lively)
         if waiting is not None:
