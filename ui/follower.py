@@ -123,7 +123,7 @@ class Stage(ABC):
             except ValueError:  # deleted meanwhile
                 continue
 
-    def stop(self, visitor_id: str, followed: object, shown: object, *about: object) -> dict:
+    def stop_all(self, visitor_id: str, followed: object, shown: object, *about: object) -> dict:
         """Stops all that goes on here, the last first: a grid is not to be made of what is left."""
         for job in reversed(self.backend.jobs.unfinished(visitor_id)):
             if self.belongs(job, *about):
@@ -137,7 +137,7 @@ class Stage(ABC):
 
     @property
     def asked(self) -> list[gr.components.Component]:
-        """What `updates` and `stop` are called with."""
+        """What `updates` and `stop_all` are called with."""
         return [self.owner, self.followed, self.shown, *self.depends]
 
     def connect(self, stop: gr.Button, waiting: gr.HTML | None = None) -> None:
@@ -145,7 +145,7 @@ class Stage(ABC):
         lively = {"inputs": self.asked, "outputs": self.all_outputs, "show_progress_on": self.calm}
         lively |= {"concurrency_limit": None, **QUIET}
         self.clock.tick(self.updates, **lively)
-        stop.click(self.stop, **lively)
+        stop.click(self.stop_all, **lively)
         if waiting is not None:
             waiting.click(self.stop_one, self.owner, self.clock, concurrency_limit=None, **QUIET)
 
