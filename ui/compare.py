@@ -24,9 +24,11 @@ KINDS = {"text-to-video": "Text to video", "pose-to-video": "Pose to video", "ed
 DECLARED: dict[str, Setting] = {}  # of all kinds of task
 for _kind in task_kinds.values():
     DECLARED = settings_of(_kind) | DECLARED
-# In the order in which they are shown -> what a person reads.
+_LABELS = [(name, one) for kind in task_kinds.values() for name, one in settings_of(kind).items()]
+# In the order in which they are shown -> what a person reads: the plainer, where kinds of task call it differently.
 SETTINGS = {"kind": "Made by", "prompt": "Prompt", "model": "Model"} | {
-    name: f"{one.label} ({one.unit})" if one.unit else one.label for name, one in DECLARED.items()
+    name: min((f"{one.label} ({one.unit})" if one.unit else one.label for it, one in _LABELS if it == name), key=len)
+    for name in DECLARED
 }
 _TELLING = ("motion", "clip", "tuned", "image", "upscale", "interpolate")  # also where not every video has it
 
