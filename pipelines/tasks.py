@@ -336,7 +336,7 @@ class TextToVideo(_Sampled):
             default=None,
             optional=True,
             within=lambda card: card.limits.guidance,
-            needs="guidance of a first image",
+            needs="first image, so no guidance of one",
             taken=lambda card: card.image_model is not None,
         )
     )
