@@ -1,6 +1,6 @@
 """A clip is tuned on and told again by a running app, from any machine with `pip install gradio_client`:
 
-python examples/api.py http://127.0.0.1:7860 dance.mp4 "a person in red dances on the beach" "a robot dances on the moon"
+python examples/api.py http://127.0.0.1:7860 dance.mp4 "a person in red dances" "a robot dances on the moon"
 """
 
 import sys
