@@ -21,12 +21,20 @@ def findings(page, *rules):
     ]
 
 
+def settle(page):
+    """Waits until nothing changes its colour any more: what fades is pale for a moment, longer on a busy machine."""
+    page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    page.wait_for_function(
+        "document.getAnimations().every(one => one.playState !== 'running' || one.effect.getTiming().iterations > 1)"
+    )
+
+
 def findings_in_both_modes(page, state):
-    page.wait_for_timeout(300)  # what fades in is pale for a moment
+    settle(page)
     found = [f"{state}, light: {one}" for one in findings(page)]
     page.emulate_media(color_scheme="dark")
     page.wait_for_function("document.body.classList.contains('dark')")
-    page.wait_for_timeout(300)
+    settle(page)
     found += [f"{state}, dark: {one}" for one in findings(page, *COLOURS)]
     page.emulate_media(color_scheme="light")
     page.wait_for_function("!document.body.classList.contains('dark')")

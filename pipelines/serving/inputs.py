@@ -65,6 +65,8 @@ class Inputs:
         kept = self._clips.get(task.clip, owner)
         if not isinstance(task, FindPoses):
             clips.used(task, kept.clip)
+        if isinstance(task, PoseToVideo) and task.sound and not kept.clip.sound:
+            raise ValueError(clips.SILENT)
         return Asset("clips", kept.name, kept.file.name, kept.measured)
 
     def _tuned(self, job: str) -> Asset:
@@ -75,10 +77,7 @@ class Inputs:
             if task.sound:
                 raise ValueError(clips.SILENT)
             return {}
-        found = {"clip": self._clip(task, owner)}
-        if task.sound and not self._clips.get(task.clip, owner).clip.sound:
-            raise ValueError(clips.SILENT)
-        return found
+        return {"clip": self._clip(task, owner)}
 
     def _worn(self, task: PoseToVideo, owner: str) -> Found:
         if not task.tuned:
