@@ -73,6 +73,8 @@ class Number(Setting):
 
     within: Range | OfModel
     optional: bool = False  # whether there may be none: None
+    typed: bool = False  # whether people type it, where a slider would be too coarse
+    by: float = 0.0  # how far one step of a slider goes, where the range has none; 0 where people type it then
 
     def range_for(self, card: ModelCard | None) -> Range:
         """The numbers that `card` can do."""
@@ -97,6 +99,7 @@ class Choice(Setting):
     """One of a few, each with a name in tasks and a title for people; "" for none where that is the default."""
 
     choices: Mapping[str, str]
+    nothing: str = ""  # what a person reads for none, where there may be none
     offered: OfModel | None = None  # the names of those that a model can do, where not all
 
     def names_for(self, card: ModelCard | None) -> tuple[str, ...]:

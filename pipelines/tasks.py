@@ -25,27 +25,27 @@ from pipelines.task_settings import (
 
 MAX_SEED = 2**32 - 1
 TRAINED = {  # what tuning changes -> what a person reads
-    "all": "All queries and the attention over time, as in the paper",
-    "mid and up": "The same, but only in the second half of the network, as the published program really does",
+    "all": "Attention queries and temporal attention, as in the paper",
+    "mid and up": "The same, but only in the second half of the network, as the published code does",
 }
 SHOWN = {  # what a clip with poses is -> what a person reads
-    "auto": "Find out by itself",
-    "clip": "People: their poses are looked for",
+    "auto": "Detect it",
+    "clip": "People",
     "skeleton": "Skeletons, drawn on black",
 }
 SMOOTHING = {"none": 0.0, "light": 0.05, "strong": 0.12}  # seconds: the standard deviation of a Gaussian in time
-SMOOTHED = {"none": "Not at all", "light": "A little", "strong": "Strongly"}  # what a person reads
+SMOOTHED = {"none": "Off", "light": "Light", "strong": "Strong"}  # what a person reads
 PRECISIONS = {  # what the network computes in -> what a person reads
     "exact": "Exact",
-    "fast": "Fast: bfloat16, where this processor is quicker with it",
+    "fast": "Fast, where this machine is quicker with it",
 }
 CELLS = 16  # videos in a grid, at most
 TIMES = (1, 2, 4)  # how many times as large, and as many frames, a video can be finished
 FINISHED_SIDE, FINISHED_FRAMES, FINISHED_FPS = 2048, 256, 120  # at most
 PLACEMENTS = {  # how skeletons are laid on the canvas -> what a person reads
-    "fit": "The whole picture, no limb cut off",
-    "fill": "As large as the skeletons can be",
-    "crop": "The middle of the picture, as FollowYourPose itself does it",
+    "fit": "Show the whole picture",
+    "fill": "Make the skeletons as large as possible",
+    "crop": "Crop the centre, as FollowYourPose does",
 }
 
 NAMED = ("clip", "image", "mask", "tuned", "source", "jobs")  # settings that name what the app keeps
@@ -74,7 +74,7 @@ NEGATIVE_PROMPT = Text(
 )
 FRAMES = Number(
     label="Frames",
-    help="More frames make a longer video, and take longer.",
+    help="More frames make a longer video and take longer.",
     noun="number of frames",
     default=lambda card: card.defaults.frames,
     within=lambda card: card.limits.frames,
@@ -84,6 +84,8 @@ WIDTH, HEIGHT = (
         label=side.title(),
         help="In pixels.",
         noun=side,
+        unit="px",
+        typed=True,
         default=lambda card, side=side: getattr(card.defaults, side),
         within=lambda card: card.limits.side,
     )
@@ -91,7 +93,7 @@ WIDTH, HEIGHT = (
 )
 FPS = Number(
     label="Frames a second",
-    help="How fast it plays.",
+    help="How fast the video plays.",
     noun="frame rate",
     default=lambda card: card.defaults.fps,
     within=lambda card: card.limits.fps,
@@ -109,6 +111,7 @@ GUIDANCE = Number(
     noun="guidance",
     default=lambda card: card.defaults.guidance,
     within=lambda card: card.limits.guidance,
+    by=0.5,
 )
 SCHEDULER = Choice(
     label="Sampler",
@@ -124,13 +127,15 @@ SEED = Number(
     noun="seed",
     default=None,
     within=Range(0, MAX_SEED),
+    typed=True,
 )
 # What saves time and changes the video; all of it is off by default.
 LORA = Choice(
     label="Speed",
-    help="What was trained to need few steps, of those that the model has.",
+    help="A LoRA trained for few steps. The first video downloads it.",
     noun="LoRA",
     default="",
+    nothing="As published",
     choices={name: lora.title for card in CATALOG.values() for name, lora in card.loras.items()},
     offered=lambda card: tuple(card.loras),
     needs="LoRA",
@@ -138,7 +143,7 @@ LORA = Choice(
 )
 PRECISION = Choice(
     label="Precision",
-    help="What the network computes in; schedules stay exact.",
+    help="Fast computes the network in bfloat16.",
     noun="precision",
     default="exact",
     choices=PRECISIONS,
@@ -147,7 +152,7 @@ PRECISION = Choice(
 )
 CACHING = Number(
     label="Steps that share deep features",
-    help="1 computes them in every step.",
+    help="1 computes them in every step, 2 in every second.",
     noun="number of steps that share deep features",
     default=1,
     within=Range(1, 10),
@@ -157,10 +162,11 @@ CACHING = Number(
 GUIDED_FROM, GUIDED_UNTIL = (
     Number(
         label=f"Guidance {verb}",
-        help="As a share of the way: 0 is noise, 1 the finished video.",
+        help="0 is pure noise, 1 the finished video.",
         noun=f"place at which guidance {verb}",
         default=default,
         within=_SHARE,
+        by=0.05,
         needs="interval of guidance",
         taken=lambda card: "guided_from" in card.takes,
     )
@@ -192,7 +198,7 @@ STRIDE = Number(
 )
 SOUND = Truth(
     label="Keep the clip's sound",
-    help="The video then sounds like the part of the clip that it follows.",
+    help="The video gets the sound of the clip.",
     noun="the sound is kept",
     default=False,
     needs="sound",
@@ -200,7 +206,7 @@ SOUND = Truth(
 )
 DETECTOR = Choice(
     label="Detector",
-    help="What finds people in the clip, and in the result to measure it.",
+    help="Finds people in the clip, and in the result to measure it.",
     noun="detector",
     default=next(iter(DETECTORS)),
     choices={name: detector.title for name, detector in DETECTORS.items()},
@@ -331,11 +337,12 @@ class TextToVideo(_Sampled):
     image_guidance: float | None = declared(  # by default that of the video
         Number(
             label="Guidance of the first image",
-            help="As guidance, for the first image where the model draws it itself.",
+            help="Guidance for the first image, where the model draws it.",
             noun="guidance of the first image",
             default=None,
             optional=True,
             within=lambda card: card.limits.guidance,
+            by=0.5,
             needs="first image, so no guidance of one",
             taken=lambda card: card.image_model is not None,
         )
@@ -375,23 +382,25 @@ class Tune(_OfModel):
     start: float = declared(START)  # seconds
     end: float | None = declared(END)  # seconds; None for the end of the clip
     stride: int = declared(STRIDE)
-    frames: int = declared(replace(FRAMES, label="Frames, at most", help="Every edit has as many; more take longer."))
+    frames: int = declared(replace(FRAMES, label="Frames, at most", help="Every edit has this many. More take longer."))
     across: float = declared(
         Number(
-            label="Across",
-            help="Where the picture is cut to shape, from 0 (left) to 1 (right).",
+            label="Crop position, across",
+            help="0 keeps the left side, 1 the right.",
             noun="place across",
             default=0.5,
             within=_SHARE,
+            by=0.01,
         )
     )
     down: float = declared(
         Number(
-            label="Down",
-            help="Where the picture is cut to shape, from 0 (top) to 1 (bottom).",
+            label="Crop position, down",
+            help="0 keeps the top, 1 the bottom.",
             noun="place down",
             default=0.5,
             within=_SHARE,
+            by=0.01,
         )
     )
     width: int = declared(WIDTH)  # pixels
@@ -407,7 +416,7 @@ class Tune(_OfModel):
     learning_rate: float = declared(
         Number(
             label="Learning rate",
-            help="How much each step changes, from 0.000001 to 0.01; too much spoils the pictures.",
+            help="0.000001 to 0.01. Too much spoils the frames.",
             noun="learning rate",
             default=lambda card: card.tuning.learning_rate,
             within=Range(1e-6, 1e-2, 0),
@@ -416,7 +425,7 @@ class Tune(_OfModel):
     trained: str = declared(
         Choice(
             label="What is trained",
-            help="More of the network keeps closer to the clip's motion.",
+            help="Training more of the network keeps closer to the clip's motion.",
             noun="part that is trained",
             default="all",
             choices=TRAINED,
@@ -450,15 +459,16 @@ class Edit(_Sampled):
     width: int = declared(replace(WIDTH, asked=False))
     height: int = declared(replace(HEIGHT, asked=False))
     fps: float = declared(replace(FPS, asked=False))
-    seed: int = declared(replace(SEED, help="It counts only where the strength is above 0.", default=0))
+    seed: int = declared(replace(SEED, help="Used only where the strength is above 0.", default=0))
     tuned: str = declared(TUNED)  # the job that tuned on the clip; "" where the model is published as tuned already
     strength: float = declared(  # 0 starts from the clip's own inverted latents, 1 from plain noise
         Number(
             label="Strength",
-            help="0 keeps the clip's own motion and layout, 1 starts from plain noise.",
+            help="0 keeps the clip's motion and layout, 1 starts from noise.",
             noun="strength",
             default=0.0,
             within=_SHARE,
+            by=0.05,
             needs="strength",
             taken=lambda card: "strength" in card.takes,
         )
@@ -480,10 +490,11 @@ class Edit(_Sampled):
 def _cut(side: str) -> Number:
     return Number(
         label=f"Cut off {'at the ' if side in ('top', 'bottom') else ''}{side}",
-        help="How much of the clip's picture is cut off there, as a share of its width or height.",
+        help="As a share of the width or height.",
         noun=f"crop at the {side}",
         default=0.0,
         within=Range(0, 0.9, 0),
+        by=0.01,
     )
 
 
@@ -531,8 +542,8 @@ class PoseToVideo(_Sampled):
     )
     gaps: bool = declared(
         Truth(
-            label="Fill in joints that are away for a moment",
-            help="A limb that was not found in a few frames does not vanish from the dancer.",
+            label="Fill short gaps",
+            help="A limb that is missed in a few frames stays on the dancer.",
             noun="gaps are filled",
             default=True,
             flag="--keep-gaps",
@@ -541,7 +552,7 @@ class PoseToVideo(_Sampled):
     smoothing: str = declared(
         Choice(
             label="Smoothing",
-            help="Calms trembling limbs; too much takes the snap out of a dance.",
+            help="Calms shaky limbs; too much dulls quick moves.",
             noun="smoothing",
             default="light",
             choices=SMOOTHED,
@@ -550,7 +561,7 @@ class PoseToVideo(_Sampled):
     placing: str = declared(
         Choice(
             label="On the canvas",
-            help="How large the dancer becomes, and whether limbs may be cut off.",
+            help="How large the dancer is, and whether limbs may be cut off.",
             noun="placement",
             default="fit",
             choices=PLACEMENTS,
@@ -559,7 +570,7 @@ class PoseToVideo(_Sampled):
     retarget: bool = declared(  # False, too, for a model whose characters have no bodies of their own
         Truth(
             label="The character's own proportions",
-            help="A bear keeps its short legs; for models that draw figures of their own.",
+            help="A bear keeps its short legs. Only for models with characters of their own.",
             noun="the character keeps its own proportions",
             default=True,
             flag="--clip-proportions",
@@ -568,10 +579,11 @@ class PoseToVideo(_Sampled):
     strength: float = declared(  # of the poses
         Number(
             label="Pose strength",
-            help="How closely the skeletons are followed: 1 as published, 0 not at all.",
+            help="How closely the skeletons are followed. 1 is as published, 0 ignores them.",
             noun="pose strength",
             default=1.0,
             within=Range(0, 1.5, 0),
+            by=0.05,
             needs="strength",
             taken=lambda card: "strength" in card.takes,
         )

@@ -45,6 +45,25 @@ def said(tree: ast.AST) -> set[str]:
     return {call.args[0].value for call in calls if isinstance(call.args[0], ast.Constant)}
 
 
+def declared() -> set[str]:
+    """What the declared settings of tasks say on the page: labels, help and choices, but for the names of samplers."""
+    from pipelines.task_settings import Choice, Kept
+    from ui.controls import KINDS, settings_of
+
+    texts: set[str] = set()
+    for setting in (one for kind in KINDS for one in settings_of(kind).values()):
+        if (
+            not setting.asked
+            or isinstance(setting, Kept)
+            or setting.label in ("Prompt", "Caption", "Motion", "Who is followed")
+        ):
+            continue  # their tabs ask for these in words of their own
+        texts |= {setting.label, setting.help}
+        if isinstance(setting, Choice) and setting.label != "Sampler":
+            texts |= {*setting.choices.values(), setting.nothing} - {""}
+    return texts
+
+
 def wrap(file: Path) -> int:
     """Puts the plain texts in `file` into say(…). Returns how many there were."""
     lines = file.read_text("utf-8").encode().splitlines(keepends=True)  # AST counts bytes
@@ -71,7 +90,7 @@ def main() -> int:
                 print(f"{file.relative_to(ROOT)}: {count} wrapped; run ruff")
     from ui.languages import TRANSLATIONS
 
-    source = set().union(*(said(ast.parse(file.read_text("utf-8"))) for file in UI.glob("*.py")))
+    source = declared().union(*(said(ast.parse(file.read_text("utf-8"))) for file in UI.glob("*.py")))
     lacks = False
     for locale, words in TRANSLATIONS.items():
         for text in sorted(source - words.keys()):

@@ -10,7 +10,7 @@ from running_app import launch_options
 from pipelines.catalog import CATALOG, DETECTORS
 from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
-from scripts.translations import UI, plain, readable, said
+from scripts.translations import UI, declared, plain, readable, said
 from ui import page
 from ui.languages import TRANSLATIONS, WORDS, say
 
@@ -93,7 +93,7 @@ def test_no_text_stands_plainly_in_the_source_of_the_page():
 
 
 def test_every_language_says_the_same_and_only_what_somebody_says(components):
-    source = set().union(*(said(ast.parse(file.read_text("utf-8"))) for file in UI.glob("*.py")))
+    source = declared().union(*(said(ast.parse(file.read_text("utf-8"))) for file in UI.glob("*.py")))
     shown = {key(text) for one in components for text in texts(one) if isinstance(text, str)}
     source |= {getattr(card, name) for card in CATALOG.values() for name in CARD}
     source |= {lora.title for card in CATALOG.values() for lora in card.loras.values()}

@@ -4,15 +4,15 @@ from dataclasses import asdict
 
 import gradio as gr
 
-from pipelines.catalog import SCHEDULERS, ModelCard, find, offered
+from pipelines.catalog import ModelCard, find, offered
 from pipelines.events import Failed
 from pipelines.serving.backend import Backend, Tuning
 from pipelines.serving.job import Job
 from pipelines.tasks import Edit
-from ui import edit_html, estimates, finish, forms, html, hub, shortcuts, tune_clip, visitor, why
+from ui import controls, edit_html, estimates, finish, forms, html, hub, shortcuts, tune_clip, visitor, why
 from ui.follower import QUIET, Stage, View, ends, halting, progress
 from ui.languages import ENGLISH_ONLY, say
-from ui.media import CLICKS, export, in_step, player, slider
+from ui.media import CLICKS, export, in_step, player
 from ui.refill import Form
 
 PUBLISHED = {name: card for name, card in offered("edit").items() if card.tuning is None}
@@ -107,42 +107,10 @@ class Panel(Stage):
             self.retell = gr.Button(say("Tell it again"), variant="primary", size="lg", elem_id="edit")
             self.halt = gr.Button(say("Stop"), variant="stop", size="lg", visible=False, elem_id="stop-edit")
         self.ahead = gr.HTML(elem_id="edit-ahead")
-        self.controls: dict[str, gr.components.Component] = {}
         with gr.Accordion(say("Fine settings of the edit"), open=False, elem_id="fine-edit"):
-            self.controls["strength"] = gr.Slider(
-                0, 1, 0, step=0.05, label=say("Strength"), buttons=[], elem_id="edit-strength",
-                info=say("0 keeps the clip's own motion and layout, 1 begins from plain noise"),
-            )  # fmt: skip
-            self.controls["guidance"] = slider(
-                first.limits.guidance, first.defaults.guidance, label=say("Guidance"), elem_id="edit-guidance",
-                info=say("How strictly it keeps to your words"),
-            )  # fmt: skip
-            self.controls["steps"] = slider(
-                first.limits.steps, first.defaults.steps, label=say("Steps"), elem_id="edit-steps",
-                info=say("More takes longer and looks cleaner"),
-            )  # fmt: skip
-            self.controls["scheduler"] = gr.Dropdown(
-                [(SCHEDULERS[name], name) for name in first.schedulers],
-                value=first.defaults.scheduler,
-                label=say("Sampler"),
-                info=say("The way from noise to picture"),
-                filterable=False,
-                elem_id="edit-scheduler",
-            )
-            self.controls["negative_prompt"] = gr.Textbox(
-                label=say("Leave out"), info=say("What the video should not show"), elem_id="edit-negative"
-            )
-            self.controls["sound"] = gr.Checkbox(
-                label=say("Keep the clip's sound"),
-                info=say("The video then sounds like the clip"),
-                elem_id="edit-sound",
-            )
-            self.controls["seed"] = gr.Number(
-                0, label=say("Seed"), precision=0, info=say("Plays a part where the strength is not 0"),
-                elem_id="edit-seed",
-            )  # fmt: skip
-
-            self.controls |= shortcuts.build(first, "edit-")
+            names = ("strength", "guidance", "steps", "scheduler", "negative_prompt", "sound", "seed")
+            self.controls = controls.controls(Edit, names, first, "edit-")
+            self.controls |= shortcuts.build(Edit, first, "edit-")
 
     def _build_management(self) -> None:
         with gr.Accordion(say("This tuned model"), open=False, elem_id="manage") as self.managing:
@@ -206,7 +174,7 @@ class Panel(Stage):
             if identifier:
                 gr.Warning(f"{error} Tune on the clip once more.")
             return {self.panel: gr.Column(visible=False)}
-        settings = {"strength": 0.0, "sound": False, "prompt": tuning.job.task.prompt} | again
+        settings = {"sound": False, "prompt": tuning.job.task.prompt} | again
         card, title = find(tuning.job.task.model), edit_html.title_of(tuning)
         return self._filled(visitor_id, identifier, title, card, settings) | {
             **{
@@ -214,7 +182,6 @@ class Panel(Stage):
                 self.before: self.backend.assets.address(tuning.video),
                 self.about: "",
             },
-            self.controls["strength"]: gr.Slider(visible=True, value=settings["strength"]),
             self.controls["sound"]: gr.Checkbox(settings["sound"], visible=tuning.sound),
             self.managing: gr.Accordion(visible=True),
             self.name: tuning.job.title,
@@ -229,26 +196,20 @@ class Panel(Stage):
         return self._filled(visitor_id, card.name, card.title, card, settings) | {
             **{self.of_clip: gr.Column(visible=False), self.before: None},
             self.about: html.model_card(card, self.backend.machine.availability(card.name)),
-            self.controls["strength"]: gr.Slider(value=0, visible="strength" in card.takes),
-            self.controls["sound"]: gr.Checkbox(False, visible="sound" in card.takes),
             self.managing: gr.Accordion(visible=False),
         }
 
     def _filled(self, visitor_id: str, identifier: str, title: str, card: ModelCard, settings: dict) -> dict:
         """What is the same for both; `settings` are those that are not the model's own."""
         chosen = card.with_lora(settings.get("lora", ""))
-        again = asdict(chosen.defaults) | {"seed": 0} | settings
+        again = asdict(chosen.defaults) | settings
         jobs = self.made(identifier, visitor_id)
         return {
             self.panel: gr.Column(visible=True),
             self.heading: _heading(title),
             self.prompt: again["prompt"],
             self.problem: gr.HTML(visible=False),
-            self.controls["guidance"]: gr.Slider(maximum=card.limits.guidance.high, value=again["guidance"]),
-            self.controls["steps"]: gr.Slider(maximum=card.limits.steps.high, value=again["steps"]),
-            self.controls["scheduler"]: shortcuts.samplers(chosen, again["scheduler"]),
-            **shortcuts.fill(self.controls, card, settings),
-            **{self.controls[name]: again[name] for name in ("negative_prompt", "seed")},
+            **controls.updates(Edit, self.controls, chosen, again),
             **self.updates(visitor_id, None, jobs[0].id if jobs else "", identifier),
         }
 
@@ -312,7 +273,7 @@ class Panel(Stage):
         )
         opened.then(None, js=_IN_STEP)
         pick.then(None, js="() => document.querySelector('#retell')?.scrollIntoView({block: 'nearest'})")
-        shortcuts.choose(self.controls, self.card_of, [self.owner, self.chosen])
+        shortcuts.choose(Edit, self.controls, self.card_of, [self.owner, self.chosen])
         latest = QUIET | {"trigger_mode": "always_last", "queue": False}
         self.prompt.change(self.hint, [self.owner, self.chosen, self.prompt], self.hints, **latest)
         foreseen = {self.owner, self.chosen, self.prompt, *self.controls.values(), self.shown}

@@ -1,12 +1,11 @@
 """Finishing: what makes a finished video larger and smoother, one piece for every tab that shows one."""
 
 import gradio as gr
-from gradio.i18n import I18nData
 
 from pipelines.serving.backend import Backend
 from pipelines.serving.job import Job
-from pipelines.tasks import TIMES, Finish
-from ui import forms, html, visitor
+from pipelines.tasks import Finish
+from ui import controls, forms, html, visitor
 from ui.follower import QUIET, Stage, View, ends, halting
 from ui.languages import say
 from ui.media import player
@@ -25,8 +24,10 @@ class Finishing(Stage):
         super().__init__(backend, owner, source)
         with gr.Accordion(say("Finish: larger and smoother"), open=False, elem_id=name, elem_classes="finish"):
             with gr.Row():
-                self.size = _times(say("Size"), say("How many times as wide and as high"), f"{name}-size")
-                self.smoothness = _times(say("Smoothness"), say("How many frames come of one"), f"{name}-smoothness")
+                self.size, self.smoothness = (
+                    controls.control(Finish, setting, value=2, elem_id=f"{name}-{elem_id}")
+                    for setting, elem_id in (("upscale", "size"), ("interpolate", "smoothness"))
+                )
             self.becomes = gr.HTML(elem_id=f"{name}-becomes")
             self.problem = gr.HTML(visible=False, elem_id=f"{name}-problem")
             self.start = gr.Button(say("Finish"), variant="primary", elem_id=f"{name}-start")
@@ -89,7 +90,3 @@ class Finishing(Stage):
     def arrive(self, visitor_id: str, source: str | None) -> dict:
         """Another video is shown: what was finished before belonged to another one."""
         return {self.problem: gr.HTML(visible=False), **self.updates(visitor_id, None, "", source)}
-
-
-def _times(label: I18nData, info: I18nData, name: str) -> gr.Radio:
-    return gr.Radio([(f"{times}×", times) for times in TIMES], value=2, label=label, info=info, elem_id=name)

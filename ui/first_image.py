@@ -10,9 +10,10 @@ import gradio as gr
 
 from pipelines.catalog import ModelCard
 from pipelines.serving.backend import Backend
-from ui import html, visitor
+from pipelines.tasks import TextToVideo
+from ui import controls, html, visitor
 from ui.languages import say
-from ui.media import READING, slider
+from ui.media import READING
 
 PICTURES = [".png", ".jpg", ".jpeg", ".webp", ".bmp"]
 PNG = "data:image/png;base64,"
@@ -117,15 +118,10 @@ class FirstImage:
     def fill(self, card: ModelCard, values: dict) -> dict:
         """The updates that show what `values` say for `card`; an image that they don't speak of stays."""
         guidance = values.get("image_guidance")
-        low, high = card.limits.guidance.low, card.limits.guidance.high
+        guidance = values["guidance"] if guidance is None else guidance
         return {
             self.panel: gr.Column(visible="image" in card.takes),
-            self.guidance: gr.Slider(
-                low,
-                high,
-                value=values["guidance"] if guidance is None else guidance,
-                visible=card.image_model is not None,
-            ),
+            **controls.update(TextToVideo, "image_guidance", self.guidance, card, guidance),
             **{getattr(self, name): values[name] for name in ("image", "mask") if name in values},
         }
 
@@ -173,13 +169,7 @@ def build(backend: Backend, owner: gr.BrowserState, card: ModelCard) -> FirstIma
             remove = gr.Button(say("Remove"), size="md", visible=False, elem_id="image-remove")
         message = gr.HTML(visible=False, elem_id="image-message")
         sheet = gr.HTML(elem_id="mask", js_on_load=_DRAW)
-        guidance = slider(
-            card.limits.guidance,
-            card.defaults.guidance,
-            label=say("Guidance of the first image"),
-            info=say("How strictly it keeps to your words, where you give none"),
-            elem_id="image-guidance",
-        )
+        guidance = controls.control(TextToVideo, "image_guidance", card, value=card.defaults.guidance)
 
     def take(visitor_id: str, path: str) -> dict:
         visitor_id = visitor.known(visitor_id)

@@ -3,7 +3,6 @@
 import gradio as gr
 from gradio.i18n import I18nData
 
-from pipelines.catalog import Range
 from pipelines.serving.backend import Backend
 
 # A button in a gr.HTML tells what is written on it as data. It keeps the keyboard's place where the HTML is drawn anew.
@@ -65,16 +64,6 @@ def player(label: I18nData, **rest: object) -> gr.Video:
     """A video that plays by itself, again and again."""
     plain = {"show_label": False, "container": False, "interactive": False, "buttons": []}
     return gr.Video(label=label, autoplay=True, loop=True, **plain, **rest)
-
-
-def slider(allowed: Range, value: float, **rest: object) -> gr.Slider:
-    """A slider over `allowed`."""
-    return gr.Slider(allowed.low, allowed.high, value, step=step(allowed), buttons=[], **rest)
-
-
-def step(allowed: Range) -> float:
-    """From one value of a slider over `allowed` to the next; like a Range, a slider counts from its lower end."""
-    return allowed.step or 0.5
 
 
 def in_step(*ids: str) -> str:

@@ -5,79 +5,45 @@ from collections.abc import Sequence
 import gradio as gr
 from gradio.i18n import I18nData
 
-from pipelines.catalog import DETECTORS
+from pipelines.catalog import DETECTORS, ModelCard
 from pipelines.serving.backend import Clip, Tuning
-from pipelines.tasks import PLACEMENTS, SHOWN
-from ui import forms, pose_html
+from pipelines.tasks import SIDES, PoseToVideo
+from ui import controls, forms, pose_html
 from ui.edit_html import title_of
 from ui.languages import say
-
-SMOOTHED = {"none": "Not at all", "light": "A little", "strong": "Strongly"}
 
 PACE = 8  # frames a second that the models have learned from
 
 
-def build() -> dict[str, gr.components.Component]:
+def build(card: ModelCard) -> controls.Controls:
     """Builds forms.POSES, but for the `wardrobe`, where it is called."""
-    made: dict[str, gr.components.Component] = {}
-    made["strength"] = gr.Slider(
-        0, 1.5, 1, step=0.05, label=say("Pose strength"), buttons=[], elem_id="pose-strength",
-        info=say("How closely the skeletons are followed: 1 as published, 0 not at all"),
-    )  # fmt: skip
+
+    def control(name: str, **rest: object) -> controls.Control:
+        return controls.control(PoseToVideo, name, card, "pose-", **rest)
+
+    made = {"strength": control("strength")}
     with gr.Accordion(say("Which part of it"), open=False, elem_id="pose-part"):
         with gr.Row():
-            made["start"] = gr.Number(0, label=say("From"), info=say("Seconds"), min_width=120, elem_id="pose-start")
-            made["end"] = gr.Number(60, label=say("To"), info=say("Seconds"), min_width=120, elem_id="pose-end")
-        made["stride"] = gr.Slider(
-            1, 30, 1, step=1, label=say("Every n-th frame"), buttons=[], elem_id="pose-stride",
-            info=say("Larger steps cover more of the clip in as many frames"),
-        )  # fmt: skip
-        gr.HTML(say('<p class="hint">Cut off at each side, as a share of the picture</p>'))
+            made["start"] = control("start", min_width=120)
+            made["end"] = control("end", value=60, min_width=120)
+        made["stride"] = control("stride", maximum=30)
         with gr.Row():
-            for side in ("left", "right", "top", "bottom"):
-                made[side] = gr.Slider(
-                    0, 0.9, 0, step=0.01, label=say(side.title()), buttons=[], min_width=200, elem_id=f"pose-{side}",
-                    info=say("What is cut off there is not looked at"),
-                )  # fmt: skip
-        made["sound"] = gr.Checkbox(
-            label=say("Keep the clip's sound"), info=say("The video then sounds like the part that it follows"),
-            visible=False, elem_id="pose-sound",
-        )  # fmt: skip
+            for side in SIDES:
+                made[side] = control(side, min_width=200)
+        made["sound"] = control("sound", visible=False)
     with gr.Accordion(say("Who, and how the skeletons are drawn"), open=False, elem_id="pose-who"):
         with gr.Row():
-            made["detector"] = gr.Dropdown(
-                [(say(card.title), name) for name, card in DETECTORS.items()],
-                value=next(iter(DETECTORS)), label=say("Detector"), filterable=False, elem_id="pose-detector",
-                info=say("Finds people in a clip, and in the result to measure it"),
-            )  # fmt: skip
+            made["detector"] = control("detector")
             made["person"] = gr.Dropdown(
                 people(0), value=forms.EVERYBODY, label=say("Who is followed"), filterable=False, elem_id="pose-person",
-                info=say("Person 1 is most to be seen"),
+                info=say("Person 1 is most in view"),
             )  # fmt: skip
         about = gr.HTML(pose_html.detector(next(iter(DETECTORS))), elem_id="detector-about")
         made["detector"].change(
             pose_html.detector, made["detector"], about, queue=False, api_visibility="private", show_progress="hidden"
         )
-        made["shown"] = gr.Radio(
-            [(say(text), name) for name, text in SHOWN.items()], value="auto", label=say("What an upload shows"),
-            elem_id="pose-shown", info=say("Whether people are looked for in it, or skeletons are read from it"),
-        )  # fmt: skip
-        made["placing"] = gr.Radio(
-            [(say(text), name) for name, text in PLACEMENTS.items()], value="fit", label=say("On the canvas"),
-            elem_id="pose-placing", info=say("How large the dancer becomes, and whether limbs may be cut off"),
-        )  # fmt: skip
-        made["retarget"] = gr.Checkbox(
-            True, label=say("The character's own proportions"), elem_id="pose-retarget",
-            info=say("A bear keeps its short legs; for models that draw figures of their own only"),
-        )  # fmt: skip
-        made["smoothing"] = gr.Radio(
-            [(say(text), name) for name, text in SMOOTHED.items()], value="light", label=say("Jitter is smoothed"),
-            elem_id="pose-smoothing", info=say("Calms trembling limbs; too much takes the snap out of a dance"),
-        )  # fmt: skip
-        made["gaps"] = gr.Checkbox(
-            True, label=say("Fill in joints that are away for a moment"), elem_id="pose-gaps",
-            info=say("A limb that was not found in a few frames does not vanish from the dancer"),
-        )  # fmt: skip
+        for name in ("shown", "placing", "retarget", "smoothing", "gaps"):
+            made[name] = control(name)
     return made
 
 

@@ -7,16 +7,16 @@ from dataclasses import asdict
 
 import gradio as gr
 
-from pipelines.catalog import find, find_motion, offered
+from pipelines.catalog import ModelCard, find, find_motion, offered
 from pipelines.serving.backend import Backend, Kept, Tuning
 from pipelines.task_settings import settings_of
 from pipelines.tasks import PoseToVideo, Task
-from ui import edit_html, estimates, finish, forms, html, pose_controls, pose_html, shortcuts, visitor, why
+from ui import controls, edit_html, estimates, finish, forms, html, pose_controls, pose_html, shortcuts, visitor, why
 from ui.follower import QUIET, Stage, View, ends, halting, progress
 from ui.languages import ENGLISH_ONLY, say
 from ui.media import CLICKS, READING, export, in_step, player
 from ui.refill import Form
-from ui.text_to_video import FRAMES_LABEL, filled_in, sampling
+from ui.text_to_video import FRAMES_LABEL, sampling
 from ui.tune_clip import CLIPS
 
 # A motion to begin with each, so that one click sets everything; the first is there on the first visit.
@@ -151,9 +151,9 @@ class PoseToVideoTab(Stage):
             self.mist = gr.HTML(visible=False, elem_id="pose-forming")
         self.search = gr.HTML(elem_id="pose-search")
         self.quit_search = gr.Button(say("Stop looking"), size="md", visible=False, elem_id="pose-stop-search")
-        self.poses |= pose_controls.build()
+        self.poses |= pose_controls.build(self.first)
         with gr.Accordion(say("Fine settings of the video"), open=False, elem_id="fine-pose"):
-            self.controls = sampling(self.first, "pose-") | shortcuts.build(self.first, "pose-")
+            self.controls = sampling(PoseToVideo, self.first, "pose-")
         self.seed, self.randomise, self.dice = (self.controls.pop(name) for name in ("seed", "randomise", "dice"))
 
     def _about(self, name: str) -> str:
@@ -275,7 +275,7 @@ class PoseToVideoTab(Stage):
             **{self.about: self._about(card.name), self.problem: gone},
             self.poses["tuned"]: pose_controls.wardrobe(tuned, values["tuned"]),
             **pose_controls.filled_in(self.poses, measured, values),
-            **filled_in(self.controls, card, values),
+            **self._filled_in(card, values),
         }
 
     def tuned_for(self, visitor_id: str, name: str) -> list[Tuning]:
@@ -294,15 +294,18 @@ class PoseToVideoTab(Stage):
         return {
             **{self.poses[name]: value for name, value in plain.items()},
             **{self.model: self.first.name, self.about: self._about(self.first.name)},
-            **filled_in(self.controls, self.first, asdict(self.first.defaults)),
+            **self._filled_in(self.first, asdict(self.first.defaults)),
             **{self.prompt: words, self.seed: number, self.randomise: False},
             **self.follow_motion(name),
         }
 
     def choose_model(self, name: str) -> dict:
         card = find(name)
-        values = filled_in(self.controls, card, asdict(card.defaults))
+        values = self._filled_in(card, asdict(card.defaults))
         return values | {self.about: self._about(name), self.controls["fps"]: gr.skip()}
+
+    def _filled_in(self, card: ModelCard, values: dict) -> dict:
+        return controls.updates(PoseToVideo, self.controls, card.with_lora(values.get("lora", "")), values)
 
     def hint(self, prompts: str, name: str) -> str:
         """On the longest of the prompts."""
@@ -325,7 +328,7 @@ class PoseToVideoTab(Stage):
         return estimates.of(self.backend, lambda: forms.poses_to_videos(values))
 
     def _connect_controls(self, this: gr.Tab, arrived: gr.events.Dependency, given: gr.State) -> None:
-        poses, controls, model, owner = self.poses, self.controls, self.model, self.owner
+        poses, there, model, owner = self.poses, self.controls, self.model, self.owner
         looked = {"inputs": {owner, *self.named.values()}, "concurrency_limit": None, **QUIET}
         looked["outputs"] = [self.figure, self.search, self.seen, self.quit_search, poses["person"]]
         again = {"fn": self.look, "trigger_mode": "multiple", **looked}
@@ -338,15 +341,15 @@ class PoseToVideoTab(Stage):
         refilled.then(**again | {"fn": self.look_again, "inputs": {self.wanted, *looked["inputs"]}})
         shown = self.examples.click(self.choose_example, None, self.filled, **QUIET)
         shown.then(None, js=_TO_ASK).then(**again)
-        model.input(self.choose_model, model, [self.about, *controls.values()], **QUIET).then(**again)
-        shortcuts.choose(controls, find, [model])
+        model.input(self.choose_model, model, [self.about, *there.values()], **QUIET).then(**again)
+        shortcuts.choose(PoseToVideo, there, find, [model])
         kept_pace = [owner, self.clip, self.chosen, poses["stride"]]
-        poses["stride"].release(self.keep_pace, kept_pace, controls["fps"], **QUIET)
+        poses["stride"].release(self.keep_pace, kept_pace, there["fps"], **QUIET)
         drawn = ("stride", "left", "right", "top", "bottom")
-        gr.on([*(poses[name].release for name in drawn), controls["frames"].release], **again)
+        gr.on([*(poses[name].release for name in drawn), there["frames"].release], **again)
         decided = ("shown", "detector", "person", "gaps", "smoothing", "placing", "retarget")
         gr.on([poses[name].input for name in decided], **again)
-        boxes = (poses["start"], poses["end"], controls["width"], controls["height"])
+        boxes = (poses["start"], poses["end"], there["width"], there["height"])
         gr.on([listen for box in boxes for listen in (box.submit, box.blur)], **again)
         dressed = {"fn": self.dress, "inputs": [owner, model, poses["tuned"]], "outputs": poses["tuned"], **QUIET}
         gr.on([this.select, model.input], **dressed)
@@ -357,7 +360,7 @@ class PoseToVideoTab(Stage):
         latest = quiet | {"trigger_mode": "always_last"}
         gr.on(None, self.hint, [self.prompt, model], self.hints, **latest)
         gr.on(None, self.foresee, {self.prompt, *self.named.values(), self.shown}, self.ahead, **latest)
-        frames, fps = controls["frames"], controls["fps"]
+        frames, fps = there["frames"], there["fps"]
         gr.on(None, None, [frames, fps], frames, js=FRAMES_LABEL, **quiet)
         self.dice.click(lambda: (forms.new_seed(), False), None, [self.seed, self.randomise], **quiet)
         self.seed.input(lambda: False, None, self.randomise, **quiet)  # who types a seed wants that one

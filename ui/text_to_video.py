@@ -6,14 +6,14 @@ from pathlib import Path
 
 import gradio as gr
 
-from pipelines.catalog import CATALOG, SCHEDULERS, ModelCard, Range, find, offered
+from pipelines.catalog import ModelCard, find, offered
 from pipelines.serving.backend import Backend
 from pipelines.settings import Settings
 from pipelines.tasks import Grid, Task, TextToVideo
-from ui import estimates, finish, first_image, forms, html, matrix, shortcuts, visitor, why
+from ui import controls, estimates, finish, first_image, forms, html, matrix, shortcuts, visitor, why
 from ui.follower import QUIET, Stage, View, ends, halting, progress
 from ui.languages import ENGLISH_ONLY, say
-from ui.media import CLICKS, export, player, slider, step
+from ui.media import CLICKS, export, player
 from ui.refill import Form
 
 PICTURES = Path(__file__).resolve().parent.parent / "assets" / "examples"
@@ -139,7 +139,7 @@ class TextToVideoTab(Stage):
         )
         self.about = gr.HTML(_about(self.backend, first), elem_id="about")
         with gr.Accordion(say("Fine settings"), open=False, elem_id="fine"):
-            self.controls = sampling(first) | shortcuts.build(first)
+            self.controls = sampling(TextToVideo, first)
             self.several = matrix.build()
         self.seed, self.randomise, self.dice = (self.controls.pop(name) for name in ("seed", "randomise", "dice"))
 
@@ -148,7 +148,7 @@ class TextToVideoTab(Stage):
     def choose_model(self, name: str) -> dict:
         card = find(name)
         values = asdict(card.defaults)
-        return filled_in(self.controls, card, values) | self.image.fill(card, values)
+        return self._filled_in(card, values) | self.image.fill(card, values)
 
     def fill(self, task: Task) -> dict:
         """The updates that show what `task` says. Raises ValueError for one that another tab makes."""
@@ -157,7 +157,10 @@ class TextToVideoTab(Stage):
         of = task.of if isinstance(task, Grid) else task
         card, values = find(task.model), asdict(of)
         chosen = {self.prompt: task.prompt, self.model: task.model, self.seed: task.seed, self.randomise: False}
-        return chosen | self.several.fill(task) | filled_in(self.controls, card, values) | self.image.fill(card, values)
+        return chosen | self.several.fill(task) | self._filled_in(card, values) | self.image.fill(card, values)
+
+    def _filled_in(self, card: ModelCard, values: dict) -> dict:
+        return controls.updates(TextToVideo, self.controls, card.with_lora(values.get("lora", "")), values)
 
     def begin_with(self, given: tuple[str, float], name: str) -> dict:
         """Chooses a model that takes a first image where the chosen one takes none."""
@@ -194,7 +197,7 @@ class TextToVideoTab(Stage):
         quiet = QUIET | {"queue": False}
         choosing = [*self.controls.values(), *self.image.controls]
         self.model.input(self.choose_model, self.model, choosing, **quiet)
-        shortcuts.choose(self.controls, find, [self.model])
+        shortcuts.choose(TextToVideo, self.controls, find, [self.model])
         # Only an event of the queue has gradio notice that a State has changed: here the first image.
         begun.change(self.begin_with, [begun, self.model], [self.model, *choosing], **QUIET)
         self.examples.click(self.choose_example, None, self.filled, **QUIET).then(None, js=TO_PROMPT)
@@ -287,119 +290,23 @@ class TextToVideoTab(Stage):
         return Form("text-to-video", self.filled, self.fill)
 
 
-def sampling(card: ModelCard, prefix: str = "") -> dict[str, gr.components.Component]:
+def sampling(kind: type, card: ModelCard, prefix: str = "") -> controls.Controls:
     """The fine settings as `card` recommends them: forms.SETTINGS and the seed's three. Ids begin with `prefix`."""
-    limits, defaults = card.limits, card.defaults
-    controls = {
-        "negative_prompt": gr.Textbox(
-            defaults.negative_prompt,
-            label=say("Leave out"),
-            info=say("What the video should not show"),
-            lines=1,
-            max_lines=4,
-            elem_id=f"{prefix}negative-prompt",
-        ),
-        "frames": slider(
-            limits.frames,
-            defaults.frames,
-            label=say("Frames"),
-            info=say("More pictures make a longer video, and take longer"),
-            elem_id=f"{prefix}frames",
-        ),
-        "fps": (slider if limits.fps.step else _number)(
-            limits.fps,
-            defaults.fps,
-            label=say("Frames a second"),
-            info=say("How fast it plays"),
-            elem_id=f"{prefix}fps",
-        ),
-    }
+    made = controls.controls(kind, ("negative_prompt", "frames", "fps"), card, prefix)
     with gr.Row():
         for side in ("width", "height"):
-            controls[side] = gr.Number(
-                getattr(defaults, side),
-                label=say(side.title()),
-                min_width=120,
-                elem_id=f"{prefix}{side}",
-                **_side(limits.side),
-            )
-    controls |= {
-        "steps": slider(
-            limits.steps,
-            defaults.steps,
-            label=say("Steps"),
-            info=say("More takes longer and looks cleaner"),
-            elem_id=f"{prefix}steps",
-        ),
-        "guidance": slider(
-            limits.guidance,
-            defaults.guidance,
-            label=say("Guidance"),
-            info=say("How strictly it keeps to your words; 1 or less turns guidance off"),
-            elem_id=f"{prefix}guidance",
-        ),
-        "scheduler": gr.Dropdown(
-            [(SCHEDULERS[name], name) for name in card.schedulers],
-            value=defaults.scheduler,
-            label=say("Sampler"),
-            info=say("The way from noise to picture"),
-            filterable=False,
-            elem_id=f"{prefix}scheduler",
-        ),
-    }
+            made[side] = controls.control(kind, side, card, prefix, min_width=120)
+    made |= controls.controls(kind, ("steps", "guidance", "scheduler"), card, prefix)
     with gr.Row(elem_id=f"{prefix}seed-row"):
-        controls["seed"] = gr.Number(
-            7,
-            label=say("Seed"),
-            info=say("The same seed and settings make the same video"),
-            precision=0,
-            elem_id=f"{prefix}seed",
-        )
-        controls["dice"] = gr.Button(say("Roll the dice"), size="md", elem_id=f"{prefix}dice", min_width=110)
-    controls["randomise"] = gr.Checkbox(
+        made["seed"] = controls.control(kind, "seed", card, prefix, value=7, precision=0)
+        made["dice"] = gr.Button(say("New seed"), size="md", elem_id=f"{prefix}dice", min_width=110)
+    made["randomise"] = gr.Checkbox(
         True,
         label=say("A new seed each time"),
         info=say("The same words make another video every time"),
         elem_id=f"{prefix}randomise",
     )
-    return controls
-
-
-def _number(allowed: Range, value: float, **rest: object) -> gr.Number:
-    """A box for any number; what is allowed is checked with the task."""
-    return gr.Number(value, **rest)
-
-
-def _side(allowed: Range) -> dict:
-    """How a size is asked for; one that can't be changed says so. Its limits are checked with the task."""
-    if allowed.low == allowed.high:
-        return {"info": say("{:g} pixels, always", allowed.low), "interactive": False}
-    info = say("{:g} to {:g} pixels, by {:g}", allowed.low, allowed.high, allowed.step)
-    return {"info": info, "interactive": True}
-
-
-for _card in CATALOG.values():  # so that a browser learns the words for every model
-    _side(_card.limits.side)
-
-
-def filled_in(controls: dict[str, gr.components.Component], card: ModelCard, values: dict) -> dict:
-    """Updates that give `controls` the limits of `card`, and `values`."""
-    limits = card.limits
-    ranges = {"frames": limits.frames, "fps": limits.fps, "steps": limits.steps, "guidance": limits.guidance}
-    updates = {
-        controls[name]: gr.Slider(minimum=allowed.low, maximum=allowed.high, step=step(allowed), value=values[name])
-        if isinstance(controls[name], gr.Slider)
-        else values[name]
-        for name, allowed in ranges.items()
-    }
-    for side in ("width", "height"):
-        updates[controls[side]] = gr.Number(values[side], **_side(limits.side))
-    sampler = shortcuts.samplers(card.with_lora(values.get("lora", "")), values["scheduler"])
-    return (
-        updates
-        | {controls["negative_prompt"]: values["negative_prompt"], controls["scheduler"]: sampler}
-        | shortcuts.fill(controls, card, values)
-    )
+    return made | shortcuts.build(kind, card, prefix)
 
 
 def _about(backend: Backend, card: ModelCard) -> str:

@@ -5,17 +5,18 @@ from collections.abc import Sequence
 
 import gradio as gr
 
-from pipelines.catalog import ModelCard, Range, find, offered
+from pipelines.catalog import ModelCard, find, offered
 from pipelines.serving.backend import Backend
 from pipelines.serving.job import Job
-from pipelines.tasks import NOBODY, TRAINED, Tune
-from ui import edit_html, estimates, forms, html, visitor
+from pipelines.tasks import NOBODY, Tune
+from ui import controls, edit_html, estimates, forms, html, visitor
 from ui.follower import QUIET, Stage, View
 from ui.languages import ENGLISH_ONLY, say
-from ui.media import READING, player, slider
+from ui.media import READING, player
 
 CLIPS = [".mp4", ".mov", ".m4v", ".webm", ".mkv", ".gif"]
 SAMPLE = say("Sample now")
+_BASED = ("frames", "width", "height", "steps", "learning_rate")  # settings that follow the base model
 
 
 class Bench(Stage):
@@ -45,6 +46,11 @@ class Bench(Stage):
         self._connect_jobs(arrived, changed)
 
     def _build(self, first: ModelCard) -> None:
+        seconds = {"as_": gr.Slider, "minimum": 0, "maximum": 60, "step": 0.05}
+
+        def control(name: str, elem_id: str, **rest: object) -> None:
+            self.controls[name] = controls.control(Tune, name, first, elem_id=elem_id, **rest)
+
         with gr.Row(elem_classes="bench"):
             with gr.Column():
                 self.file = gr.File(
@@ -75,43 +81,14 @@ class Bench(Stage):
                 self.strip = gr.HTML(elem_id="used")
                 with gr.Accordion(say("Which part of it, and how it is cut"), open=False, elem_id="part"):
                     with gr.Row():
-                        self.controls["start"] = gr.Slider(
-                            0,
-                            60,
-                            0,
-                            step=0.05,
-                            label=say("From (s)"),
-                            info=say("Where it begins"),
-                            buttons=[],
-                            elem_id="part-start",
-                        )
-                        self.controls["end"] = gr.Slider(
-                            0,
-                            60,
-                            60,
-                            step=0.05,
-                            label=say("To (s)"),
-                            info=say("Where it ends"),
-                            buttons=[],
-                            elem_id="part-end",
-                        )
+                        control("start", "part-start", **seconds)
+                        control("end", "part-end", **seconds | {"value": 60})
                     with gr.Row():
-                        self.controls["stride"] = gr.Slider(
-                            1, 30, 1, step=1, label=say("Every n-th frame"), buttons=[], elem_id="part-stride",
-                            info=say("Larger steps cover more of the clip in as many frames"),
-                        )  # fmt: skip
-                        self.controls["frames"] = slider(
-                            _used(first), first.defaults.frames, label=say("Frames, at most"), elem_id="part-frames",
-                            info=say("Every edit has as many; more take longer"),
-                        )  # fmt: skip
+                        control("stride", "part-stride", maximum=30)
+                        control("frames", "part-frames")
                     with gr.Row():
-                        places = say("Where the picture is cut to shape: 0 left, 1 right"), say("0 top, 1 bottom")
-                        self.controls["across"] = gr.Slider(
-                            0, 1, 0.5, step=0.01, label=say("Across"), info=places[0], buttons=[]
-                        )
-                        self.controls["down"] = gr.Slider(
-                            0, 1, 0.5, step=0.01, label=say("Down"), info=places[1], buttons=[]
-                        )
+                        control("across", "part-across")
+                        control("down", "part-down")
                 self.model = gr.Dropdown(
                     [(say(card.title), name) for name, card in offered("edit").items() if card.tuning],
                     value=first.name,
@@ -125,39 +102,10 @@ class Bench(Stage):
                 )
                 with gr.Accordion(say("Fine settings of the tuning"), open=False, elem_id="fine-tuning"):
                     with gr.Row():
-                        self.controls["width"] = gr.Number(
-                            first.defaults.width,
-                            label=say("Width"),
-                            info=say("Pixels, of every edit too"),
-                            precision=0,
-                            elem_id="tune-width",
-                        )
-                        self.controls["height"] = gr.Number(
-                            first.defaults.height,
-                            label=say("Height"),
-                            info=say("Pixels, of every edit too"),
-                            precision=0,
-                            elem_id="tune-height",
-                        )
-                    self.controls["steps"] = gr.Slider(
-                        1, 2000, first.tuning.steps, step=1, label=say("Steps"), buttons=[], elem_id="tune-steps",
-                        info=say("More keep closer to the clip"),
-                    )  # fmt: skip
-                    self.controls["learning_rate"] = gr.Number(
-                        first.tuning.learning_rate,
-                        label=say("Learning rate"),
-                        elem_id="tune-rate",
-                        info=say("How much each step changes, 0.000001 to 0.01; too much spoils the pictures"),
-                    )
-                    self.controls["trained"] = gr.Radio(
-                        [(say(text), name) for name, text in TRAINED.items()],
-                        value="all", label=say("What is trained"), elem_id="trained",
-                        info=say("More of the network keeps closer to the clip's motion"),
-                    )  # fmt: skip
-                    self.controls["seed"] = gr.Number(
-                        33, label=say("Seed"), info=say("The same seed and settings tune in the same way"), precision=0,
-                        elem_id="tune-seed",
-                    )  # fmt: skip
+                        control("width", "tune-width")
+                        control("height", "tune-height")
+                    for name in ("steps", "learning_rate", "trained", "seed"):
+                        control(name, f"tune-{name.replace('_', '-')}")
 
     # The clip, and which part of it --------------------------------------------------------------------------------
 
@@ -208,11 +156,8 @@ class Bench(Stage):
 
     def choose_base(self, name: str) -> dict:
         card = find(name)
-        used = _used(card)
-        return {
-            self.controls["frames"]: gr.Slider(minimum=used.low, maximum=used.high, value=card.defaults.frames),
-            **{self.controls[side]: getattr(card.defaults, side) for side in ("width", "height")},
-            **{self.controls[name]: getattr(card.tuning, name) for name in ("steps", "learning_rate")},
+        based = {name: self.controls[name] for name in _BASED}
+        return controls.updates(Tune, based, card, {}) | {
             self.card_html: html.model_card(card, self.backend.machine.availability(name)),
         }
 
@@ -220,22 +165,22 @@ class Bench(Stage):
         return html.prompt_hints(text, find(name), self.backend.machine.tokens(name, text))
 
     def _connect_controls(self, given: gr.State) -> None:
-        controls, owner = self.controls, self.owner
-        seen = {owner, self.clip, self.model, *controls.values()}
+        there, owner = self.controls, self.owner
+        seen = {owner, self.clip, self.model, *there.values()}
         looked = {"fn": self.draw_part, "inputs": seen, "outputs": [self.strip], **QUIET, **READING}
         taken = [owner, self.clip, self.there, self.source, self.about, self.problem, self.strip]
-        taken += [controls[name] for name in ("start", "end", "stride")]
+        taken += [there[name] for name in ("start", "end", "stride")]
         takes = {"outputs": taken, "api_visibility": "private", **READING}
         uploaded = [self.file.upload, self.file.clear]
         gr.on(uploaded, self.take, [owner, self.file], show_progress_on=self.file, **takes).then(**looked)
         given.change(self.take_video, [owner, given], show_progress="hidden", **takes).then(**looked)
         parts = ("start", "end", "stride", "frames", "across", "down")
-        gr.on([controls[name].release for name in parts], **looked)
-        gr.on([controls[side].change for side in ("width", "height")], **looked, trigger_mode="always_last")
+        gr.on([there[name].release for name in parts], **looked)
+        gr.on([there[side].change for side in ("width", "height")], **looked, trigger_mode="always_last")
         latest = QUIET | {"trigger_mode": "always_last", "queue": False}
         gr.on([self.prompt.change, self.model.change], self.hint, [self.prompt, self.model], self.hints, **latest)
-        gr.on(None, self.foresee, {self.model, self.clip, *controls.values(), self.shown}, self.ahead, **latest)
-        based = [controls[name] for name in ("frames", "width", "height", "steps", "learning_rate")]
+        gr.on(None, self.foresee, {self.model, self.clip, *there.values(), self.shown}, self.ahead, **latest)
+        based = [there[name] for name in _BASED]
         self.model.input(self.choose_base, self.model, [*based, self.card_html], **QUIET)
 
     # One click, followed through -----------------------------------------------------------------------------------
@@ -331,7 +276,3 @@ class Bench(Stage):
 def _mark(job: Job) -> str:
     """What tells the latest sample of a tuning from others."""
     return hashlib.sha256(job.preview.image if job.preview else b"").hexdigest()
-
-
-def _used(card: ModelCard) -> Range:
-    return Range(max(card.limits.frames.low, 8), card.limits.frames.high)
