@@ -380,7 +380,7 @@ def test_a_clip_is_tuned_on_and_told_again_in_two_ways(chromium, app):
         tuned(page, 4)
         expect(page.locator("#losses")).to_contain_text("after 4 of 4 steps", timeout=PATIENCE)
         expect(page.locator("#retell")).to_contain_text(
-            "Tell “a bear in purple bows on the moon” again", timeout=PATIENCE
+            "Edit with “a bear in purple bows on the moon”", timeout=PATIENCE
         )
         page.locator("#edit-prompt textarea").fill("a bear in red bows on the moon\na bear in green bows on the beach")
         page.get_by_role("button", name="Fine settings of the edit").click()

@@ -1,4 +1,4 @@
-"""The tab that edits a clip: tune on it once, then tell it again in other words as often as you like."""
+"""The tab that edits a clip: tune on it once, then edit it with other words as often as you like."""
 
 from dataclasses import asdict
 
@@ -313,7 +313,7 @@ class Panel(Stage):
         }
 
     def press(self, data: dict) -> dict:
-        """Tell it again was pressed."""
+        """Edit was pressed."""
         visitor_id, identifier = data[self.owner], data[self.chosen]
         jobs: list[str] = []
         problem = gr.HTML(visible=False)
@@ -347,4 +347,4 @@ def _picked(event: gr.EventData) -> str:
 
 
 def _heading(title: str) -> str:
-    return f"<h2>3. Tell “{html.escape(title)}” again</h2>"
+    return f"<h2>3. Edit with “{html.escape(title)}”</h2>"

@@ -77,7 +77,7 @@ def sample(picture: bytes) -> str:
     """What a tuning makes of its own clip, moving."""
     return (
         f'<figure class="look">{moving(picture, "A sample of the tuning")}'
-        "<figcaption>A rough sample of the tuning: the clip, told again in its own words</figcaption></figure>"
+        "<figcaption>A rough sample of the tuning: the clip by its own caption</figcaption></figure>"
     )
 
 
@@ -127,7 +127,7 @@ def edits(jobs: Sequence[Job], shown: str) -> str:
     )
     same = "" if differ or len(jobs) == 1 else '<p class="hint">All with the same settings.</p>'
     return (
-        f'<table class="edits"><thead><tr><th>Told again as</th>{head}</tr></thead><tbody>{rows}</tbody></table>{same}'
+        f'<table class="edits"><thead><tr><th>Edit</th>{head}</tr></thead><tbody>{rows}</tbody></table>{same}'
     )
 
 
