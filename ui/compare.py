@@ -15,10 +15,9 @@ from pipelines.tasks import KINDS as task_kinds
 from pipelines.tasks import Finish, Grid, Task, kind_of
 from ui import html
 from ui.languages import say
-from ui.media import in_step, player
+from ui.player import Film, films, player
 
 MOST = 3
-PLAYERS = [f"compare-{number}" for number in range(MOST)]
 _TO_PANEL = "() => document.querySelector('#compare video')?.scrollIntoView({block: 'center'})"
 KINDS = {"text-to-video": "Text to video", "pose-to-video": "Pose to video", "edit": "Edit of a clip", "grid": "A grid"}
 DECLARED: dict[str, Setting] = {}  # of all kinds of task
@@ -37,38 +36,26 @@ def panel(backend: Backend, owner: gr.BrowserState, compared: gr.State) -> None:
     """Builds, where it is called, what shows the jobs whose ids `compared` holds: of those, the `owner`'s own."""
     with gr.Column(visible=False, elem_id="compare") as all_of_it:
         heading = gr.HTML()
-        with gr.Row(visible=False, elem_id="compare-players") as players:
-            columns, videos, captions = [], [], []
-            for number, name in enumerate(PLAYERS, 1):
-                with gr.Column(visible=False, min_width=0) as column:
-                    videos.append(player(say("Video {}", number), elem_id=name))
-                    captions.append(gr.HTML())
-                columns.append(column)
+        shown = player(say("The videos compared"), elem_id="compare-films")
         table = gr.HTML(elem_id="compare-settings")
         leave = gr.Button(say("End the comparison"), size="md", elem_id="compare-end")
 
     def show(visitor_id: str, identifiers: list[str]) -> dict:
         jobs = own(backend, visitor_id, identifiers)
         side_by_side = len(jobs) > 1
-        updates = {
+        return {
             all_of_it: gr.Column(visible=bool(jobs)),
             heading: _heading(jobs),
-            players: gr.Row(visible=side_by_side),
+            shown: films(*(_film(number, job) for number, job in enumerate(jobs, 1))) if side_by_side else films(),
             table: differences([job.task for job in jobs]) if side_by_side else "",
         }
-        for number in range(MOST):
-            job = jobs[number] if side_by_side and number < len(jobs) else None
-            updates |= {
-                columns[number]: gr.Column(visible=job is not None),
-                videos[number]: backend.assets.address(job.end.video) if job else None,
-                captions[number]: f'<p class="caption">{number + 1}. {html.title(job)}</p>' if job else "",
-            }
-        return updates
+
+    def _film(number: int, job: Job) -> Film:
+        return Film(backend.assets.address(job.end.video), f"{number}. {html.title(job)}")
 
     quiet = {"api_visibility": "private", "show_progress": "hidden"}
-    outputs = [all_of_it, heading, players, table, *columns, *videos, *captions]
-    shown = compared.change(show, [owner, compared], outputs, **quiet)
-    shown.then(None, js=in_step(*PLAYERS)).then(None, js=_TO_PANEL)
+    changed = compared.change(show, [owner, compared], [all_of_it, heading, shown, table], **quiet)
+    changed.then(None, js=_TO_PANEL)
     leave.click(list, None, compared, **quiet)
 
 

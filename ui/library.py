@@ -9,7 +9,8 @@ from pipelines.serving.backend import Backend
 from pipelines.serving.job import Job
 from ui import compare, finish, html
 from ui.languages import say
-from ui.media import CLICKS, export, player
+from ui.media import CLICKS, export
+from ui.player import films, player
 from ui.refill import Forms
 
 PAGE = 24  # videos that one look shows; more on demand
@@ -107,7 +108,7 @@ def tab(
         return {
             **{chosen: job.id, opened: time.time()},
             panel: gr.Column(visible=True),
-            video: backend.assets.address(job.end.video),
+            video: films(backend.assets.address(job.end.video)),
             about: html.about_video(_card(job, visitor_id)),
             facts: html.rounded(job.end.facts),
             really: gr.Button(visible=False),
@@ -127,7 +128,7 @@ def tab(
     def remove(visitor_id: str, identifier: str, together: list[str]) -> dict:
         backend.jobs.delete(identifier, visitor_id)
         rest = [one for one in together if one != identifier]
-        return {chosen: None, panel: gr.Column(visible=False), video: None, compared: rest}
+        return {chosen: None, panel: gr.Column(visible=False), video: films(), compared: rest}
 
     quiet = {"api_visibility": "private", "show_progress": "hidden"}
     seen = {"fn": look, "inputs": [owner, search, pages, compared], "outputs": [making, shelf, more], **quiet}

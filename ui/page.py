@@ -90,8 +90,8 @@ def launch_options(backend: Backend, settings: Settings) -> dict[str, Any]:
     return {
         "theme": theme(),
         "i18n": WORDS,
-        "css_paths": ASSETS / "style.css",
-        "js": _scripts("drop.js", "still.js", "keys.js", "awake.js"),
+        "css_paths": [ASSETS / "style.css", ASSETS / "player.css"],
+        "js": _scripts("player.js", "drop.js", "keys.js", "awake.js"),
         "max_file_size": settings.upload_mb * 10**6,
         "favicon_path": ASSETS / "favicon.svg",
         "allowed_paths": _served(settings),
