@@ -36,7 +36,7 @@
       this.root.addEventListener('click', event => {
         const button = event.target.closest('[data-do]');
         if (button) this.act(button.dataset.do);
-        if (event.target.matches('video')) {
+        if (event.target.closest('.films') && !event.target.closest('.divider, figcaption') && !this.dragged) {
           this.act('toggle');
           this.head.slider.focus({preventScroll: true});  // so that the keys go on from there
         }
@@ -290,14 +290,18 @@
       const box = this.films.getBoundingClientRect(), place = one => 100 * (one.clientX - box.left) / box.width;
       const near = this.dividers.reduce((one, other) =>
         Math.abs(other.place - place(event)) < Math.abs(one.place - place(event)) ? other : one);
-      if (Math.abs(near.place - place(event)) > 6 && !event.target.closest('.divider')) return;  // a press on a video
+      if (!event.target.closest('.divider') && Math.abs(near.place - place(event)) > 6) return;  // a press on a video
       event.preventDefault();
       near.focus({preventScroll: true});
+      this.dragged = true;
       const follow = moved => this.move(near, place(moved));
-      const let_go = () => window.removeEventListener('pointermove', follow);
+      const release = () => {
+        window.removeEventListener('pointermove', follow);
+        setTimeout(() => { this.dragged = false; });  // after the click that ends it
+      };
       window.addEventListener('pointermove', follow);
-      window.addEventListener('pointerup', let_go, {once: true});
-      window.addEventListener('pointercancel', let_go, {once: true});
+      window.addEventListener('pointerup', release, {once: true});
+      window.addEventListener('pointercancel', release, {once: true});
     }
 
     // The filmstrip ---------------------------------------------------------------------------------------------------

@@ -29,6 +29,8 @@ SETTINGS = {"kind": "Made by", "prompt": "Prompt", "model": "Model"} | {
     name: min((f"{one.label} ({one.unit})" if one.unit else one.label for it, one in _LABELS if it == name), key=len)
     for name in DECLARED
 }
+APART = 3  # settings that a card of the library tells beside the seed
+_ON_CARD = ("kind", "prompt", "model", "seed")  # what stands there anyway
 _TELLING = ("motion", "clip", "tuned", "image", "upscale", "interpolate")  # also where not every video has it
 
 
@@ -98,6 +100,22 @@ def differences(tasks: Sequence[Task]) -> str:
         '<div class="edits"><table><caption>In which they differ</caption>'
         f"<thead><tr><td></td>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
+
+
+def apart(tasks: Sequence[Task]) -> list[str]:
+    """For each of `tasks`, its seed and up to APART settings in which others of the same kind and prompt differ."""
+    settings, told = [_settings(task) for task in tasks], []
+    for one in settings:
+        others = [other for other in settings if (other["kind"], other["prompt"]) == (one["kind"], one["prompt"])]
+        names = (
+            name
+            for name in SETTINGS
+            if name in one and name not in _ON_CARD and not isinstance(DECLARED.get(name), Kept)
+        )
+        differ = [name for name in names if any(other.get(name) != one[name] for other in others)]
+        words = [f"{SETTINGS[name]} {_text(name, one[name])}" for name in differ[:APART]]
+        told.append(" · ".join([f"Seed {one['seed']}" if one["kind"] != "grid" else f"Seeds {one['seed']}", *words]))
+    return told
 
 
 def _heading(jobs: Sequence[Job]) -> str:
