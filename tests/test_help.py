@@ -11,6 +11,7 @@ from ui.languages import say
 CONTROLS = (gr.Textbox, gr.Number, gr.Slider, gr.Checkbox, gr.CheckboxGroup, gr.Radio, gr.Dropdown)
 WITHOUT = {  # control -> why it needs no such line
     "search": "changes no video",
+    "favourites": "changes no video",
     "tuned-name": "changes no video",
     "repository": "changes no video",
 }

@@ -18,6 +18,7 @@ from pipelines.events import Failed, Losses, Preview, Progress, Result
 from pipelines.serving import recovery
 from pipelines.serving import table as table_rules
 from pipelines.serving.fairness import Limits
+from pipelines.serving.sidecar import Sidecars
 from pipelines.serving.table import JobTable
 from pipelines.settings import Settings
 from pipelines.tasks import Edit, TextToVideo, Tune
@@ -400,13 +401,39 @@ def test_a_table_of_the_version_before_is_brought_up_to_date(table, tmp_path):
     job = table.add(task("a bear"), "me")
     table.close()
     rows = sqlite3.connect(tmp_path / "jobs.db")
-    rows.execute("ALTER TABLE jobs DROP COLUMN title")
+    for column in ("title", "favourite"):
+        rows.execute(f"ALTER TABLE jobs DROP COLUMN {column}")
     rows.execute("PRAGMA user_version = 1")
     rows.commit()
     rows.close()
     table = JobTable(tmp_path / "jobs.db", Limits(queue=50, each=10))
     table.rename(job.id, "a name")
     assert table.get(job.id).title == "a name" and table.get(job.id).task == job.task
+    assert not table.get(job.id).favourite
+    table.close()
+
+
+def test_favourites_are_found_and_survive_a_restart_and_the_loss_of_the_table(table, tmp_path):
+    mine, plain, theirs = (table.add(task("a bear"), owner) for owner in ("me", "me", "them"))
+    for _ in range(3):
+        job = table.take(0)
+        table.tell(job.id, Result(tmp_path / "videos" / job.id / "a.mp4", {"seed": 7}))
+    table.favour(mine.id, True)
+    table.favour(theirs.id, True)
+    assert [job.id for job in table.finished("me", favourites=True)] == [mine.id]
+    table = reopened(table, tmp_path)
+    assert [job.id for job in table.finished("me", favourites=True)] == [mine.id] and not table.get(plain.id).favourite
+    job = table.get(mine.id)
+    job.end.video.parent.mkdir(parents=True)
+    job.end.video.write_bytes(b"video")
+    sidecars = Sidecars(job.end.video.parent.parent)
+    sidecars.note(job)
+    noted = sidecars.read(job.id)
+    assert noted is not None and noted.favourite
+    table.adopt(noted)
+    assert [job.id for job in table.finished("me", "bear", favourites=True)] == [mine.id]
+    table.favour(mine.id, False)
+    assert table.finished("me", favourites=True) == []
     table.close()
 
 

@@ -14,6 +14,7 @@ from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
 from pipelines.tasks import Edit, TextToVideo, Tune, to_json
 from ui import page
+from ui.player import films
 
 
 def test_gradio_keeps_no_copy_of_a_finished_video(tmp_path):
@@ -29,7 +30,10 @@ def test_gradio_keeps_no_copy_of_a_finished_video(tmp_path):
     for name in ("video", "chosen-video", "mp4", "gif-file", "library-webm-file"):
         (component,) = [block for block in demo.blocks.values() if block.elem_id == name]
         component.GRADIO_CACHE = str(tmp_path / "copies")
-        value = component.postprocess(str(file)).model_dump()
+        if isinstance(component, gr.HTML):
+            value = component.postprocess(films(file))[0]["file"]
+        else:
+            value = component.postprocess(str(file)).model_dump()
         told = asyncio.run(processing_utils.async_move_files_to_cache(value, component, postprocess=True))
         assert told["path"] == str(file), name
     assert not (tmp_path / "copies").exists()

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from pipelines.settings import Settings
 from ui import health, hub, visitor
 from ui.attempts import Attempts
+from ui.origins import Origins
 
 OWNER = "owner"  # in the setting: whoever the Space belongs to
 # The only paths that lead to a door that is shut: signing in and out, what gradio asks itself when it starts, and what
@@ -70,6 +71,11 @@ def admitted(settings: Settings, environment: Mapping[str, str] = os.environ) ->
     if "" in names:
         raise ValueError(f"MARIONETTE_ADMITTED={settings.admitted!r} must be Hub names with commas between, or owner.")
     return frozenset(names)
+
+
+def is_open(settings: Settings) -> bool:
+    """Whether anybody may come from anywhere, so that a link leads there whoever gets it."""
+    return not settings.password and not settings.admitted and Origins.of(settings).public
 
 
 def password(settings: Settings) -> dict[str, Any]:

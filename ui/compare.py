@@ -15,10 +15,9 @@ from pipelines.tasks import KINDS as task_kinds
 from pipelines.tasks import Finish, Grid, Task, kind_of
 from ui import html
 from ui.languages import say
-from ui.media import in_step, player
+from ui.player import Film, films, player
 
 MOST = 3
-PLAYERS = [f"compare-{number}" for number in range(MOST)]
 _TO_PANEL = "() => document.querySelector('#compare video')?.scrollIntoView({block: 'center'})"
 KINDS = {"text-to-video": "Text to video", "pose-to-video": "Pose to video", "edit": "Edit of a clip", "grid": "A grid"}
 DECLARED: dict[str, Setting] = {}  # of all kinds of task
@@ -30,6 +29,8 @@ SETTINGS = {"kind": "Made by", "prompt": "Prompt", "model": "Model"} | {
     name: min((f"{one.label} ({one.unit})" if one.unit else one.label for it, one in _LABELS if it == name), key=len)
     for name in DECLARED
 }
+APART = 3  # settings that a card of the library tells beside the seed
+_ON_CARD = ("kind", "prompt", "model", "seed")  # what stands there anyway
 _TELLING = ("motion", "clip", "tuned", "image", "upscale", "interpolate")  # also where not every video has it
 
 
@@ -37,38 +38,26 @@ def panel(backend: Backend, owner: gr.BrowserState, compared: gr.State) -> None:
     """Builds, where it is called, what shows the jobs whose ids `compared` holds: of those, the `owner`'s own."""
     with gr.Column(visible=False, elem_id="compare") as all_of_it:
         heading = gr.HTML()
-        with gr.Row(visible=False, elem_id="compare-players") as players:
-            columns, videos, captions = [], [], []
-            for number, name in enumerate(PLAYERS, 1):
-                with gr.Column(visible=False, min_width=0) as column:
-                    videos.append(player(say("Video {}", number), elem_id=name))
-                    captions.append(gr.HTML())
-                columns.append(column)
+        shown = player(say("The videos compared"), elem_id="compare-films")
         table = gr.HTML(elem_id="compare-settings")
         leave = gr.Button(say("End the comparison"), size="md", elem_id="compare-end")
 
     def show(visitor_id: str, identifiers: list[str]) -> dict:
         jobs = own(backend, visitor_id, identifiers)
         side_by_side = len(jobs) > 1
-        updates = {
+        return {
             all_of_it: gr.Column(visible=bool(jobs)),
             heading: _heading(jobs),
-            players: gr.Row(visible=side_by_side),
+            shown: films(*(_film(number, job) for number, job in enumerate(jobs, 1))) if side_by_side else films(),
             table: differences([job.task for job in jobs]) if side_by_side else "",
         }
-        for number in range(MOST):
-            job = jobs[number] if side_by_side and number < len(jobs) else None
-            updates |= {
-                columns[number]: gr.Column(visible=job is not None),
-                videos[number]: backend.assets.address(job.end.video) if job else None,
-                captions[number]: f'<p class="caption">{number + 1}. {html.title(job)}</p>' if job else "",
-            }
-        return updates
+
+    def _film(number: int, job: Job) -> Film:
+        return Film(backend.assets.address(job.end.video), f"{number}. {html.title(job)}")
 
     quiet = {"api_visibility": "private", "show_progress": "hidden"}
-    outputs = [all_of_it, heading, players, table, *columns, *videos, *captions]
-    shown = compared.change(show, [owner, compared], outputs, **quiet)
-    shown.then(None, js=in_step(*PLAYERS)).then(None, js=_TO_PANEL)
+    changed = compared.change(show, [owner, compared], [all_of_it, heading, shown, table], **quiet)
+    changed.then(None, js=_TO_PANEL)
     leave.click(list, None, compared, **quiet)
 
 
@@ -111,6 +100,22 @@ def differences(tasks: Sequence[Task]) -> str:
         '<div class="edits"><table><caption>In which they differ</caption>'
         f"<thead><tr><td></td>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
+
+
+def apart(tasks: Sequence[Task]) -> list[str]:
+    """For each of `tasks`, its seed and up to APART settings in which others of the same kind and prompt differ."""
+    settings, told = [_settings(task) for task in tasks], []
+    for one in settings:
+        others = [other for other in settings if (other["kind"], other["prompt"]) == (one["kind"], one["prompt"])]
+        names = (
+            name
+            for name in SETTINGS
+            if name in one and name not in _ON_CARD and not isinstance(DECLARED.get(name), Kept)
+        )
+        differ = [name for name in names if any(other.get(name) != one[name] for other in others)]
+        words = [f"{SETTINGS[name]} {_text(name, one[name])}" for name in differ[:APART]]
+        told.append(" · ".join([f"Seed {one['seed']}" if one["kind"] != "grid" else f"Seeds {one['seed']}", *words]))
+    return told
 
 
 def _heading(jobs: Sequence[Job]) -> str:

@@ -12,11 +12,11 @@ from pipelines.tasks import Edit
 from ui import controls, edit_html, estimates, finish, forms, html, hub, shortcuts, tune_clip, visitor, why
 from ui.follower import QUIET, Stage, View, ends, halting, progress
 from ui.languages import ENGLISH_ONLY, say
-from ui.media import CLICKS, export, in_step, player
+from ui.media import CLICKS, export
+from ui.player import films, player
 from ui.refill import Form
 
 PUBLISHED = {name: card for name, card in offered("edit").items() if card.tuning is None}
-_IN_STEP = in_step("before", "after")
 
 
 class EditTab:
@@ -131,7 +131,7 @@ class Panel(Stage):
         with gr.Row(elem_id="side-by-side"):
             with gr.Column() as self.of_clip:
                 gr.HTML(say('<p class="caption">The clip</p>'))
-                self.before = player(say("The clip"), elem_id="before")
+                self.before = player(say("The clip"), elem_id="before", leader="after")
             with gr.Column():
                 self.after_caption = gr.HTML(say('<p class="caption">Told again</p>'))
                 self.after = player(say("Told again"), elem_id="after")
@@ -179,7 +179,7 @@ class Panel(Stage):
         return self._filled(visitor_id, identifier, title, card, settings) | {
             **{
                 self.of_clip: gr.Column(visible=True),
-                self.before: self.backend.assets.address(tuning.video),
+                self.before: films(self.backend.assets.address(tuning.video)),
                 self.about: "",
             },
             self.controls["sound"]: gr.Checkbox(settings["sound"], visible=tuning.sound),
@@ -194,7 +194,7 @@ class Panel(Stage):
         """It has no clip here, so there is no motion of one to be kept, and nothing to be managed."""
         settings = {"prompt": f"{card.title}."} | again
         return self._filled(visitor_id, card.name, card.title, card, settings) | {
-            **{self.of_clip: gr.Column(visible=False), self.before: None},
+            **{self.of_clip: gr.Column(visible=False), self.before: films()},
             self.about: html.model_card(card, self.backend.machine.availability(card.name)),
             self.managing: gr.Accordion(visible=False),
         }
@@ -264,14 +264,13 @@ class Panel(Stage):
         filled = [self.panel, self.heading, self.prompt, self.problem, *self.controls.values(), self.before]
         filled += [self.of_clip, self.about, self.managing, self.name, self.resume, self.really, self.archive]
         pick = shelf.click(_picked, None, self.chosen, **QUIET)
-        opened = gr.on(
+        gr.on(
             [self.chosen.change, wanted.change],
             self.open,
             [self.owner, self.chosen, wanted],
             [*filled, *self.all_outputs],
             **QUIET,
         )
-        opened.then(None, js=_IN_STEP)
         pick.then(None, js="() => document.querySelector('#retell')?.scrollIntoView({block: 'nearest'})")
         shortcuts.choose(Edit, self.controls, self.card_of, [self.owner, self.chosen])
         latest = QUIET | {"trigger_mode": "always_last", "queue": False}
@@ -304,7 +303,7 @@ class Panel(Stage):
             **ends(self.message, view),
             **progress(self.line, self.waiting, view),
             self.halt: halting(view),
-            self.after: film,
+            self.after: films(film),
             self.after_caption: f'<p class="caption">{html.escape(made.task.prompt) if made else "Told again"}</p>',
             self.told: gr.Column(visible=made is not None),
             self.mp4: gr.DownloadButton(value=film),
@@ -333,12 +332,10 @@ class Panel(Stage):
     def _connect_jobs(self, arrived: gr.events.Dependency) -> None:
         following = {"outputs": [self.problem, *self.all_outputs], "concurrency_limit": None, **QUIET}
         form = {*self.asked, self.prompt, *self.controls.values()}
-        pressed = gr.on([self.retell.click, self.prompt.submit], self.press, form, **following)
-        pressed.then(None, js=_IN_STEP)
+        gr.on([self.retell.click, self.prompt.submit], self.press, form, **following)
         arrived.then(self.arrive, self.owner, self.chosen, **QUIET)
         self.connect(self.halt, self.waiting)
         self.table.click(self.show, self.asked, self.all_outputs, concurrency_limit=None, **QUIET)
-        self.after.change(None, js=_IN_STEP, **QUIET)
         self.prompt.change(lambda: gr.HTML(visible=False), None, self.problem, queue=False, **QUIET)
 
 

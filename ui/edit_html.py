@@ -126,9 +126,7 @@ def edits(jobs: Sequence[Job], shown: str) -> str:
         for job, values in zip(jobs, settings, strict=True)
     )
     same = "" if differ or len(jobs) == 1 else '<p class="hint">All with the same settings.</p>'
-    return (
-        f'<table class="edits"><thead><tr><th>Edit</th>{head}</tr></thead><tbody>{rows}</tbody></table>{same}'
-    )
+    return f'<table class="edits"><thead><tr><th>Edit</th>{head}</tr></thead><tbody>{rows}</tbody></table>{same}'
 
 
 def _value(name: str, value: object) -> str:

@@ -8,7 +8,7 @@ from pipelines.tasks import Finish
 from ui import controls, forms, html, visitor
 from ui.follower import QUIET, Stage, View, ends, halting
 from ui.languages import say
-from ui.media import player
+from ui.player import films, player
 
 
 class Finishing(Stage):
@@ -71,7 +71,7 @@ class Finishing(Stage):
             **ends(self.message, view),
             self.line: html.footlights(view.moment) if going else "",
             self.result: gr.Column(visible=made is not None and not going),
-            self.video: film,
+            self.video: films(film),
             self.caption: html.caption(made.task) if made else "",
             self.mp4: gr.DownloadButton(value=film),
             self.start: gr.Button(visible=not going),

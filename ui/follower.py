@@ -195,6 +195,10 @@ def _moment(jobs: Sequence[str], going: dict[str, Job], ended: Sequence[Job]) ->
     current = next((job for job in going.values() if not job.waits), next(iter(going.values()), None))
     if current is None:
         return Moment()
+    for job in going.values():
+        if isinstance(job.task, Grid) and current.id in job.task.jobs:  # true also where the page came later
+            place = job.task.jobs.index(current.id) + 1, len(job.task.jobs)
+            return Moment(current.progress, current.preview, current.losses, None, place)
     counted = [job for job in (*ended, *going.values()) if not isinstance(job.task, Grid)]
     place = min(sum(job.id not in going for job in counted) + 1, max(len(counted), 1))
     return Moment(current.progress, current.preview, current.losses, None, (place, max(len(counted), 1)))

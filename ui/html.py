@@ -25,6 +25,7 @@ NOT_FOUND = say(
     '<p class="nothing">No prompt of yours holds these words.<br>'
     '<button type="button" class="offer" data-job="" data-act="all">Show all videos</button></p>'
 )
+NO_FAVOURITES = say('<p class="nothing">No favourites yet. Press the star of a video to keep it here.</p>')
 NOTHING_YET = say(
     '<p class="nothing">What you make is kept here.<br>'
     '<button type="button" class="offer" data-job="" data-act="begin">Make your first video</button></p>'
@@ -199,6 +200,11 @@ class Card:
     model: str  # its title
     ended: float  # seconds since 1970
     poster: Path | None
+    film: str | None = None  # where the web server finds it
+    told: str = ""  # what tells it from others like it
+    compared: bool = False
+    picked: bool = False
+    favourite: bool = False
 
 
 def making(jobs: Sequence[Job]) -> str:
@@ -215,11 +221,11 @@ def making(jobs: Sequence[Job]) -> str:
     return f'<ul class="making" aria-label="Being made">{rows}</ul>'
 
 
-def shelf(cards: Sequence[Card], searched: bool, compared: Sequence[str] = ()) -> str:
-    """The finished videos, newest first; those that are `compared` show it."""
+def shelf(cards: Sequence[Card], searched: bool, favourites: bool = False) -> str:
+    """The finished videos, newest first: all, those that were `searched` for, or the `favourites`."""
     if not cards:
-        return str(NOT_FOUND if searched else NOTHING_YET)
-    return f'<div class="shelf">{"".join(_on_shelf(card, card.job in compared) for card in cards)}</div>'
+        return str(NOT_FOUND if searched else NO_FAVOURITES if favourites else NOTHING_YET)
+    return f'<div class="shelf">{"".join(map(_on_shelf, cards))}</div>'
 
 
 def about_video(card: Card) -> str:
@@ -235,14 +241,29 @@ def title(job: Job) -> str:
     return f"{model}, {kind}" if (kind := {Finish: "finished", Grid: "a grid"}.get(type(job.task))) else model
 
 
-def _on_shelf(card: Card, compared: bool) -> str:
+def _on_shelf(card: Card) -> str:
     picture = f'<img alt="" src="{data_of(card.poster)}">' if card.poster else '<span class="no-picture"></span>'
     prompt = escape(shorten(card.task.prompt, 90))
+    marks = "".join(
+        _mark(card.job, prompt, *mark)
+        for mark in (
+            ("pick", "Select", "☑" if card.picked else "☐", card.picked),
+            ("favour", "Favourite", "★" if card.favourite else "☆", card.favourite),
+            ("compare", "Compare", "Compare", card.compared),
+        )
+    )
+    film = f' data-film="{escape(card.film)}"' if card.film else ""
     return (
-        f'<div class="on-shelf"><button type="button" class="example" data-job="{card.job}" data-act="open">{picture}'
-        f"<b>{prompt}</b><span>{escape(card.model)}<br>{card.task.seconds:.1f} s · {_date(card.ended)}</span></button>"
-        f'<button type="button" class="compare" data-job="{card.job}" data-act="compare" '
-        f'aria-pressed="{str(compared).lower()}" aria-label="Compare: {prompt}">Compare</button></div>'
+        f'<div class="on-shelf"{film}><button type="button" class="example" data-job="{card.job}" data-act="open">'
+        f'<span class="poster">{picture}</span><b>{prompt}</b><span>{escape(card.told)}<br>{escape(card.model)}<br>'
+        f'{card.task.seconds:.1f} s · {_date(card.ended)}</span></button><div class="marks">{marks}</div></div>'
+    )
+
+
+def _mark(job: str, prompt: str, act: str, name: str, shown: str, pressed: bool) -> str:
+    return (
+        f'<button type="button" class="{act}" data-job="{job}" data-act="{act}" '
+        f'aria-pressed="{str(pressed).lower()}" aria-label="{name}: {prompt}" title="{name}">{shown}</button>'
     )
 
 

@@ -1,21 +1,36 @@
 """The library tab: what is being made and what has been made, to find, play, take home, make again or delete."""
 
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 
 import gradio as gr
 
 from pipelines.events import Result
 from pipelines.serving.backend import Backend
 from pipelines.serving.job import Job
-from ui import compare, finish, html
+from pipelines.tasks import Grid
+from ui import bundle, compare, finish, html
 from ui.languages import say
-from ui.media import CLICKS, export, player
+from ui.media import CLICKS, export
+from ui.player import films, player
 from ui.refill import Forms
 
 PAGE = 24  # videos that one look shows; more on demand
 KINDS = {"mp4": "Save MP4", "gif": "Save GIF", "webm": "Save WebM"}
 
 _TO_IMAGE = "() => setTimeout(() => document.querySelector('#first-image')?.scrollIntoView({block: 'center'}), 300)"
+_SAVE = """address => {
+  const link = document.createElement('a');
+  Object.assign(link, {href: (window.gradio_config?.root ?? '') + address, download: ''});
+  document.body.append(link);
+  link.click();
+  link.remove();
+}"""
+_COPY = """() => {
+  const address = document.querySelector('#chosen-video video')?.src;
+  if (window.isSecureContext) navigator.clipboard.writeText(address); else window.prompt('', address);
+}"""
 _TO_CHOSEN = "() => document.querySelector('#chosen')?.scrollIntoView({block: 'nearest'})"
 
 
@@ -27,17 +42,20 @@ def tab(
     forms: Forms,
     given: dict[str, gr.State],
     begun: gr.State,
+    is_open: bool,
 ) -> gr.UploadButton:
     """Builds the tab `this`, which is open.
 
     `forms` are where the settings of a video go to be used again, `given` where a video goes as the clip of a tab, and
-    `begun` where its first frame goes for a new video to begin with.
+    `begun` where its first frame goes for a new video to begin with. Where the app `is_open` to everybody, a video has
+    a link to share.
 
     Returns the button that takes a video to restore its settings.
     """
     chosen = gr.State()  # the job that is looked at
     pages = gr.State(1)
     compared = gr.State([])  # the jobs that are looked at side by side
+    picked = gr.State([])  # the jobs that are deleted or saved together
     opened = gr.State(0.0)  # when a video was last chosen
 
     making = gr.HTML(elem_id="making", js_on_load=CLICKS)
@@ -45,9 +63,19 @@ def tab(
         search = gr.Textbox(
             label=say("Search your videos"), placeholder=say("Words of the prompt"), max_lines=1, elem_id="search"
         )
+        favourites = gr.Checkbox(label=say("Favourites only"), container=False, elem_id="favourites")
         restore = gr.UploadButton(
             say("Restore settings from a video"), file_types=["video"], size="md", elem_id="restore", scale=0
         )
+    with gr.Row(visible=False, elem_id="picked") as together_bar:
+        count = gr.HTML(elem_id="picked-count")
+        save_all = gr.Button(say("Download as ZIP"), size="md", elem_id="picked-zip")
+        delete_all = gr.Button(say("Delete these"), size="md", elem_id="picked-delete")
+        really_all = gr.Button(
+            say("Really delete these"), size="md", variant="stop", visible=False, elem_id="picked-really"
+        )
+        release = gr.Button(say("Select none"), size="md", elem_id="picked-none")
+        archive = gr.HTML(elem_id="picked-address", elem_classes="unseen")  # where the ZIP file is
     with gr.Column(visible=False, elem_id="chosen") as panel:
         with gr.Row():
             video = player(say("The chosen video"), elem_id="chosen-video")
@@ -63,6 +91,7 @@ def tab(
                 with gr.Row(elem_id="library-downloads"):
                     for kind, title in KINDS.items():
                         export(say(title), kind, backend, owner, chosen, f"library-{kind}")
+                share = gr.Button(say("Copy a link to share"), size="md", visible=is_open, elem_id="share")
                 with gr.Row():
                     delete = gr.Button(say("Delete"), size="md", elem_id="delete")
                     really = gr.Button(say("Really delete"), size="md", variant="stop", visible=False, elem_id="really")
@@ -74,28 +103,42 @@ def tab(
     more = gr.Button(say("Show more"), visible=False, elem_id="more")
     timer = gr.Timer(2.0, active=False)
 
-    def look(visitor_id: str, words: str, number: int, together: list[str]) -> dict:
+    def look(visitor_id: str, words: str, liked: bool, number: int, together: list[str], selected: list[str]) -> dict:
         """What there is now: the jobs that wait or run, and the newest videos."""
-        found = backend.jobs.finished(visitor_id, words, limit=number * PAGE + 1)
-        cards = [_card(job, visitor_id) for job in found[: number * PAGE]]
+        found = backend.jobs.finished(visitor_id, words, limit=number * PAGE + 1, favourites=bool(liked))
         return {
             making: html.making(backend.jobs.unfinished(visitor_id)),
-            shelf: html.shelf(cards, searched=bool(words.strip()), compared=together),
+            shelf: html.shelf(
+                _cards(found[: number * PAGE], visitor_id, together, selected), bool(words.strip()), bool(liked)
+            ),
             more: gr.Button(visible=len(found) > number * PAGE),
         }
 
-    def _card(job: Job, visitor_id: str) -> html.Card:
+    def _cards(
+        jobs: Sequence[Job], visitor_id: str, together: Sequence[str], selected: Sequence[str]
+    ) -> list[html.Card]:
+        grids = [job.task for job in backend.jobs.finished(visitor_id, limit=PAGE, kind="grid")]
+        grids += [job.task for job in backend.jobs.unfinished(visitor_id) if isinstance(job.task, Grid)]
+        places = {job: f"{at} of {len(grid.jobs)}" for grid in grids for at, job in enumerate(grid.jobs, 1)}
+        cards = []
+        for job, apart in zip(jobs, compare.apart([job.task for job in jobs]), strict=True):
+            told = " · ".join(filter(None, (places.get(job.id), apart)))
+            marks = job.id in together, job.id in selected, job.favourite
+            cards.append(_card(job, visitor_id, backend.assets.address(job.end.video), told, *marks))
+        return cards
+
+    def _card(job: Job, visitor_id: str, *rest: object) -> html.Card:
         try:
             poster = backend.jobs.poster(job.id, visitor_id)
         except (ValueError, OSError):  # deleted by hand, or damaged: it can still be deleted here
             poster = None
-        return html.Card(job.id, job.task, html.title(job), job.ended, poster)
+        return html.Card(job.id, job.task, html.title(job), job.ended, poster, *rest)
 
-    def act(visitor_id: str, together: list[str], event: gr.EventData) -> dict:
+    def act(visitor_id: str, together: list[str], selected: list[str], event: gr.EventData) -> dict:
         if event.act == "begin":
             return {tabs: gr.Tabs(selected="text-to-video")}
         if event.act == "all":
-            return {search: ""}
+            return {search: "", favourites: False}
         if event.act == "stop":
             backend.jobs.cancel(event.job, visitor_id)
             return {chosen: gr.skip()}
@@ -104,10 +147,15 @@ def tab(
             return {chosen: gr.skip()}
         if event.act == "compare":
             return {compared: compare.toggled(together, job.id)}
+        if event.act == "favour":
+            backend.jobs.favour(job.id, visitor_id, not job.favourite)
+            return {chosen: gr.skip()}
+        if event.act == "pick":
+            return {picked: _picked(selected, job.id)}
         return {
             **{chosen: job.id, opened: time.time()},
             panel: gr.Column(visible=True),
-            video: backend.assets.address(job.end.video),
+            video: films(backend.assets.address(job.end.video)),
             about: html.about_video(_card(job, visitor_id)),
             facts: html.rounded(job.end.facts),
             really: gr.Button(visible=False),
@@ -127,17 +175,37 @@ def tab(
     def remove(visitor_id: str, identifier: str, together: list[str]) -> dict:
         backend.jobs.delete(identifier, visitor_id)
         rest = [one for one in together if one != identifier]
-        return {chosen: None, panel: gr.Column(visible=False), video: None, compared: rest}
+        return {chosen: None, panel: gr.Column(visible=False), video: films(), compared: rest}
+
+    def show_picked(selected: list[str]) -> dict:
+        told = f'<p class="caption" role="status">{len(selected)} selected</p>'
+        return {together_bar: gr.Row(visible=bool(selected)), count: told, really_all: gr.Button(visible=False)}
+
+    def save_picked(visitor_id: str, selected: list[str]) -> str:
+        return bundle.address(
+            [backend.assets.address(backend.jobs.export(one, visitor_id, "mp4")) for one in selected[: bundle.MOST]]
+        )
+
+    def remove_picked(visitor_id: str, identifier: str | None, together: list[str], selected: list[str]) -> dict:
+        for one in selected:
+            with suppress(ValueError):  # deleted in another tab, or of somebody else
+                backend.jobs.delete(one, visitor_id)
+        updates = {picked: [], compared: [one for one in together if one not in selected]}
+        closed = {chosen: None, panel: gr.Column(visible=False), video: films()}
+        return updates | closed if identifier in selected else updates
 
     quiet = {"api_visibility": "private", "show_progress": "hidden"}
-    seen = {"fn": look, "inputs": [owner, search, pages, compared], "outputs": [making, shelf, more], **quiet}
+    seen = {"fn": look, "outputs": [making, shelf, more], **quiet}
+    seen["inputs"] = [owner, search, favourites, pages, compared, picked]
     this.select(lambda: gr.Timer(active=True), None, timer, **quiet).then(**seen)
     timer.tick(**seen)
-    search.change(lambda: 1, None, pages, **quiet).then(**seen)
+    gr.on([search.change, favourites.change], lambda: 1, None, pages, **quiet).then(**seen)
     more.click(lambda number: number + 1, pages, pages, **quiet).then(**seen)
     compared.change(**seen)
+    picked.change(show_picked, picked, [together_bar, count, really_all], **quiet).then(**seen)
     acted = [chosen, opened, panel, video, about, facts, really, compared, tabs, search]
-    gr.on([shelf.click, making.click], act, [owner, compared], acted, **quiet).then(**seen)
+    acted += [favourites, picked]
+    gr.on([shelf.click, making.click], act, [owner, compared, picked], acted, **quiet).then(**seen)
     opened.change(None, js=_TO_CHOSEN)
     use.click(use_settings, [owner, chosen], forms.controls, **quiet)
     for tab_id, button in as_clip.items():
@@ -150,4 +218,24 @@ def tab(
     use_frame.click(use_first_frame, [owner, chosen], [begun, tabs], **quiet).success(None, js=_TO_IMAGE)
     delete.click(lambda: gr.Button(visible=True), None, really, **quiet)
     really.click(remove, [owner, chosen, compared], [chosen, panel, video, compared], **quiet).then(**seen)
+    save_all.click(save_picked, [owner, picked], archive, **quiet).success(None, archive, js=_SAVE)
+    delete_all.click(lambda: gr.Button(visible=True), None, really_all, **quiet)
+    gone = [picked, compared, chosen, panel, video]
+    really_all.click(remove_picked, [owner, chosen, compared, picked], gone, **quiet).then(**seen)
+    release.click(list, None, picked, **quiet)
+    share.click(_copied, js=_COPY, **quiet)
     return restore
+
+
+def _picked(selected: Sequence[str], job: str) -> list[str]:
+    """`selected` without `job`, or with it where there is room."""
+    if job in selected:
+        return [one for one in selected if one != job]
+    if len(selected) >= bundle.MOST:
+        gr.Warning(f"{bundle.MOST} videos can be selected at once.")
+        return list(selected)
+    return [*selected, job]
+
+
+def _copied() -> None:
+    gr.Success("Whoever has the link can watch this video until it is deleted.", title="The link is copied")

@@ -27,23 +27,6 @@ new MutationObserver(() => {
 # For listeners that read an upload: more than are read at once, as others of the same visitor only wait, and fewer than
 # there are threads for all that visitors do. gradio's own default is one at a time for everybody.
 READING = {"concurrency_id": "uploads", "concurrency_limit": 12}
-_IN_STEP = """() => setTimeout(() => {
-  const videos = [...document.querySelectorAll('%s')].filter(video => video.src);
-  const longest = () => videos.reduce((one, other) => other.duration > one.duration + 0.05 ? other : one);
-  const meet = (one, other) => {
-    const moment = other.duration ? one.currentTime %% other.duration : one.currentTime;
-    if (Math.abs(moment - other.currentTime) > 0.1) other.currentTime = moment;
-  };
-  const led = (one, act) => () => {
-    if (one === longest()) videos.filter(other => other !== one).forEach(act);
-  };
-  for (const one of videos) {
-    one.ontimeupdate = led(one, other => meet(one, other));
-    one.onplay = led(one, other => other.play());
-    one.onpause = led(one, other => other.pause());
-    one.onloadeddata = () => { if (one !== longest()) meet(longest(), one); };
-  }
-}, 300)"""
 
 
 def export(title: I18nData, kind: str, backend: Backend, owner: gr.BrowserState, job: gr.State, name: str) -> None:
@@ -58,14 +41,3 @@ def export(title: I18nData, kind: str, backend: Backend, owner: gr.BrowserState,
         concurrency_limit=4,
         api_visibility="private",
     ).success(None, js=f"() => setTimeout(() => document.querySelector('#{name}-file').click())")
-
-
-def player(label: I18nData, **rest: object) -> gr.Video:
-    """A video that plays by itself, again and again."""
-    plain = {"show_label": False, "container": False, "interactive": False, "buttons": []}
-    return gr.Video(label=label, autoplay=True, loop=True, **plain, **rest)
-
-
-def in_step(*ids: str) -> str:
-    """JavaScript that has the videos in the elements of these ids show the same moment: that of the longest."""
-    return _IN_STEP % ", ".join(f"#{name} video" for name in ids)

@@ -53,6 +53,11 @@ class Origins:
             names = LOOPBACK | {urlsplit(origin).hostname or "" for origin in listed}
         return cls(frozenset(listed), names, tuple(map(_network, _split(settings.trusted_proxies))), space)
 
+    @property
+    def public(self) -> bool:
+        """Whether the app answers to others than this machine."""
+        return self.names is None or bool(self.names - LOOPBACK - {""})
+
     def trusts(self, peer: str) -> bool:
         return self.space or _within(peer, self.proxies)
 

@@ -14,6 +14,7 @@ from ui import (
     access,
     agents,
     api,
+    bundle,
     edit_clip,
     errors,
     follower,
@@ -68,7 +69,7 @@ def build(backend: Backend, settings: Settings) -> gr.Blocks:
             forms = Forms(tabs, {TextToVideo: text.form, PoseToVideo: posing.form, Edit: editing.form})
             with gr.Tab(say("Library"), id="library", elem_id="library") as shelf:
                 clips = {"edit-clip": given, "pose-to-video": followed}
-                button = library.tab(backend, owner, shelf, tabs, forms, clips, begun)
+                button = library.tab(backend, owner, shelf, tabs, forms, clips, begun, access.is_open(settings))
         stages = [text, posing, editing.bench, editing.panel, text.finish, posing.finish, editing.panel.finish]
         follower.Watch(backend, owner, stages)
         use_by_code.section(demo)
@@ -90,8 +91,8 @@ def launch_options(backend: Backend, settings: Settings) -> dict[str, Any]:
     return {
         "theme": theme(),
         "i18n": WORDS,
-        "css_paths": ASSETS / "style.css",
-        "js": _scripts("drop.js", "still.js", "keys.js", "awake.js"),
+        "css_paths": [ASSETS / "style.css", ASSETS / "player.css"],
+        "js": _scripts("player.js", "hover.js", "drop.js", "keys.js", "awake.js"),
         "max_file_size": settings.upload_mb * 10**6,
         "favicon_path": ASSETS / "favicon.svg",
         "allowed_paths": _served(settings),
@@ -103,7 +104,7 @@ def launch_options(backend: Backend, settings: Settings) -> dict[str, Any]:
         "enable_monitoring": settings.monitoring,
         **agents.tools(settings),
         **access.password(settings),
-        "_app": server.App(Origins.of(settings), before, [health.route(backend)]),
+        "_app": server.App(Origins.of(settings), before, [health.route(backend), bundle.route(settings)]),
         "app_kwargs": {"lifespan": server.tidied},
     }
 

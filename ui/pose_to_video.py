@@ -14,7 +14,8 @@ from pipelines.tasks import PoseToVideo, Task
 from ui import controls, edit_html, estimates, finish, forms, html, pose_controls, pose_html, shortcuts, visitor, why
 from ui.follower import QUIET, Stage, View, ends, halting, progress
 from ui.languages import ENGLISH_ONLY, say
-from ui.media import CLICKS, READING, export, in_step, player
+from ui.media import CLICKS, READING, export
+from ui.player import films, player
 from ui.refill import Form
 from ui.text_to_video import FRAMES_LABEL, sampling
 from ui.tune_clip import CLIPS
@@ -27,7 +28,6 @@ EXAMPLES = (
 )
 # What an example leaves as it is by default.
 PLAIN = ("shown", "detector", "gaps", "smoothing", "placing", "retarget", "strength", "tuned")
-LEADERS = ("pose-result", "pose-skeletons", "pose-source")
 _TO_STAGE = "() => document.querySelector('#pose-show').scrollIntoView({block: 'nearest'})"
 _TO_ASK = "() => document.querySelector('#pose-ask').scrollIntoView({block: 'nearest'})"
 
@@ -120,10 +120,10 @@ class PoseToVideoTab(Stage):
     def _build_stage(self) -> None:
         with gr.Row(visible=False, elem_id="pose-players") as self.players:
             with gr.Column(visible=False, elem_id="pose-source-column") as self.of_source:
-                self.original = player(say("What it was found in"), elem_id="pose-source")
+                self.original = player(say("What it was found in"), elem_id="pose-source", leader="pose-result")
                 gr.HTML(say('<p class="caption">The clip</p>'))
             with gr.Column(visible=False, elem_id="pose-skeletons-column") as self.of_skeletons:
-                self.skeletons = player(say("What it follows"), elem_id="pose-skeletons")
+                self.skeletons = player(say("What it follows"), elem_id="pose-skeletons", leader="pose-result")
                 gr.HTML(say('<p class="caption">What it follows</p>'))
             with gr.Column(elem_id="pose-result-column"):
                 self.video = player(say("Your video"), elem_id="pose-result")
@@ -193,7 +193,7 @@ class PoseToVideoTab(Stage):
         size = measured.seconds, measured.width, measured.height, measured.fps, measured.cut
         return {
             self.there: gr.Column(visible=True),
-            self.source: self.backend.assets.address(kept.preview),
+            self.source: films(self.backend.assets.address(kept.preview)),
             self.about_clip: edit_html.about_clip(*size),
         }
 
@@ -387,12 +387,12 @@ class PoseToVideoTab(Stage):
             **progress(self.line, self.waiting, view),
             self.halt: halting(view),
             self.mist: gr.HTML(pose_html.forming(preview.image) if preview else "", visible=preview is not None),
-            **{self.players: gr.Row(visible=there), self.details: gr.Column(visible=there), self.video: film},
+            **{self.players: gr.Row(visible=there), self.details: gr.Column(visible=there), self.video: films(film)},
             self.told: f'<p class="caption">{html.escape(made.task.prompt)}</p>' if made else "",
             self.of_skeletons: gr.Column(visible="skeletons" in kept),
-            self.skeletons: kept.get("skeletons"),
+            self.skeletons: films(kept.get("skeletons")),
             self.of_source: gr.Column(visible="source" in kept),
-            self.original: kept.get("source"),
+            self.original: films(kept.get("source")),
             self.figures: pose_html.measures(made) if made else "",
             self.mp4: gr.DownloadButton(value=film),
             self.save_skeletons: gr.DownloadButton(value=kept.get("skeletons"), visible="skeletons" in kept),
@@ -442,7 +442,6 @@ class PoseToVideoTab(Stage):
         gr.on([self.generate.click, self.prompt.submit], self.press, form, pressed, **following)
         arrived.then(self.arrive, self.owner, [self.wanted, *self.all_outputs], **following)
         self.connect(self.halt, self.waiting)
-        self.video.change(None, js=in_step(*LEADERS), **QUIET)
         self.generate.click(None, js=_TO_STAGE, queue=False, **QUIET)  # on a phone it may be out of sight
         self.prompt.change(lambda: gr.HTML(visible=False), None, self.problem, queue=False, **QUIET)
 

@@ -13,7 +13,8 @@ from pipelines.tasks import Grid, Task, TextToVideo
 from ui import controls, estimates, finish, first_image, forms, html, matrix, shortcuts, visitor, why
 from ui.follower import QUIET, Stage, View, ends, halting, progress
 from ui.languages import ENGLISH_ONLY, say
-from ui.media import CLICKS, export, player
+from ui.media import CLICKS, export
+from ui.player import films, player
 from ui.refill import Form
 
 PICTURES = Path(__file__).resolve().parent.parent / "assets" / "examples"
@@ -227,7 +228,7 @@ class TextToVideoTab(Stage):
         return {
             **ends(self.message, view),
             self.scene: html.scene("working" if going else "open" if made else "closed", view.moment),
-            self.video: gr.Video(film, visible=made is not None),
+            self.video: gr.HTML(films(film), visible=made is not None),
             **progress(self.line, self.waiting, view),
             self.result: gr.Column(visible=made is not None and not going),
             self.caption: html.caption(made.task) if made else "",

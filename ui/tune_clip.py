@@ -12,7 +12,8 @@ from pipelines.tasks import NOBODY, Tune
 from ui import controls, edit_html, estimates, forms, html, visitor
 from ui.follower import QUIET, Stage, View
 from ui.languages import ENGLISH_ONLY, say
-from ui.media import READING, player
+from ui.media import READING
+from ui.player import films, player
 
 CLIPS = [".mp4", ".mov", ".m4v", ".webm", ".mkv", ".gif"]
 SAMPLE = say("Sample now")
@@ -122,7 +123,7 @@ class Bench(Stage):
         size = measured.seconds, measured.width, measured.height, measured.fps, measured.cut
         return {
             **{self.owner: visitor_id, self.clip: kept.name, self.there: gr.Column(visible=True)},
-            **{self.source: self.backend.assets.address(kept.preview), self.about: edit_html.about_clip(*size)},
+            **{self.source: films(self.backend.assets.address(kept.preview)), self.about: edit_html.about_clip(*size)},
             self.controls["start"]: gr.Slider(maximum=measured.seconds, value=0),
             self.controls["end"]: gr.Slider(maximum=measured.seconds, value=measured.seconds),
             self.controls["stride"]: min(30, max(1, round(measured.fps / 8))),  # the models have seen 8 a second

@@ -26,6 +26,7 @@ class Job:
     preview: Preview | None = None
     end: Result | Failed | None = None
     title: str = ""  # what its owner calls it
+    favourite: bool = False  # whether its owner likes it best
     losses: Losses | None = None  # of a tuning
 
     @property

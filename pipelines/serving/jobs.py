@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pipelines.catalog import ModelCard
-from pipelines.events import Event
+from pipelines.events import Event, Result
 from pipelines.serving.dispatcher import STOPPED, Dispatcher
 from pipelines.serving.executor import Executor
 from pipelines.serving.inputs import Inputs
@@ -58,9 +58,18 @@ class Jobs:
         """The owner's jobs that wait or run, oldest first: what a page that is opened again goes on following."""
         return self._table.unfinished(owner)
 
-    def finished(self, owner: str, search: str = "", limit: int = -1, offset: int = 0, kind: str = "") -> list[Job]:
-        """The owner's videos (of a `kind` of task) whose prompts hold every word of `search`, newest first."""
-        return self._table.finished(owner, search, limit, offset, kind)
+    def finished(
+        self,
+        owner: str,
+        search: str = "",
+        limit: int = -1,
+        offset: int = 0,
+        kind: str = "",
+        favourites: bool = False,
+    ) -> list[Job]:
+        """The owner's videos (of a `kind` of task, or only the `favourites`) whose prompts hold every word of
+        `search`, newest first."""
+        return self._table.finished(owner, search, limit, offset, kind, favourites)
 
     def get(self, job: str, owner: str) -> Job:
         """The job as it is now."""
@@ -77,6 +86,13 @@ class Jobs:
     def delete(self, job: str, owner: str) -> None:
         """Deletes a finished job and all its files. Raises ValueError where it has not ended."""
         self._storage.delete(self._table.get(job, owner))
+
+    def favour(self, job: str, owner: str, favourite: bool) -> None:
+        """Notes whether a finished video is a favourite. Raises ValueError where there is no video."""
+        found = self._table.get(job, owner)
+        if not isinstance(found.end, Result):
+            raise ValueError("Only a finished video can be a favourite.")
+        self._table.favour(found.id, favourite)
 
     def export(self, job: str, owner: str, kind: str) -> Path:
         """The video of a finished job as "mp4", "gif" or "webm", made when it is first asked for. Raises ValueError

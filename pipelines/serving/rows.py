@@ -30,13 +30,17 @@ CREATE TABLE jobs (
     error TEXT,
     video TEXT,
     facts TEXT,
-    title TEXT
+    title TEXT,
+    favourite INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE INDEX jobs_of_owner ON jobs (owner, submitted);
 CREATE INDEX jobs_in_state ON jobs (state, ended);
 """
-_VERSION = 3  # of the schema, in the file's user_version; since 3 no row holds the id of a visitor
-_NEWER = {2: "ALTER TABLE jobs ADD COLUMN title TEXT"}  # version -> what makes it of the one before
+_VERSION = 4  # of the schema, in the file's user_version; since 3 no row holds the id of a visitor
+_NEWER = {  # version -> what makes it of the one before
+    2: "ALTER TABLE jobs ADD COLUMN title TEXT",
+    4: "ALTER TABLE jobs ADD COLUMN favourite INTEGER NOT NULL DEFAULT 0",
+}
 # What SQLite says where the disk, the folder's rights or another process is at fault, and not the file.
 _ELSEWHERE = ("locked", "unable to open", "readonly", "disk is full", "disk I/O", "out of memory")
 BUSY = "not to be read or written for now"
@@ -74,8 +78,9 @@ class Rows:
         times = (job.submitted, job.started, job.ended)
         self._write(
             "INSERT OR REPLACE INTO jobs (id, owner, task, state, attempts, submitted, started, ended, error, "
-            "video, facts, title) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (job.id, job.owner, to_json(job.task), job.state, job.attempts, *times, *_ending(job), job.title),
+            "video, facts, title, favourite) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (*(job.id, job.owner, to_json(job.task), job.state, job.attempts), *times, *_ending(job))
+            + (job.title, job.favourite),
         )
 
     def requeue(self, job: Job) -> None:
@@ -104,6 +109,9 @@ class Rows:
     def rename(self, identifier: str, title: str) -> None:
         self._write("UPDATE jobs SET title = ? WHERE id = ?", (title, identifier))
 
+    def favour(self, identifier: str, favourite: bool) -> None:
+        self._write("UPDATE jobs SET favourite = ? WHERE id = ?", (favourite, identifier))
+
     def delete(self, identifier: str) -> None:
         self._write("DELETE FROM jobs WHERE id = ?", (identifier,))
 
@@ -121,14 +129,18 @@ class Rows:
         """The jobs that wait, or ran when the app died, oldest first."""
         return self._read("WHERE state IN ('queued', 'running', 'interrupted') ORDER BY submitted, rowid")
 
-    def finished(self, owner: str | None, search: str, limit: int, offset: int, kind: str) -> list[Job]:
+    def finished(
+        self, owner: str | None, search: str, limit: int, offset: int, kind: str, favourites: bool
+    ) -> list[Job]:
         """The videos, newest first: of `owner`, or of everybody for None; of a `kind` of task, or of any for ""; those
-        whose prompts hold every word of `search`."""
+        whose prompts hold every word of `search`; all or only the `favourites`."""
         where, values = "WHERE state = 'done' AND json_extract(task, '$.task') != 'tune'", []
         if kind:
             where, values = f"{where} AND json_extract(task, '$.task') = ?", [kind]
         if owner is not None:
             where, values = f"{where} AND owner = ?", [*values, owner]
+        if favourites:
+            where += " AND favourite"
         for word in search.split():
             where += rf" AND {_said('prompt')} LIKE ? ESCAPE '\'"
             values.append("%" + "".join(f"\\{letter}" if letter in r"\%_" else letter for letter in word) + "%")
@@ -210,7 +222,7 @@ def _job(row: sqlite3.Row) -> Job:
     if end is None and row["stage"] is not None:
         progress = Progress(row["stage"], row["step"], row["total"])
     times = {name: row[name] for name in ("attempts", "submitted", "started", "ended")}
-    rest = {"progress": progress, "end": end, "title": row["title"] or ""}
+    rest = {"progress": progress, "end": end, "title": row["title"] or ""} | {"favourite": bool(row["favourite"])}
     return Job(row["id"], row["owner"], recall(row["task"]), row["state"], **times, **rest)
 
 

@@ -81,10 +81,9 @@ class Sidecars:
         times = {name: content[name] and float(content[name]) for name in ("submitted", "started", "ended")}
         if end is not None and times["ended"] is None:
             raise ValueError("a job that has ended has a time for that")
-        owner, title = str(content["owner"]), str(content["title"])
-        return Job(
-            content["id"], owner, task, content["state"], int(content["attempts"]), **times, end=end, title=title
-        )
+        rest = {"title": str(content["title"]), "favourite": content.get("favourite") is True}  # older ones lack it
+        state, attempts = content["state"], int(content["attempts"])
+        return Job(content["id"], str(content["owner"]), task, state, attempts, **times, end=end, **rest)
 
     def _content(self, job: str) -> dict[str, Any] | None:
         try:
@@ -120,6 +119,7 @@ def _described(job: Job) -> dict[str, Any]:
         "started": job.started if job.end else None,
         "ended": job.ended,
         "title": job.title,
+        "favourite": job.favourite,
         "video": job.end.video.name if done else None,
         "facts": job.end.facts if done else None,
         "error": job.end.message if failed else None,

@@ -141,11 +141,18 @@ class JobTable:
             return [job for job in self._live.values() if owner in (EVERYBODY, job.owner)]
 
     def finished(
-        self, owner: object = EVERYBODY, search: str = "", limit: int = -1, offset: int = 0, kind: str = ""
+        self,
+        owner: object = EVERYBODY,
+        search: str = "",
+        limit: int = -1,
+        offset: int = 0,
+        kind: str = "",
+        favourites: bool = False,
     ) -> list[Job]:
-        """The videos (of `owner`, of a `kind` of task) whose prompts hold every word of `search`, newest first."""
+        """The videos (of `owner`, of a `kind` of task, or only the `favourites`) whose prompts hold every word of
+        `search`, newest first."""
         with self._changed:
-            return self._rows.finished(_named(owner), search, limit, offset, kind)
+            return self._rows.finished(_named(owner), search, limit, offset, kind, favourites)
 
     def tunings(self, owner: object = EVERYBODY) -> list[Job]:
         """The tunings (of `owner`) that have ended in whatever way, newest first."""
@@ -174,6 +181,14 @@ class JobTable:
             self._rows.rename(identifier, title)
             if identifier in self._live:
                 self._live[identifier] = replace(self._live[identifier], title=title)
+            self._note(self.get(identifier))
+
+    def favour(self, identifier: str, favourite: bool) -> None:
+        """Notes whether a job that has ended is a favourite of its owner."""
+        with self._changed:
+            self._rows.favour(identifier, favourite)
+            if identifier in self._owed:
+                self._owed[identifier] = replace(self._owed[identifier], favourite=favourite)
             self._note(self.get(identifier))
 
     def take(self, seconds: float) -> Job | None:
