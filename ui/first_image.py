@@ -98,6 +98,7 @@ unroll();
 class FirstImage:
     """The controls, and what they hold."""
 
+    choice: gr.Checkbox  # whether the video begins with an image: a model is chosen that takes one, or takes none
     panel: gr.Column
     image: gr.State  # the name under which it is kept, or ""
     mask: gr.State  # likewise
@@ -107,7 +108,7 @@ class FirstImage:
     @property
     def controls(self) -> list[gr.components.Component | gr.Column]:
         """Those that `fill` sets."""
-        return [self.panel, self.image, self.mask, self.guidance]
+        return [self.choice, self.panel, self.image, self.mask, self.guidance]
 
     @property
     def form(self) -> list[gr.components.Component]:
@@ -119,6 +120,7 @@ class FirstImage:
         guidance = values.get("image_guidance")
         low, high = card.limits.guidance.low, card.limits.guidance.high
         return {
+            self.choice: "image" in card.takes,
             self.panel: gr.Column(visible="image" in card.takes),
             self.guidance: gr.Slider(
                 low,
@@ -162,6 +164,12 @@ def drawn(event: gr.EventData) -> str:
 def build(backend: Backend, owner: gr.BrowserState, card: ModelCard) -> FirstImage:
     """Builds the controls where it is called; they are to be seen where `card` takes a first image."""
     image, mask, strokes = gr.State(""), gr.State(""), gr.State()
+    choice = gr.Checkbox(
+        "image" in card.takes,
+        label=say("Begin with a first image"),
+        info=say("Your picture comes to life; a model that can do so is chosen"),
+        elem_id="begin-with-image",
+    )
     with gr.Column(visible="image" in card.takes, elem_id="first-image") as panel:
         gr.HTML(say("<h3>A first image, if you like</h3>"))
         gr.HTML(WORDS)
@@ -225,4 +233,4 @@ def build(backend: Backend, owner: gr.BrowserState, card: ModelCard) -> FirstIma
         **quiet,
     )
     sheet.click(drawn, None, strokes, queue=False, **quiet)
-    return FirstImage(panel, image, mask, strokes, guidance)
+    return FirstImage(choice, panel, image, mask, strokes, guidance)

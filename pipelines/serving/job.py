@@ -27,6 +27,7 @@ class Job:
     end: Result | Failed | None = None
     title: str = ""  # what its owner calls it
     losses: Losses | None = None  # of a tuning
+    expected: float | None = None  # seconds that it will take once its turn has come, while it waits; roughly
 
     @property
     def waits(self) -> bool:
