@@ -7,12 +7,17 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Progress:
-    """Step `step` of `total` of a stage is done; `seconds_left` for the whole job where it can be told."""
+    """Step `step` of `total` of a stage is done.
+
+    Where it can be told, `seconds_left` are those of the whole job, and `done` is the share of the whole job that is
+    done, 0 to 1. Neither ever goes backwards.
+    """
 
     stage: str  # words for a person: "Loading the model", "Denoising", "Waiting", …
     step: int
     total: int
     seconds_left: float | None = None
+    done: float | None = None
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,11 @@
 """Makes the pictures of the page's examples, with the built-in models: python -m scripts.pictures
 
-Writes assets/examples/*.webp and *.png. Run it again whenever the weights or the examples change, and
-scripts/screenshots.py after it.
+Writes assets/examples/*.mp4, which a press on an example plays, *.webp and *.png. Run it again whenever the weights or
+the examples change, and scripts/screenshots.py after it.
 """
 
 import secrets
+import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -33,11 +34,12 @@ def main() -> None:
 
 
 def draw_example(backend: Backend, name: str, task: TextToVideo) -> None:
-    """The video of `task` as a moving WebP, and its middle frame for those who want no motion."""
+    """The video of `task`, as a moving WebP, too, and its middle frame for those who want no motion."""
     owner = secrets.token_hex(16)
     *_, end = backend.jobs.events(backend.jobs.submit(task, owner), owner)
     if not isinstance(end, Result):
         raise SystemExit(f"{name}: {end.message}")
+    shutil.copyfile(end.video, PICTURES / f"{name}.mp4")
     frames = [Image.fromarray(frame) for frame in video.read(end.video)]
     moving = PICTURES / f"{name}.webp"
     frames[0].save(

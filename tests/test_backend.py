@@ -240,10 +240,9 @@ def say(backend, prompt, owner=ME):
 def test_jobs_run_one_after_another(scripted):
     jobs = [say(scripted, prompt) for prompt in ("stay", "second", "third")]
     wait_for(scripted, jobs[0], "Denoising")
-    assert [scripted.table.get(job).progress for job in jobs[1:]] == [
-        Progress("Waiting", 1, 2),
-        Progress("Waiting", 2, 2),
-    ]
+    second, third = (scripted.table.get(job).progress for job in jobs[1:])
+    assert (second.stage, second.step, second.total) == ("Waiting", 1, 2) and (third.step, third.total) == (2, 2)
+    assert third.seconds_left > second.seconds_left >= 0 and scripted.machine.seconds_ahead() > third.seconds_left
     assert scripted.system.began == ["stay"]
     scripted.system.go.set()
     ends = [follow(scripted, job)[-1] for job in jobs]
@@ -256,7 +255,7 @@ def test_a_waiting_job_moves_up_and_can_be_stopped(scripted):
     wait_for(scripted, running, "Denoising")
     scripted.jobs.cancel(second, ME)
     assert follow(scripted, second)[-1] == Failed("Stopped.", stopped=True)
-    assert scripted.table.get(third).progress == Progress("Waiting", 1, 1)
+    assert replace(scripted.table.get(third).progress, seconds_left=None) == Progress("Waiting", 1, 1)
     scripted.jobs.cancel(running, ME)
     assert follow(scripted, running)[-1] == Failed("Stopped.", stopped=True)
     assert isinstance(follow(scripted, third)[-1], Result)
@@ -445,17 +444,37 @@ def test_pace(monkeypatch):
 
     first = Pace({})
     assert left(first, "Denoising", 1, 5, seconds=9) is None
-    assert left(first, "Denoising", 2, 5, seconds=2) == 6
-    assert left(first, "Denoising", 5, 5, seconds=6) is None  # what comes is not known
-    assert left(first, "Decoding", 1, 3, seconds=1) is None
-    assert left(first, "Decoding", 3, 3, seconds=4) is None
-    assert first.taken == {"Denoising": 8, "Decoding": 4}
+    assert left(first, "Denoising", 2, 5, seconds=2) == pytest.approx(6 + 0.8)  # a tenth for what comes after
+    assert left(first, "Denoising", 5, 5, seconds=6) == pytest.approx(0.8)
+    assert left(first, "Decoding", 1, 3, seconds=1) == pytest.approx(0.8)
+    assert left(first, "Decoding", 3, 3, seconds=4) == pytest.approx(0.4)
+    first.end()
+    assert first.taken == {"Denoising": 9, "Decoding": 4} and first.working == 13
 
     second = Pace(first.taken)
-    assert left(second, LOADING, 0, 100, seconds=0) is None
-    assert left(second, LOADING, 50, 100, seconds=3) == 3 + 12
-    assert left(second, LOADING, 0, 200, seconds=3) is None  # another component
-    assert left(second, "Denoising", 1, 5, seconds=1) == 12
+    assert left(second, LOADING, 0, 100, seconds=0) == 13
+    assert left(second, LOADING, 50, 100, seconds=3) == 13  # not 3 more: it never goes up
+    assert left(second, LOADING, 0, 200, seconds=3) == 13  # another component
+    assert left(second, "Denoising", 1, 5, seconds=1) == 13
     assert left(second, "Denoising", 3, 5, seconds=6) == 6 + 4
     assert left(second, "Decoding", 1, 3, seconds=1) == 4
     assert left(second, "Decoding", 2, 3, seconds=1) == 1
+
+    third = Pace({}, expected=20)
+    assert left(third, LOADING, 0, 1, seconds=1) == 20
+    assert left(third, LOADING, 1, 1, seconds=5) == 20
+    assert left(third, "Denoising", 0, 5, seconds=1) == 20
+
+
+def test_the_bar_of_a_job_never_goes_back(monkeypatch):
+    """Whatever its stages do."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr("pipelines.serving.runner.time", SimpleNamespace(perf_counter=lambda: clock.now))
+    pace, told = Pace({"Denoising": 5.0, "Decoding": 2.0}, expected=9), []
+    for stage, steps, each in (("Denoising", 4, 1.0), (LOADING, 2, 3.0), ("Denoising", 4, 2.5), ("Decoding", 8, 0.5)):
+        for step in range(steps + 1):
+            clock.now += each
+            told.append(pace.estimate(Progress(stage, step, steps)))
+    shares, left = [one.done for one in told], [one.seconds_left or 0.0 for one in told]
+    assert shares == sorted(shares) and 0 <= shares[0] < 0.2 and 0.9 < shares[-1] < 1
+    assert left == sorted(left, reverse=True)

@@ -14,6 +14,7 @@ from running_app import ROOT
 from pipelines.catalog import find
 from pipelines.media import video
 from pipelines.tasks import TextToVideo, to_json
+from ui.text_to_video import FIRST_PROMPT
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = sync_api.expect
@@ -103,9 +104,12 @@ def plays(page):
 
 
 def test_a_first_visit_has_a_prompt_and_one_thing_to_do(visitor):
-    expect(visitor.locator("#prompt textarea")).to_have_value(re.compile("robot in blue"))
+    """And an example plays, which says that it is one; from then on it is gone."""
+    expect(visitor.locator("#prompt textarea")).to_have_value(FIRST_PROMPT)
+    expect(visitor.locator("#example-note")).to_contain_text("An example, made before.")
+    plays(visitor)
+    expect(visitor.locator("#result")).to_be_hidden()
     expect(visitor.locator("#about")).to_contain_text("Ready on this machine")
-    expect(visitor.locator(".playbill")).to_contain_text("Press Generate")
     expect(visitor.locator("#stop")).to_be_hidden()
     visitor.screenshot(path=PICTURES / "1-empty.png", full_page=True)
 
@@ -193,7 +197,11 @@ def test_an_example_sets_every_control(visitor):
         expect(visitor.locator(f"#{name} input").first).to_have_value(value)
     expect(visitor.locator("#scheduler input")).to_have_value("DPM-Solver++ 2M")
     expect(visitor.locator("#negative-prompt textarea")).to_have_value("")
-    expect(visitor.locator("#randomise input")).not_to_be_checked()
+    expect(visitor.locator("#randomise input")).to_be_checked()  # only the first video is that of the example
+    expect(visitor.locator("#example-note")).to_be_visible()
+    expect(visitor.locator("#result")).to_be_hidden()
+    assert "astronaut.mp4" in visitor.evaluate("document.querySelector('#video video').currentSrc")
+    plays(visitor)
     expect(visitor.locator("#frames")).to_contain_text("Frames: 24 = 3.0 s")
 
 
@@ -218,6 +226,36 @@ def test_words_are_counted_and_unknown_ones_named_while_one_types(visitor):
     expect(visitor.locator("#hints .warning")).to_contain_text("dances")
     visitor.locator("#prompt textarea").fill("a robot in blue dances")
     expect(visitor.locator("#hints")).not_to_contain_text("learned")
+
+
+def test_pressed_words_compose_the_prompt(visitor):
+    visitor.locator("#prompt textarea").fill("")
+    for word in ("bear", "pink", "waving", "moon"):
+        visitor.locator(f'[data-word="{word}"]').click()
+        expect(visitor.locator(f'[data-word="{word}"]')).to_have_attribute("aria-pressed", "true")
+    expect(visitor.locator("#prompt textarea")).to_have_value("A bear in pink waving on the moon")
+    visitor.locator('[data-word="pink"]').focus()
+    visitor.keyboard.press("ArrowRight")
+    visitor.keyboard.press("Enter")
+    expect(visitor.locator("#prompt textarea")).to_have_value("A bear in white waving on the moon")
+
+
+def test_what_waits_is_moved_and_removed(chromium, app):
+    with visit(chromium, app) as page:
+        quickly(page, 100)
+        for prompt in ("a bear bows", "a robot bows", "a person bows"):
+            page.locator("#prompt textarea").fill(prompt)
+            page.locator("#generate").click()
+        rows = page.locator("#waiting li b")
+        expect(page.locator("#waiting")).to_contain_text("2 waiting", timeout=PATIENCE)
+        expect(rows).to_have_text(["a robot bows", "a person bows"])
+        page.get_by_role("button", name="Move up: a person bows").click()
+        expect(rows).to_have_text(["a person bows", "a robot bows"], timeout=PATIENCE)
+        page.screenshot(path=PICTURES / "waiting.png")
+        page.get_by_role("button", name="Remove: a robot bows").click()
+        expect(rows).to_have_text(["a person bows"], timeout=PATIENCE)
+        page.locator("#stop").click()
+        expect(page.locator("#stop")).to_be_hidden(timeout=PATIENCE)
 
 
 def test_a_reloaded_page_finds_its_job_and_can_stop_it(chromium, app):

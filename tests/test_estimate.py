@@ -67,11 +67,17 @@ def test_work_grows_with_all_that_makes_a_job_longer():
     assert work(tuning, SD) > 5 * work(Edit.for_model(SD, "a bear", 7, tuned="0" * 32), SD)
 
 
-def test_the_pace_is_that_of_the_best_job_before():
+def test_the_pace_is_that_of_the_latest_jobs_without_loading():
     longer = task(frames=24)
-    made = [done(task(), 30.0), done(task(), 20.0), Job("a", "b", task(), "failed", end=Failed("no"))]
-    made.append(done(replace(task(), model="another"), 1.0))
-    made.append(done(task(), 1.0, resumed_at_step=100))  # only the rest of a job
+    made = [
+        done(task(), 90.0, working_seconds=20.0),
+        done(task(), 60.0),
+        done(task(), 10.0),
+        done(task(), 0.1),
+        Job("a", "b", task(), "failed", end=Failed("no")),
+    ]
+    made.insert(0, done(replace(task(), model="another"), 1.0))
+    made.insert(0, done(task(), 1.0, resumed_at_step=100))  # only the rest of a job
     assert seconds(longer, MODELSCOPE, made, speed=1.0) == pytest.approx(30.0)
     assert seconds(longer, replace(MODELSCOPE, flops=0.0), made, speed=1.0) == pytest.approx(30.0)
 
@@ -86,6 +92,7 @@ def test_the_pace_of_what_needs_no_model_is_that_of_its_pixels():
     assert seconds(large, None, made, speed=1.0) == pytest.approx(6.0)
     assert seconds(grid, None, made, speed=1.0) == pytest.approx(1.0)
     unknown = Finish.for_video(None, "0" * 32, 2, 1)
+    assert 0 < seconds(grid, None, [], speed=1.0) < 10
     assert seconds(unknown, None, made, speed=1.0) is None and seconds(small, None, [], speed=1.0) is None
 
 
@@ -104,13 +111,13 @@ def test_the_backend_learns_its_pace(tmp_path):
         guessed = backend.machine.estimate(quick)
         assert 0 < guessed < 60
         *_, end = (event for event in backend.jobs.events(backend.jobs.submit(quick, "1" * 32), "1" * 32) if event)
-        assert backend.machine.estimate(quick) == pytest.approx(end.facts["device_seconds"]) != guessed
+        assert backend.machine.estimate(quick) == pytest.approx(end.facts["working_seconds"]) != guessed
         finish = Finish.for_video(quick, "0" * 32, 2, 1)
         assert (
             backend.machine.estimate(finish),
             backend.machine.estimate_on_gpu(finish),
             backend.machine.lent(finish),
         ) == (None, None, None)
-        assert backend.machine.estimate(replace(quick, steps=4)) > 1.3 * end.facts["device_seconds"]
+        assert backend.machine.estimate(replace(quick, steps=4)) > 1.3 * end.facts["working_seconds"]
     finally:
         backend.close()

@@ -5,7 +5,7 @@ import pickle
 import threading
 import time
 import weakref
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from pipelines.catalog import find
 from pipelines.events import Losses, Preview, Progress
 from pipelines.media import video
 from pipelines.poses.pose_preview import PosePreview
+from pipelines.serving import local
 from pipelines.serving.executor import Asset, Made, Work
 from pipelines.serving.job import new_id
 from pipelines.serving.local import LocalExecutor
@@ -293,3 +294,39 @@ def test_a_closed_executor_leaves_no_thread(kind, data, monkeypatch):
     for thread in set(threading.enumerate()) - before:
         thread.join(20)
         assert not thread.is_alive(), thread
+
+
+def test_built_in_models_are_loaded_ahead_and_work_goes_first(data, monkeypatch):
+    """Work that comes meanwhile waits for a part at most."""
+    monkeypatch.setattr(local, "AHEAD_SECONDS", 0)
+    tiny.add_engine(monkeypatch, "scripted", replace(modelscope.ENGINE, generate={TextToVideo: generate}))
+    executor, took, loaded = made_by("local", data), [], []
+    load = executor._models().lease
+
+    @contextmanager
+    def lease(name, working_bytes=0):
+        loaded.append(name)
+        if len(loaded) == 1:
+            took.append(run(executor, work("words")))
+        if len(loaded) == 2:
+            assert isinstance(took[0]._error, ValueError)  # it has been carried out
+        with load(name, working_bytes) as part:
+            yield part
+
+    with closing(executor):
+        assert executor.slots()[0].models == ()
+        monkeypatch.setattr(executor.manager, "lease", lease)
+        executor.load_ahead(), executor.load_ahead()
+        wanted = [f"scripted/{part}" for part in modelscope.ENGINE.parts]
+        deadline = time.monotonic() + 120
+        while loaded[: len(wanted)] != wanted or len(executor.slots()[0].models) < 3:
+            assert time.monotonic() < deadline, loaded
+            time.sleep(0.05)
+    assert loaded.count("scripted/unet") == 1
+
+
+def test_where_gpus_are_lent_nothing_is_loaded_ahead(data, monkeypatch):
+    tiny.add_engine(monkeypatch, "scripted", replace(modelscope.ENGINE, generate={TextToVideo: generate}, parts=()))
+    with closing(made_by("zerogpu", data)) as executor:
+        executor.load_ahead()
+        assert executor._looking._ahead_from is None and executor._looking.manager is None

@@ -75,6 +75,9 @@ def test_lamps_light_up_as_the_stage_goes_on():
     assert lit(None) == lit(Progress("Waiting", 2, 2)) == lit(Progress("Loading the model", 0, 0)) == 0
     assert lit(Progress("Denoising", 5, 10)) == html.LAMPS // 2
     assert lit(Progress("Denoising", 10, 10)) == html.LAMPS
+    assert lit(Progress("Decoding", 0, 10, 3.0, done=0.75)) == html.LAMPS * 3 // 4  # of the whole job
+    second = Moment(Progress("Denoising", 0, 10, 3.0, done=0.5), of=(2, 3))
+    assert html.footlights(second).count('"lit"') == html.LAMPS // 2 and "2 of 3" in html.footlights(second)
 
 
 def test_the_stage_shows_the_video_as_it_forms():

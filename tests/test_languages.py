@@ -24,6 +24,7 @@ AT_RUN_TIME = {  # component -> why it is in English
     "motions": "the name of a built-in motion, as endpoints want it",
     "responsible-use-text": "a paper of the repository",
     "hints": "made of the prompt",
+    "chips": "what the model knows, as prompts say it",
     "ahead": "made of the settings",
     "scheduler": "names of samplers",
     "pose-scheduler": "likewise",

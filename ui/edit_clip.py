@@ -16,7 +16,17 @@ from ui.media import CLICKS, export
 from ui.player import films, player
 from ui.refill import Form
 
+LEARNED = say(
+    '<div class="message stopped" role="status"><b>The model has learned the clip.</b> '
+    "Change some of the words below, and press Tell it again.</div>"
+)
 PUBLISHED = {name: card for name, card in offered("edit").items() if card.tuning is None}
+_TO_EDIT = """() => {
+  document.querySelector('#retell')?.scrollIntoView({block: 'start'});
+  if (document.activeElement === document.body) {
+    document.querySelector('#edit-prompt textarea')?.focus({preventScroll: true});
+  }
+}"""
 
 
 class EditTab:
@@ -46,8 +56,14 @@ class EditTab:
         hub.keeping(backend, owner, self.chosen)
         seen = {"fn": self.list_tuned, "inputs": [owner, self.chosen], "outputs": self.shelf, **QUIET}
         tuned = self.bench.shown
-        tuned.change(lambda identifier: identifier or gr.skip(), tuned, self.chosen, **QUIET).then(**seen)
+        learned = tuned.change(self.go_on, tuned, [self.chosen, self.panel.learned], **QUIET).then(**seen)
+        learned.then(None, tuned, js=f"identifier => {{ if (identifier) setTimeout({_TO_EDIT}, 300); }}")
         gr.on([this.select, self.changed.change, self.chosen.change], **seen)
+
+    def go_on(self, identifier: str) -> dict:
+        """Something was tuned: it is chosen, and the page says so where it goes on."""
+        said = gr.HTML(visible=bool(identifier))
+        return {self.chosen: identifier or gr.skip(), self.panel.learned: said}
 
     def list_tuned(self, visitor_id: str, identifier: str) -> str:
         return edit_html.tunings(self.backend.tunings.of(visitor_id), PUBLISHED, identifier)
@@ -83,6 +99,7 @@ class Panel(Stage):
         first = next(iter(offered("edit").values()))
         with gr.Column(visible=False, elem_id="retell") as self.panel:
             self.heading = gr.HTML(elem_classes="step")
+            self.learned = gr.HTML(LEARNED, visible=False, elem_id="learned")
             with gr.Row(elem_classes="bench"):
                 with gr.Column():
                     self._build_question(first)
@@ -264,6 +281,7 @@ class Panel(Stage):
         filled = [self.panel, self.heading, self.prompt, self.problem, *self.controls.values(), self.before]
         filled += [self.of_clip, self.about, self.managing, self.name, self.resume, self.really, self.archive]
         pick = shelf.click(_picked, None, self.chosen, **QUIET)
+        gr.on([shelf.click, self.retell.click], lambda: gr.HTML(visible=False), None, self.learned, **QUIET)
         gr.on(
             [self.chosen.change, wanted.change],
             self.open,

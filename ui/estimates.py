@@ -29,7 +29,9 @@ def line(backend: Backend, tasks: Sequence[Task]) -> str:
     elif one is None:
         return ""
     else:
-        words = f"{each}{about(count * one)} on this machine."
+        ahead = backend.machine.seconds_ahead()
+        after = f", after {about(ahead)} for what is made before" if ahead is not None and ahead >= 1 else ""
+        words = f"{each}{about(count * one)} on this machine{after}."
         on_gpu = backend.machine.estimate_on_gpu(first)
         if count * one > LONG and on_gpu is not None:
             words += f" It has no GPU: one would do it in {about(count * on_gpu)}."

@@ -99,6 +99,7 @@ unroll();
 class FirstImage:
     """The controls, and what they hold."""
 
+    choice: gr.Checkbox  # whether the video begins with an image: a model is chosen that takes one, or takes none
     panel: gr.Column
     image: gr.State  # the name under which it is kept, or ""
     mask: gr.State  # likewise
@@ -108,7 +109,7 @@ class FirstImage:
     @property
     def controls(self) -> list[gr.components.Component | gr.Column]:
         """Those that `fill` sets."""
-        return [self.panel, self.image, self.mask, self.guidance]
+        return [self.choice, self.panel, self.image, self.mask, self.guidance]
 
     @property
     def form(self) -> list[gr.components.Component]:
@@ -120,6 +121,7 @@ class FirstImage:
         guidance = values.get("image_guidance")
         guidance = values["guidance"] if guidance is None else guidance
         return {
+            self.choice: "image" in card.takes,
             self.panel: gr.Column(visible="image" in card.takes),
             **controls.update(TextToVideo, "image_guidance", self.guidance, card, guidance),
             **{getattr(self, name): values[name] for name in ("image", "mask") if name in values},
@@ -158,6 +160,12 @@ def drawn(event: gr.EventData) -> str:
 def build(backend: Backend, owner: gr.BrowserState, card: ModelCard) -> FirstImage:
     """Builds the controls where it is called; they are to be seen where `card` takes a first image."""
     image, mask, strokes = gr.State(""), gr.State(""), gr.State()
+    choice = gr.Checkbox(
+        "image" in card.takes,
+        label=say("Begin with a first image"),
+        info=say("Your picture comes to life; a model that can do so is chosen"),
+        elem_id="begin-with-image",
+    )
     with gr.Column(visible="image" in card.takes, elem_id="first-image") as panel:
         gr.HTML(say("<h3>A first image, if you like</h3>"))
         gr.HTML(WORDS)
@@ -215,4 +223,4 @@ def build(backend: Backend, owner: gr.BrowserState, card: ModelCard) -> FirstIma
         **quiet,
     )
     sheet.click(drawn, None, strokes, queue=False, **quiet)
-    return FirstImage(panel, image, mask, strokes, guidance)
+    return FirstImage(choice, panel, image, mask, strokes, guidance)

@@ -7,7 +7,7 @@ slept, the next answer mends. Closing the page only ends the asking.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import gradio as gr
@@ -18,7 +18,7 @@ from pipelines.serving.job import Job
 from pipelines.tasks import Grid
 from ui import html, visitor
 from ui.languages import say
-from ui.stream import Moment
+from ui.stream import WAITING, Moment
 
 OFTEN, SELDOM = 0.7, 8.0  # seconds between two questions while a job goes on, and while nothing is known of any
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
@@ -30,6 +30,7 @@ class Followed:
 
     jobs: tuple[str, ...] = ()  # since nothing went on, in the order in which they are made
     seen: frozenset[str] = frozenset()  # those of them whose video has been on the stage
+    left: float | None = None  # seconds that were last told to be left
 
 
 @dataclass(frozen=True)
@@ -94,23 +95,31 @@ class Stage(ABC):
     ) -> dict:
         """How things stand now; `new` jobs are begun by this very page."""
         followed = followed if isinstance(followed, Followed) else Followed()
-        going = {job.id: job for job in self.backend.jobs.unfinished(visitor_id) if self.belongs(job, *about)}
+        unfinished = [job for job in self.backend.jobs.unfinished(visitor_id) if self.belongs(job, *about)]
+        going = {job.id: job for job in sorted(unfinished, key=lambda job: job.waits)}
         before = followed.jobs if any(one in going for one in followed.jobs) or not new else ()
         jobs = tuple(dict.fromkeys((*before, *new, *going)))
         ended = [job for job in self._look_up(jobs, visitor_id) if job.id not in going]
         made = [job for job in ended if self.fruitful(job)]
         for job in made:
             shown = shown if job.id in followed.seen else job.id
+        moment, left = _moment(jobs, going, ended), None
+        if going and not new and set(going) <= set(followed.jobs):  # a countdown goes up only where jobs were added
+            left = followed.left
+        if moment.progress is not None and moment.progress.stage != WAITING:
+            told = [one for one in (left, moment.progress.seconds_left) if one is not None]
+            left = min(told) if told else None
+            moment = _with_left(moment, left)
         view = View(
             visitor_id,
             next(self._look_up([shown], visitor_id), None) if isinstance(shown, str) and shown else None,
             tuple(going.values()),
-            _moment(jobs, going, ended),
+            moment,
             tuple(job.end for job in ended if isinstance(job.end, Failed)),
             about,
         )
         return {
-            self.followed: Followed(jobs, followed.seen - going.keys() | {job.id for job in made}),
+            self.followed: Followed(jobs, followed.seen - going.keys() | {job.id for job in made}, left),
             self.shown: view.shown.id if view.shown else "",
             self.clock: gr.Timer(OFTEN, active=bool(going)),
             **self.state(view),
@@ -130,9 +139,12 @@ class Stage(ABC):
                 self.backend.jobs.cancel(job.id, visitor_id)
         return self.updates(visitor_id, followed, shown, *about)
 
-    def stop_one(self, visitor_id: str, event: gr.EventData) -> gr.Timer:
-        """Stops the job at whose button somebody pressed."""
-        self.backend.jobs.cancel(event.job, visitor_id)
+    def act_on_one(self, visitor_id: str, event: gr.EventData) -> gr.Timer:
+        """Does what a button of one job says. Raises ValueError where that is none of the visitor's, or is too late."""
+        if event.act == "stop":
+            self.backend.jobs.cancel(event.job, visitor_id)
+        else:
+            self.backend.jobs.move(event.job, visitor_id, event.act)
         return gr.Timer(active=True)
 
     @property
@@ -141,13 +153,13 @@ class Stage(ABC):
         return [self.owner, self.followed, self.shown, *self.depends]
 
     def connect(self, stop: gr.Button, waiting: gr.HTML | None = None) -> None:
-        """Lets the page ask how things stand, `stop` stop them all, and a button in `waiting` one of them."""
+        """Lets the page ask how things stand, `stop` stop them all, and the buttons in `waiting` act on one."""
         lively = {"inputs": self.asked, "outputs": self.all_outputs, "show_progress_on": self.calm}
         lively |= {"concurrency_limit": None, **QUIET}
         self.clock.tick(self.updates, **lively)
         stop.click(self.stop_all, **lively)
         if waiting is not None:
-            waiting.click(self.stop_one, self.owner, self.clock, concurrency_limit=None, **QUIET)
+            waiting.click(self.act_on_one, self.owner, self.clock, concurrency_limit=None, **QUIET)
 
 
 def ends(message: gr.HTML, view: View) -> dict:
@@ -160,7 +172,10 @@ def ends(message: gr.HTML, view: View) -> dict:
 
 def progress(line: gr.HTML, waiting: gr.HTML, view: View) -> dict:
     """The updates that tell how far the job is that is made now, and which wait."""
-    return {line: html.footlights(view.moment) if view.going else "", waiting: html.making(view.going[1:])}
+    return {
+        line: html.footlights(view.moment) if view.going else "",
+        waiting: html.making(view.going[1:], movable=True),
+    }
 
 
 def halting(view: View) -> gr.Button:
@@ -201,4 +216,18 @@ def _moment(jobs: Sequence[str], going: dict[str, Job], ended: Sequence[Job]) ->
             return Moment(current.progress, current.preview, current.losses, None, place)
     counted = [job for job in (*ended, *going.values()) if not isinstance(job.task, Grid)]
     place = min(sum(job.id not in going for job in counted) + 1, max(len(counted), 1))
-    return Moment(current.progress, current.preview, current.losses, None, (place, max(len(counted), 1)))
+    moment = Moment(current.progress, current.preview, current.losses, None, (place, max(len(counted), 1)))
+    waiting = [job for job in going.values() if job.waits]
+    if not waiting or current.waits:
+        return moment
+    turns = [job.progress.seconds_left if job.progress else None for job in waiting]
+    if any(turn is None or job.expected is None for turn, job in zip(turns, waiting, strict=True)):
+        return _with_left(moment, None)
+    return _with_left(moment, max(turn + job.expected for turn, job in zip(turns, waiting, strict=True)))
+
+
+def _with_left(moment: Moment, seconds: float | None) -> Moment:
+    """`moment` with the seconds that are left of all jobs."""
+    if moment.progress is None:
+        return moment
+    return replace(moment, progress=replace(moment.progress, seconds_left=seconds))

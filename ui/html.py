@@ -16,7 +16,7 @@ from pipelines.serving.job import Job
 from pipelines.tasks import Finish, Grid, Task
 from ui.languages import say
 from ui.stream import WAITING, Moment, describe
-from ui.words import unknown_words
+from ui.words import chosen_words, unknown_words
 
 FIRST_SCENE = say(
     '<p class="playbill-title">Your first scene is written</p><p>Press <b>Generate</b> to raise the curtain.</p>'
@@ -70,11 +70,14 @@ def scene(state: str, moment: Moment | None = None) -> str:
 
 
 def footlights(moment: Moment) -> str:
-    """The row of lamps that lights up as a stage of the job goes on, and a line that says how far it is."""
+    """The row of lamps that lights up as all the jobs go on, and a line that says how far they are."""
     progress = moment.progress
     going = progress is not None and progress.stage != WAITING and progress.total > 0
     fraction = min(progress.step / progress.total, 1) if going else 0
+    if progress is not None and progress.done is not None:
+        fraction = progress.done
     number, total = moment.of
+    fraction = (number - 1 + fraction) / total
     which = f"{number} of {total} · " if total > 1 else ""
     lamps = "".join(f'<i class="{"lit" if lamp < round(fraction * LAMPS) else "unlit"}"></i>' for lamp in range(LAMPS))
     return (
@@ -207,18 +210,51 @@ class Card:
     favourite: bool = False
 
 
-def making(jobs: Sequence[Job]) -> str:
-    """The jobs that wait or run, with how far they are."""
+def making(jobs: Sequence[Job], movable: bool = False) -> str:
+    """The jobs that wait or run, with how far they are; `movable` ones can change places."""
     if not jobs:
         return ""
-    rows = "".join(
-        f"<li><span><b>{escape(shorten(job.task.prompt, 90))}</b>"
-        f"<small>{escape(describe(job.progress)) if job.progress else 'Getting ready'}</small></span>"
-        f'<button type="button" data-job="{job.id}" data-act="stop"{" disabled" if job.stopping else ""}>'
-        f"{'Stopping…' if job.stopping else 'Stop'}</button></li>"
-        for job in jobs
+    waiting = sum(job.waits for job in jobs)
+    head = f'<p class="caption">{waiting} waiting</p>' if movable and waiting else ""
+    rows = "".join(_made_now(job, movable and job.waits, jobs) for job in jobs)
+    return f'{head}<ul class="making" aria-label="Being made">{rows}</ul>'
+
+
+def _made_now(job: Job, movable: bool, jobs: Sequence[Job]) -> str:
+    prompt, buttons = escape(shorten(job.task.prompt, 90)), ""
+    if movable:
+        ends = {"up": jobs[0], "down": jobs[-1]}
+        buttons = "".join(
+            f'<button type="button" data-job="{job.id}" data-act="{act}" aria-label="Move {act}: {prompt}"'
+            f"{' disabled' if ends[act] is job else ''}>{sign}</button>"
+            for act, sign in (("up", "↑"), ("down", "↓"))
+        )
+    stop = "Stopping…" if job.stopping else "Remove" if movable else "Stop"
+    return (
+        f"<li><span><b>{prompt}</b>"
+        f"<small>{escape(describe(job.progress)) if job.progress else 'Getting ready'}</small></span>{buttons}"
+        f'<button type="button" data-job="{job.id}" data-act="stop" aria-label="{stop}: {prompt}"'
+        f"{' disabled' if job.stopping else ''}>{stop}</button></li>"
     )
-    return f'<ul class="making" aria-label="Being made">{rows}</ul>'
+
+
+def chips(prompt: str, card: ModelCard) -> str:
+    """The words that a model knows, as buttons that compose a prompt; nothing for a model without a vocabulary."""
+    if card.vocabulary is None:
+        return ""
+    chosen = chosen_words(prompt, card.vocabulary)
+    rows = "".join(  # Tab reaches one of each kind, the arrows the others (ui/media.py)
+        f'<div role="group" aria-label="{escape(kind)}">'
+        + "".join(
+            f'<button type="button" class="chip" data-kind="{escape(kind)}" data-word="{escape(word)}" '
+            f'tabindex="{0 if word == chosen.get(kind, words[0]) else -1}" '
+            f'aria-pressed="{str(chosen.get(kind) == word).lower()}">{escape(word)}</button>'
+            for word in words
+        )
+        + "</div>"
+        for kind, words in card.vocabulary.items()
+    )
+    return f'<div class="chips">{rows}</div>'
 
 
 def shelf(cards: Sequence[Card], searched: bool, favourites: bool = False) -> str:

@@ -7,7 +7,7 @@ from pipelines.serving.backend import Backend
 
 # A button in a gr.HTML tells what is written on it as data. It keeps the keyboard's place where the HTML is drawn anew.
 CLICKS = """
-const buttons = '[data-job], [data-motion], [data-example]';
+const buttons = '[data-job], [data-motion], [data-example], [data-word]';
 let place = null;
 element.addEventListener('click', event => {
   const button = event.target.closest(buttons);
@@ -23,6 +23,17 @@ new MutationObserver(() => {
   place = [...element.querySelectorAll(buttons)].find(one => JSON.stringify(one.dataset) === what);
   place?.focus({preventScroll: true});
 }).observe(element, {childList: true, subtree: true});
+"""
+# Arrow keys go from one button of a row of chips to the next.
+ARROWS = """
+element.addEventListener('keydown', event => {
+  const by = {ArrowRight: 1, ArrowLeft: -1}[event.key];
+  const row = event.target.closest('.chips > div');
+  if (!by || !row) return;
+  const all = [...row.querySelectorAll('button')];
+  all[(all.indexOf(event.target) + by + all.length) % all.length].focus();
+  event.preventDefault();
+});
 """
 # For listeners that read an upload: more than are read at once, as others of the same visitor only wait, and fewer than
 # there are threads for all that visitors do. gradio's own default is one at a time for everybody.

@@ -57,6 +57,7 @@ def build(backend: Backend, settings: Settings) -> gr.Blocks:
         arrived = demo.load(
             hub.arrival(backend), owner, owner, api_visibility="private", queue=False, show_progress="hidden"
         )
+        arrived.then(backend.machine.load_ahead, api_visibility="private", queue=False, show_progress="hidden")
         given, followed = gr.State(), gr.State()  # a video of the library that is to be edited, or followed
         begun = gr.State()  # a first image from the library
         with gr.Tabs() as tabs:
@@ -110,8 +111,8 @@ def launch_options(backend: Backend, settings: Settings) -> dict[str, Any]:
 
 
 def _served(settings: Settings) -> list[str]:
-    """The only folder whose files a browser may load."""
-    return [str(settings.shown.resolve())]
+    """The only folders whose files a browser may load: what is shown, and the ready examples."""
+    return [str(settings.shown.resolve()), str(text_to_video.PICTURES)]
 
 
 def _scripts(*names: str) -> str:

@@ -88,6 +88,7 @@ class PoseToVideoTab(Stage):
 
     def _build_question(self) -> None:
         motion, prompted, _ = EXAMPLES[0]
+        gr.HTML(say("<h2>Choose a motion</h2>"), elem_id="motions-title")
         self.chosen = gr.HTML(motion, html_template=pose_html.gallery(), elem_id="motions", js_on_load=CLICKS)
         self.file = gr.File(
             label=say("Or your own clip, skeleton video or keypoints"),

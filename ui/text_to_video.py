@@ -1,5 +1,6 @@
 """The text-to-video tab: its controls, what they do to each other, and one click followed through."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,26 +9,37 @@ import gradio as gr
 
 from pipelines.catalog import ModelCard, find, offered
 from pipelines.serving.backend import Backend
+from pipelines.serving.job import Job
 from pipelines.settings import Settings
 from pipelines.tasks import Grid, Task, TextToVideo
 from ui import controls, estimates, finish, first_image, forms, html, matrix, shortcuts, visitor, why
 from ui.follower import QUIET, Stage, View, ends, halting, progress
 from ui.languages import ENGLISH_ONLY, say
-from ui.media import CLICKS, export
+from ui.media import ARROWS, CLICKS, export
 from ui.player import films, player
 from ui.refill import Form
+from ui.words import with_word
 
 PICTURES = Path(__file__).resolve().parent.parent / "assets" / "examples"
-FIRST_PROMPT = "A robot in blue waving on the beach"
+# The first video of a visitor, chosen by eye (scripts/candidates.py). Choose anew when the built-in models change.
+FIRST_PROMPT, FIRST_SEED = "A bear wearing green dances in the snow", 21
 
 
 @dataclass(frozen=True)
 class Example:
     """A task to begin with, so that one click sets every control."""
 
-    pictures: str  # assets/examples/{pictures}.webp, moving, and .png, still; it does without where there are none
+    pictures: str  # assets/examples/{pictures}.webp, moving, .png, still, and .mp4, its video; it does without them
     expect: str
     task: TextToVideo
+
+    @property
+    def film(self) -> str | None:
+        """The address of its video, made before (scripts/pictures.py); None where there is none."""
+        file, here = PICTURES / f"{self.pictures}.mp4", Path.cwd()
+        if not file.exists():
+            return None
+        return str(file.relative_to(here) if file.is_relative_to(here) else file)
 
 
 def _example(pictures: str, expect: str, prompt: str, seed: int, **settings: object) -> Example:
@@ -35,8 +47,8 @@ def _example(pictures: str, expect: str, prompt: str, seed: int, **settings: obj
 
 
 EXAMPLES = (
-    _example("robot", "2 seconds, the usual settings", FIRST_PROMPT, 7),
-    _example("bear", "Fewer steps: ready sooner", "A bear wearing green dances in the snow", 21, steps=15),
+    _example("robot", "2 seconds, the usual settings", "A robot in blue waving on the beach", 7),
+    _example("bear", "Fewer steps: ready sooner", FIRST_PROMPT, FIRST_SEED, steps=15),
     _example("astronaut", "3 seconds", "An astronaut in orange jumping on the moon", 5, frames=24),
     _example("person", "DDIM, the plainest sampler", "A person in red bows in the forest", 12, scheduler="ddim"),
     _example("android", "Stronger guidance", "A robot in yellow kicks a leg up in the desert", 3, guidance=4.0),
@@ -45,6 +57,8 @@ EXAMPLES = (
     ),
 )
 
+ON_STAGE = 2  # the number of the example that plays before a visitor has made anything
+EXAMPLE_NOTE = say('<p class="caption"><b>An example</b>, made before. Press Generate to make your own.</p>')
 TO_PROMPT = "() => document.querySelector('#prompt').scrollIntoView({block: 'center'})"
 _TO_STAGE = "() => document.querySelector('#stage').scrollIntoView({block: 'nearest'})"
 FRAMES_LABEL = f"""(frames, fps) => ({{__type__: 'update', label: '{say("Frames")}' + (
@@ -68,8 +82,11 @@ class TextToVideoTab(Stage):
 
         `begun` is where the library puts a first image, as (its name, the time at which it was put there).
         """
-        super().__init__(backend, owner)
+        self.example = gr.State()  # the number of the example on the stage, while it shows no video of the visitor's
+        super().__init__(backend, owner, self.example)
         first = find(settings.model)
+        self.first_example = ON_STAGE if EXAMPLES[ON_STAGE].task.model == first.name else None
+        self.picked = gr.State(True)  # whether the seed was chosen for the visitor: a video is made of it first
         with gr.Row(elem_id="theatre"):
             with gr.Column(elem_id="ask"):
                 self._build_question(first)
@@ -103,6 +120,7 @@ class TextToVideoTab(Stage):
             elem_id="prompt",
             placeholder=say("Somebody, somewhere, doing something"),
         )
+        self.chips = gr.HTML(html.chips(FIRST_PROMPT, first), elem_id="chips", js_on_load=CLICKS + ARROWS)
         self.hints = gr.HTML(html.prompt_hints("", first, None), elem_id="hints")
         self.image = first_image.build(self.backend, self.owner, first)
         self.problem = gr.HTML(visible=False, elem_id="problem")
@@ -117,6 +135,7 @@ class TextToVideoTab(Stage):
         with gr.Column(elem_id="stage"):
             self.scene = gr.HTML(html.scene("closed"), elem_id="scene")
             self.video = player(say("Your video"), elem_id="video", visible=False)
+        self.note = gr.HTML(EXAMPLE_NOTE, visible=False, elem_id="example-note")
         self.line = gr.HTML(elem_id="line")
         self.waiting = gr.HTML(elem_id="waiting", js_on_load=CLICKS)
         with gr.Column(visible=False, elem_id="result") as self.result:
@@ -165,19 +184,33 @@ class TextToVideoTab(Stage):
 
     def begin_with(self, given: tuple[str, float], name: str) -> dict:
         """Chooses a model that takes a first image where the chosen one takes none."""
-        chosen = {self.image.image: given[0], self.image.mask: ""}
-        if "image" not in find(name).takes:
-            name = next(name for name, card in offered("text-to-video").items() if "image" in card.takes)
-            chosen |= {self.model: name, **self.choose_model(name)}
-        return chosen
+        return {**self.choose_image(True, name), self.image.image: given[0], self.image.mask: ""}
 
-    def choose_example(self, event: gr.EventData) -> dict:
-        return self.fill(EXAMPLES[int(event.example)].task)
+    def choose_image(self, wanted: bool, name: str) -> dict:
+        """Chooses the first model that takes a first image, or that takes none, where the chosen one is no such."""
+        if ("image" in find(name).takes) != wanted:
+            name = next(name for name, card in offered("text-to-video").items() if ("image" in card.takes) == wanted)
+            return {self.model: name, **self.choose_model(name)}
+        return {self.image.choice: wanted}
+
+    def choose_example(self, visitor_id: str, followed: object, event: gr.EventData) -> dict:
+        """Fills the form with an example and plays its video. Raises ValueError for one that there is not."""
+        if str(event.example) not in map(str, range(len(EXAMPLES))):
+            raise ValueError("There is no such example.")
+        number = int(event.example)
+        filled = self.fill(EXAMPLES[number].task) | {self.randomise: True, self.picked: True, self.example: number}
+        return filled | self.updates(visitor_id, followed, "", number)
 
     def hint(self, text: str, name: str, rows: bool) -> str:
         """On the longest of the prompts."""
         text = max(text.splitlines() or [""], key=len) if rows else text
         return html.prompt_hints(text, find(name), self.backend.machine.tokens(name, text))
+
+    def say_word(self, text: str, name: str, event: gr.EventData) -> str:
+        """The prompt, its last line where there are several, with a word that was pressed. Raises ValueError for one
+        that the model does not list."""
+        *before, last = text.split("\n")
+        return "\n".join([*before, with_word(last, str(event.kind), str(event.word), find(name).vocabulary or {})])
 
     def values(self, data: dict) -> dict[str, object]:
         """What the controls say, by the names of the settings."""
@@ -198,16 +231,29 @@ class TextToVideoTab(Stage):
         quiet = QUIET | {"queue": False}
         choosing = [*self.controls.values(), *self.image.controls]
         self.model.input(self.choose_model, self.model, choosing, **quiet)
+        self.image.choice.input(self.choose_image, [self.image.choice, self.model], [self.model, *choosing], **quiet)
         shortcuts.choose(TextToVideo, self.controls, find, [self.model])
         # Only an event of the queue has gradio notice that a State has changed: here the first image.
         begun.change(self.begin_with, [begun, self.model], [self.model, *choosing], **QUIET)
-        self.examples.click(self.choose_example, None, self.filled, **QUIET).then(None, js=TO_PROMPT)
+        played = list(dict.fromkeys([*self.filled, self.picked, self.example, *self.all_outputs]))
+        chosen = {"fn": self.choose_example, "inputs": [self.owner, self.followed], "outputs": played, **QUIET}
+        self.examples.click(**chosen).then(None, js=_TO_STAGE)
+        self.randomise.input(lambda: False, None, self.picked, **quiet)  # who wants new seeds gets one at once
         # Without a trigger of its own, an event runs when the page opens and whenever one of its inputs changes.
         gr.on(None, lambda name: _about(self.backend, find(name)), self.model, self.about, **quiet)
         hinted = [self.prompt, self.model, self.several.on]
         gr.on(None, self.hint, hinted, self.hints, trigger_mode="always_last", **quiet)
         foreseen = {*self.several.form, self.prompt, self.model, self.seed, *self.controls.values(), self.shown}
         gr.on(None, self.foresee, foreseen, self.ahead, trigger_mode="always_last", **quiet)
+        gr.on(
+            [self.prompt.change, self.model.change],
+            lambda text, name: html.chips(text.split("\n")[-1], find(name)),
+            [self.prompt, self.model],
+            self.chips,
+            trigger_mode="always_last",
+            **quiet,
+        )
+        self.chips.click(self.say_word, [self.prompt, self.model], self.prompt, **quiet)
         frames, fps = self.controls["frames"], self.controls["fps"]
         gr.on(None, None, [frames, fps], frames, js=FRAMES_LABEL, **quiet)
         self.dice.click(lambda: (forms.new_seed(), False), None, [self.seed, self.randomise], **quiet)
@@ -218,21 +264,24 @@ class TextToVideoTab(Stage):
     @property
     def outputs(self) -> list[gr.components.Component]:
         return [
-            *(self.message, self.scene, self.video, self.line, self.waiting, self.result, self.caption, self.mp4),
-            *(self.facts, self.halt),
+            *(self.message, self.scene, self.video, self.note, self.line, self.waiting, self.result, self.caption),
+            *(self.mp4, self.facts, self.halt),
         ]
 
     def state(self, view: View) -> dict:
         made, going = view.shown, bool(view.going)
         film = self.backend.assets.address(made.end.video) if made else None
+        if ready := made is None and not going and view.about[0] is not None:
+            film = EXAMPLES[view.about[0]].film
         return {
             **ends(self.message, view),
-            self.scene: html.scene("working" if going else "open" if made else "closed", view.moment),
-            self.video: gr.HTML(films(film), visible=made is not None),
+            self.scene: html.scene("working" if going else "open" if film else "closed", view.moment),
+            self.video: gr.HTML(films(film), visible=film is not None),
+            self.note: gr.HTML(visible=ready and film is not None),
             **progress(self.line, self.waiting, view),
             self.result: gr.Column(visible=made is not None and not going),
             self.caption: html.caption(made.task) if made else "",
-            self.mp4: gr.DownloadButton(value=film),
+            self.mp4: gr.DownloadButton(value=film if made else None),
             self.facts: html.rounded(made.end.facts) if made else None,
             self.halt: halting(view),
         }
@@ -240,20 +289,21 @@ class TextToVideoTab(Stage):
     def press(self, data: dict) -> dict:
         """Generate was pressed."""
         visitor_id = visitor.known(data[self.owner])
-        values = self.values(data)
+        values, randomise = self.values(data), data[self.randomise] and not data[self.picked]
         image, mask, strokes, guidance = (data[control] for control in self.image.form)
         try:
             values |= first_image.settings(self.backend, visitor_id, image, mask, strokes, guidance)
             if data[self.several.on]:
-                tasks = forms.texts_to_videos(values, data[self.several.seeds], data[self.randomise])
+                tasks = forms.texts_to_videos(values, data[self.several.seeds], randomise)
             else:
-                tasks = [forms.text_to_video(values, data[self.randomise])]
+                tasks = [forms.text_to_video(values, randomise)]
             jobs = self._submit(tasks, visitor_id)
         except ValueError as error:
             return {self.problem: gr.HTML(html.failure(str(error)), visible=True)}
         return {
-            **{self.owner: visitor_id, self.seed: tasks[0].seed, self.problem: gr.HTML(visible=False)},
-            **self.updates(visitor_id, data[self.followed], data[self.shown], new=jobs),
+            **{self.owner: visitor_id, self.seed: tasks[0].seed, self.picked: False},
+            self.problem: gr.HTML(visible=False),
+            **self.updates(visitor_id, data[self.followed], data[self.shown], data[self.example], new=jobs),
         }
 
     def _submit(self, tasks: list[TextToVideo], visitor_id: str) -> list[str]:
@@ -267,19 +317,21 @@ class TextToVideoTab(Stage):
         made = [one for kind in kinds for one in self.backend.jobs.finished(visitor_id, limit=1, kind=kind)]
         latest = sorted(made, key=lambda one: one.ended)[-1:]
         going = [one for one in self.backend.jobs.unfinished(visitor_id) if self.belongs(one)]
-        updates = self.updates(visitor_id, shown=latest[0].id if latest else "")
-        for one in (going or latest)[-1:]:
+        example = None if going or latest else self.first_example
+        updates = {self.example: example, self.picked: not (going or latest)}
+        updates |= self.updates(visitor_id, None, latest[0].id if latest else "", example)
+        for one in [_whole(going)] if going else latest:
             with suppress(ValueError):  # of a model that is not offered any more
-                updates |= self.fill(one.task.checked())
+                updates |= self.fill(one.task.checked()) | {self.randomise: True}
         return updates
 
     def _connect_jobs(self, arrived: gr.events.Dependency) -> None:
         form = {*self.image.form, *self.several.form, self.prompt, self.model, self.seed, self.randomise}
-        form |= {*self.asked, *self.controls.values()}
-        pressed = [self.owner, self.seed, self.problem, *self.all_outputs]
+        form |= {self.picked, *self.asked, *self.controls.values()}
+        pressed = [self.owner, self.seed, self.picked, self.problem, *self.all_outputs]
         following = {"concurrency_limit": None, **QUIET}
         gr.on([self.generate.click, self.prompt.submit], self.press, form, pressed, **following)
-        opened = list(dict.fromkeys([*self.all_outputs, *self.filled]))
+        opened = list(dict.fromkeys([*self.all_outputs, *self.filled, self.example, self.picked]))
         arrived.then(self.arrive, self.owner, opened, **following)
         self.connect(self.halt, self.waiting)
         self.generate.click(None, js=_TO_STAGE, **QUIET)  # on a phone it may be out of sight
@@ -299,7 +351,7 @@ def sampling(kind: type, card: ModelCard, prefix: str = "") -> controls.Controls
             made[side] = controls.control(kind, side, card, prefix, min_width=120)
     made |= controls.controls(kind, ("steps", "guidance", "scheduler"), card, prefix)
     with gr.Row(elem_id=f"{prefix}seed-row"):
-        made["seed"] = controls.control(kind, "seed", card, prefix, value=7, precision=0)
+        made["seed"] = controls.control(kind, "seed", card, prefix, value=FIRST_SEED, precision=0)
         made["dice"] = gr.Button(say("New seed"), size="md", elem_id=f"{prefix}dice", min_width=110)
     made["randomise"] = gr.Checkbox(
         True,
@@ -308,6 +360,12 @@ def sampling(kind: type, card: ModelCard, prefix: str = "") -> controls.Controls
         elem_id=f"{prefix}randomise",
     )
     return made | shortcuts.build(kind, card, prefix)
+
+
+def _whole(going: Sequence[Job]) -> Job:
+    """What is made now, or next, of jobs that wait or run; of a grid's videos the grid."""
+    first = min(going, key=lambda job: job.waits)
+    return next((job for job in going if isinstance(job.task, Grid) and first.id in job.task.jobs), first)
 
 
 def _about(backend: Backend, card: ModelCard) -> str:

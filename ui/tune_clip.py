@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import gradio as gr
 
@@ -14,9 +15,11 @@ from ui.follower import QUIET, Stage, View
 from ui.languages import ENGLISH_ONLY, say
 from ui.media import READING
 from ui.player import films, player
+from ui.text_to_video import PICTURES
 
 CLIPS = [".mp4", ".mov", ".m4v", ".webm", ".mkv", ".gif"]
 SAMPLE = say("Sample now")
+SAMPLE_CLIP = PICTURES / "bear.mp4"  # to begin with: it says itself what it shows
 _BASED = ("frames", "width", "height", "steps", "learning_rate")  # settings that follow the base model
 
 
@@ -57,6 +60,7 @@ class Bench(Stage):
                 self.file = gr.File(
                     label=say("A clip: MP4, MOV, WebM, MKV or GIF"), file_types=CLIPS, elem_id="clip", height=130
                 )
+                self.try_sample = gr.Button(say("Try it with a sample clip"), size="md", elem_id="try-sample")
                 with gr.Column(visible=False, elem_id="clip-chosen") as self.there:
                     self.source = player(say("The clip"), elem_id="clip-video")
                     self.about = gr.HTML()
@@ -128,7 +132,23 @@ class Bench(Stage):
             self.controls["end"]: gr.Slider(maximum=measured.seconds, value=measured.seconds),
             self.controls["stride"]: min(30, max(1, round(measured.fps / 8))),  # the models have seen 8 a second
             self.problem: gr.HTML(visible=False),
+            **self._caption(Path(path), visitor_id),
         }
+
+    def _caption(self, path: Path, visitor_id: str) -> dict:
+        """The update that says what the clip shows, where Marionette has made it."""
+        try:
+            return {self.prompt: self.backend.assets.task_of(path, visitor_id).prompt}
+        except ValueError:
+            return {}
+
+    def take_sample(self, visitor_id: str) -> dict:
+        """As `take`, of the clip that comes with the app."""
+        return self.take(visitor_id, str(SAMPLE_CLIP))
+
+    def press_on_sample(self, data: dict) -> dict:
+        """As `press`, where the sample was taken."""
+        return self.press(data) if data[self.clip] else {self.problem: gr.skip()}
 
     def take_video(self, visitor_id: str, given: tuple[str, float]) -> dict:
         """As `take`, of a video of the library."""
@@ -169,11 +189,13 @@ class Bench(Stage):
         there, owner = self.controls, self.owner
         seen = {owner, self.clip, self.model, *there.values()}
         looked = {"fn": self.draw_part, "inputs": seen, "outputs": [self.strip], **QUIET, **READING}
-        taken = [owner, self.clip, self.there, self.source, self.about, self.problem, self.strip]
+        taken = [owner, self.clip, self.prompt, self.there, self.source, self.about, self.problem, self.strip]
         taken += [there[name] for name in ("start", "end", "stride")]
         takes = {"outputs": taken, "api_visibility": "private", **READING}
         uploaded = [self.file.upload, self.file.clear]
         gr.on(uploaded, self.take, [owner, self.file], show_progress_on=self.file, **takes).then(**looked)
+        sampled = self.try_sample.click(self.take_sample, owner, show_progress="hidden", **takes).then(**looked)
+        self.sampled = sampled
         given.change(self.take_video, [owner, given], show_progress="hidden", **takes).then(**looked)
         parts = ("start", "end", "stride", "frames", "across", "down")
         gr.on([there[name].release for name in parts], **looked)
@@ -188,7 +210,17 @@ class Bench(Stage):
 
     @property
     def outputs(self) -> list[gr.components.Component]:
-        return [self.message, self.line, self.plot, self.sample, self.tune, self.running, self.draw, self.halt]
+        return [
+            self.message,
+            self.line,
+            self.plot,
+            self.sample,
+            self.tune,
+            self.try_sample,
+            self.running,
+            self.draw,
+            self.halt,
+        ]
 
     def state(self, view: View) -> dict:
         going = bool(view.going)
@@ -200,7 +232,8 @@ class Bench(Stage):
             self.line: html.footlights(view.moment) if going else "",
             self.plot: edit_html.losses(self._losses(view), total) if going or view.shown else "",
             self.sample: edit_html.sample(preview.image) if preview else "",
-            **{self.tune: gr.Button(visible=not going), self.running: gr.Row(visible=going)},
+            **{self.tune: gr.Button(visible=not going), self.try_sample: gr.Button(visible=not going)},
+            self.running: gr.Row(visible=going),
             self.draw: gr.Button(say("Drawing after the next step…") if asked else SAMPLE, interactive=not asked),
             self.halt: gr.Button(
                 say("Stopping…") if view.stopping else say("Stop and keep"), interactive=not view.stopping
@@ -266,6 +299,7 @@ class Bench(Stage):
         form = {*self.asked, self.prompt, self.model, self.clip, *self.controls.values()}
         pressed = [self.owner, self.problem, self.awaited, *self.all_outputs]
         self.tune.click(self.press, form, pressed, **following)
+        self.sampled.then(self.press_on_sample, form, pressed, **following)
         opened = {"fn": self.arrive, "inputs": self.asked, "outputs": [self.prompt, *self.all_outputs], **following}
         arrived.then(**opened)
         changed.change(**opened)

@@ -1,4 +1,4 @@
-"""Which words of a prompt a model with a small vocabulary has never met: a kind hint, never a hindrance."""
+"""The words of a model with a small vocabulary: which of a prompt it has never met, and a prompt made of them."""
 
 import re
 from collections.abc import Mapping
@@ -45,4 +45,64 @@ def _stem(word: str) -> str:
     for suffix in ("ies", "ing", "es", "ed", "s", "e", "y"):
         if word.endswith(suffix) and len(word) - len(suffix) >= 3:
             return word[: -len(suffix)]
+    return word
+
+
+_KINDS = ("characters", "colours", "actions", "places")  # in the order of a sentence; others come after
+_ON = ("beach", "moon")  # places that one is on, not in
+
+
+def chosen_words(prompt: str, vocabulary: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+    """The word of each kind in `vocabulary` that `prompt` says, in any inflection or by a synonym; the first of each
+    kind, in the order of the vocabulary's kinds."""
+    found: dict[str, str] = {}
+    for said in re.findall(r"[^\W\d_]+", prompt.lower().replace("brown bear", "bear")):
+        for kind, words in vocabulary.items():
+            word = next((word for word in words if _means(said, word)), None)
+            if word is not None:
+                found.setdefault(kind, word)
+    return {kind: found[kind] for kind in vocabulary if kind in found}
+
+
+def with_word(prompt: str, kind: str, word: str, vocabulary: Mapping[str, tuple[str, ...]]) -> str:
+    """`prompt` with `word` for what it says of that `kind` now; without it, where it says just that.
+
+    A prompt of known words only is put anew into a sentence; in any other the word takes the place of the old one, or
+    comes last. Raises ValueError where the vocabulary has no such word.
+    """
+    if word not in vocabulary.get(kind, ()):
+        raise ValueError("The model does not list this word.")
+    chosen = chosen_words(prompt, vocabulary)
+    before = chosen.get(kind)
+    if not unknown_words(prompt, vocabulary):
+        chosen = {**chosen, kind: word} if before != word else {one: chosen[one] for one in chosen if one != kind}
+        return _sentence(chosen)
+    if before is None:
+        return f"{prompt.rstrip()} {_part(kind, word)}"
+
+    def other(said: re.Match) -> str:
+        return (word if before != word else "") if _means(said[0].lower(), before) else said[0]
+
+    return re.sub(" +", " ", re.sub(r"[^\W\d_]+", other, prompt)).strip()
+
+
+def _means(said: str, word: str) -> bool:
+    others = _SYNONYMS.get(word, "").split()
+    return any(_stem(said) == _stem(other) for other in (word, *others))
+
+
+def _sentence(chosen: Mapping[str, str]) -> str:
+    kinds = [*(kind for kind in _KINDS if kind in chosen), *(kind for kind in chosen if kind not in _KINDS)]
+    text = " ".join(_part(kind, chosen[kind]) for kind in kinds)
+    return text[:1].upper() + text[1:]
+
+
+def _part(kind: str, word: str) -> str:
+    match kind:
+        case "characters":
+            return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
+        case "colours":
+            return f"in {word}"
+        case "places":
+            return f"{'on' if word in _ON else 'in'} the {word}"
     return word

@@ -63,6 +63,7 @@ class Backend:
         self.assets = Assets(settings, catalog, self.table, self.storage, clips, images, contents, shown)
         self.tidy = Tidy(settings, Ages(settings.data / "ages.json"), self.assets.things)
         estimate = partial(machine.estimated, catalog=catalog, table=self.table, executor=executor)
+        self.table.estimate = estimate
         self.dispatcher = Dispatcher(
             catalog, self.table, self.storage, inputs, contents, executor, estimate, self.tidy.round
         )

@@ -103,12 +103,14 @@ class Dispatcher:
         task = job.task.checked(self._catalog)  # it may be from before the app was updated
         self._storage.check_space()
         work = self._work(replace(job, task=task))
-        pace = Pace(self._past.get(task.effort, {}))
+        pace = Pace(self._past.get(task.effort, {}), work.seconds)
         with closing(self._executor.run(work, slot)) as events:
             for event in events:
                 if isinstance(event, Made):
+                    pace.end()
                     self._past[task.effort] = pace.taken
-                    return self._storage.keep(job, event)
+                    facts = event.facts | {"working_seconds": pace.working}  # the measure of the next job like it
+                    return self._storage.keep(job, replace(event, facts=facts))
                 if event is not None:
                     self.loops[slot].beat()
                     self._table.tell(job.id, pace.estimate(event) if isinstance(event, Progress) else event)

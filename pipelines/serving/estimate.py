@@ -6,6 +6,7 @@ has done, and until there is one from the kind of device.
 
 import math
 import os
+import statistics
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from pipelines.tasks import Finish, Grid, Task, Tune
 DECODING = 2.5  # the VAE's work on all frames
 WHOLE = 5  # steps before the first that reuses deep features (networks/caching.py)
 SHALLOW = 0.08  # a call that reuses deep features (python -m scripts.benchmark shortcuts)
+LATEST = 3  # jobs whose pace counts: the middle one is taken, so that an odd one does not
+LAID = 10e6  # pixels of a grid's videos that are laid side by side a second
+REST = 1.5  # seconds that no network takes: the text is read, the video measured and written
 TRAINING = 2.45  # a tuning step with its gradients, where it saves memory
 # FLOPs a second that really come out, in a network of this kind: of a GPU such as Spaces have, and of a CPU's core.
 GPU, CORE = 25e12, 35e9
@@ -44,17 +48,20 @@ def work(task: Task, card: ModelCard | None) -> float:
 
 
 def seconds(task: Task, card: ModelCard | None, made: Iterable[Job], speed: float) -> float | None:
-    """What `task` will take with the model `card`, None for a task without one: as the best of the jobs `made` here, by
-    the work in each.
+    """What `task` will take with the model `card`, None for a task without one: as the latest of the jobs `made` here,
+    which come newest first, by the work in each.
 
     Where none of these was like it, by `speed`, FLOPs a second; None where that can't be told either.
     """
     own = work(task, card)
+    if isinstance(task, Grid):
+        speed = LAID
     took = ((_seconds(job, task), job.task) for job in made)
     paces = [one / work(done, card) for one, done in took if one is not None and work(done, card)]
     if paces and own:
-        return min(paces) * own
-    return own / speed if card is not None and card.flops else None
+        return statistics.median(paces[:LATEST]) * own
+    known = isinstance(task, Grid) or (card is not None and card.flops)
+    return own / speed + REST if own and known else None
 
 
 def _seconds(job: Job, task: Task) -> float | None:
@@ -66,7 +73,7 @@ def _seconds(job: Job, task: Task) -> float | None:
         return facts.get("seconds") if type(job.task) is type(task) else None
     if job.task.model != task.model or facts.get("resumed_at_step"):
         return None
-    return facts.get("device_seconds")
+    return facts.get("working_seconds", facts.get("device_seconds"))
 
 
 def has_gpu(settings: Settings) -> bool:

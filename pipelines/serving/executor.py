@@ -122,6 +122,10 @@ class Executor(Protocol):
     def sample(self, job: str) -> None:
         """Has the tuning that runs as this job draw a sample after its next step."""
 
+    def load_ahead(self) -> None:
+        """Has the built-in models loaded while there is no work, so that the first has not to wait for it. Returns at
+        once; no work waits longer than for one part of a model, or for what it needs itself."""
+
     def unload(self) -> None:
         """Frees the memory of every model that no work uses right now."""
 

@@ -28,6 +28,7 @@ class Job:
     title: str = ""  # what its owner calls it
     favourite: bool = False  # whether its owner likes it best
     losses: Losses | None = None  # of a tuning
+    expected: float | None = None  # seconds that it will take once its turn has come, while it waits; roughly
 
     @property
     def waits(self) -> bool:

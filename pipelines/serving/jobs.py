@@ -83,6 +83,15 @@ class Jobs:
         if found.waits:
             self._executor.forget(found.id)
 
+    def move(self, job: str, owner: str, way: str) -> None:
+        """Has a waiting job change places with the owner's next one "up" or "down" the queue; places of others stay.
+
+        Raises ValueError where it does not wait any more, or where a grid would come before its videos.
+        """
+        if way not in ("up", "down"):
+            raise ValueError("A job moves up or down.")
+        self._table.move(self._table.get(job, owner).id, -1 if way == "up" else 1)
+
     def delete(self, job: str, owner: str) -> None:
         """Deletes a finished job and all its files. Raises ValueError where it has not ended."""
         self._storage.delete(self._table.get(job, owner))

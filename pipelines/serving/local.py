@@ -2,9 +2,11 @@
 
 import queue
 import threading
-from collections.abc import Callable, Generator, Mapping, Sequence
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pipelines.catalog import CATALOG, ModelCard, find
@@ -25,6 +27,8 @@ if TYPE_CHECKING:  # torch comes with the manager, and waits for the first job
     from pipelines.poses.search import Found
 
 SLOT = "0"
+_OVER = object()
+AHEAD_SECONDS = 2.0  # from the first wish to load ahead until it begins: the page that wishes it is drawn first
 IDLE_SECONDS = 0.5  # from one look for models that nobody has used for long to the next
 
 
@@ -43,6 +47,8 @@ class LocalExecutor:
         self._waiting: queue.SimpleQueue[Run] = queue.SimpleQueue()
         self._wished: set[str] = set()  # the tunings of which somebody wants a sample
         self._loop: Loop | None = None
+        self._ahead: Iterator[None] | None = None  # loads a part of a model at each step, while there is one to load
+        self._ahead_from: float | None = None  # time.monotonic(); None before anybody wished it
         self._starting = threading.Lock()  # of the loop
         self._making = threading.Lock()  # of the manager
 
@@ -85,6 +91,14 @@ class LocalExecutor:
     def sample(self, job: str) -> None:
         self._wished.add(job)
 
+    def load_ahead(self) -> None:
+        with self._starting:
+            if self._ahead_from is not None:
+                return
+            self._ahead_from = time.monotonic() + AHEAD_SECONDS
+            self._ahead = self._loading()
+        self._start()
+
     def unload(self) -> None:
         if self.manager is not None:
             self.manager.unload_all()
@@ -100,14 +114,33 @@ class LocalExecutor:
                 self._loop.start()
 
     def _turn(self) -> None:
-        """One turn of the loop: a work if one waits, else a look for models that nobody has used for long."""
+        """One turn of the loop: a work if one waits, else a part of what is loaded ahead, else a look for models that
+        nobody has used for long."""
+        ahead = self._ahead if time.monotonic() > (self._ahead_from or 0.0) else None
         try:
-            run = self._waiting.get(timeout=IDLE_SECONDS)
+            run = self._waiting.get(timeout=0 if ahead is not None else IDLE_SECONDS)
         except queue.Empty:
-            if self.manager is not None:
+            if ahead is not None and next(ahead, _OVER) is _OVER:  # also once it has raised
+                self._ahead = None
+            elif ahead is None and self.manager is not None:
                 self.manager.unload_idle()
         else:
             run.work()
+
+    def _loading(self) -> Iterator[None]:
+        """Loads the built-in models, that of the settings first; after each step something else may be done."""
+        manager = self._models()
+        yield
+        import_module("pipelines.systems.metrics")
+        built_in = [card for card in self._catalog.values() if card.source.is_folder]
+        for card in sorted(built_in, key=lambda card: card.name != self._settings.model):
+            engine = import_module("pipelines.systems.engine").find_engine(card.system)
+            yield
+            for part in engine.parts:
+                manager.on_progress = None  # of a work before
+                with manager.lease(f"{card.name}/{part}"):
+                    pass
+                yield
 
     def _carry_out(self, work: Work, tell: Callable[[Any], None]) -> None:
         self._wished.discard(work.job)

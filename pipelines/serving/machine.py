@@ -41,6 +41,10 @@ class Machine:
         """The seconds that `task` will take here, roughly, once its turn has come; None where that can't be told."""
         return estimated(task, self._catalog, self._table, self._executor)
 
+    def seconds_ahead(self) -> float | None:
+        """The seconds until what waits and runs now is done, roughly; None where that can't be told."""
+        return self._table.seconds_ahead()
+
     def estimate_on_gpu(self, task: Task) -> float | None:
         """What `estimate` would be on a GPU such as Spaces have; None where jobs run on a GPU already, and for a task
         without a model, which uses none."""
@@ -71,6 +75,10 @@ class Machine:
         """Whether videos can be made ("ok"), and what is known of the worker, the disk and the table. No secrets."""
         loops = list(self._dispatcher.loops.values())
         return health.report(loops, self._table, self._settings, self._settings.data, self._notes)
+
+    def load_ahead(self) -> None:
+        """Somebody has come: has the built-in models loaded while nothing else is to be done. Returns at once."""
+        self._executor.load_ahead()
 
     def unload(self) -> None:
         """Frees the memory of every model that no job uses right now; the next job loads what it needs again."""

@@ -106,6 +106,10 @@ class Rows:
             (job.state, job.ended, *_ending(job), job.id),
         )
 
+    def move(self, job: Job) -> None:
+        """Writes when a job was asked for, by which its turn comes."""
+        self._write("UPDATE jobs SET submitted = ? WHERE id = ?", (job.submitted, job.id))
+
     def rename(self, identifier: str, title: str) -> None:
         self._write("UPDATE jobs SET title = ? WHERE id = ?", (title, identifier))
 

@@ -153,28 +153,66 @@ def _measures(frames: "np.ndarray", task: Task, models: "ModelManager") -> dict[
 
 
 class Pace:
-    """How long a job will still take: by this stage's own pace, and what the stages to come took in the job before."""
+    """How far a whole job is, and how long it will still take.
 
-    def __init__(self, past: Mapping[str, float]):
-        self.taken: dict[str, float] = {}  # seconds, by stage
-        self._past = past  # `taken` of the last job of the same kind
+    By this stage's own pace and what the stages to come took in the job before, or else by an estimate. What it tells
+    never goes backwards: where a job turns out to be slower, the bar and the countdown wait.
+    """
+
+    AFTER = 0.1  # what comes after a stage that is known by its own pace only, as a share of that stage
+    MOST = 0.98  # share that is told to be done, before all is
+
+    def __init__(self, past: Mapping[str, float], expected: float | None = None):
+        """`past` are the `taken` of the last job of the same kind, `expected` the seconds of the whole job."""
+        self.taken: dict[str, float] = {}  # seconds, by stage; each lasts until the next begins
+        self._past, self._expected = past, expected
+        self._started = self._told = time.perf_counter()
         self._last = Progress("", 0, 0)
         self._began = (0.0, 0)  # the time and the step at which this stage began
+        self._left: float | None = None  # what was told last
+        self._done = 0.0
+
+    @property
+    def working(self) -> float:
+        """The seconds so far without those in which models were loaded."""
+        return sum(seconds for stage, seconds in self.taken.items() if stage != LOADING)
+
+    def end(self) -> None:
+        """The job has ended: the last stage, too."""
+        self._count(time.perf_counter())
 
     def estimate(self, event: Progress) -> Progress:
-        """`event` with the seconds left of the whole job, as far as they can be told."""
+        """`event` with the seconds left and the share done of the whole job, as far as they can be told."""
         now = time.perf_counter()
+        self._count(now)
         if event.stage != self._last.stage or event.step < self._last.step:
             self._began = now, event.step
         self._last = event
+        self.taken.setdefault(event.stage, 0.0)
+        left = self._remaining(event, now)
+        if left is not None:
+            self._left = left if self._left is None else min(self._left, left)
+            elapsed = now - self._started
+            self._done = max(self._done, min(self.MOST, elapsed / (elapsed + left) if elapsed else 0.0))
+        return replace(event, seconds_left=self._left or None, done=self._done)  # 0 left: what comes is not known
+
+    def _count(self, now: float) -> None:
+        if self._last.stage:
+            self.taken[self._last.stage] += now - self._told
+        self._told = now
+
+    def _remaining(self, event: Progress, now: float) -> float | None:
         began, first = self._began
-        if event.stage not in (LOADING, WRITING):
-            self.taken[event.stage] = now - began
+        later = sum(self._past[stage] for stage in self._past.keys() - self.taken.keys() if stage != LOADING)
         if event.step > first:
             here = (now - began) / (event.step - first) * (event.total - event.step)
-        elif event.stage in self._past:
-            here = self._past[event.stage]
-        else:
-            return event
-        later = sum(self._past[stage] for stage in self._past.keys() - self.taken.keys())
-        return replace(event, seconds_left=here + later or None)  # 0 would only say that what comes is not known
+            if not self._past and event.stage != LOADING:
+                later = self.AFTER * (now - began + here)
+            elif not self._past:
+                later = self._expected or 0.0
+            return here + later
+        if event.stage in self._past and event.stage != LOADING:
+            return max(0.0, self._past[event.stage] - self.taken[event.stage]) + later
+        if self._past:
+            return later
+        return None if self._expected is None else max(0.0, self._expected - self.working)

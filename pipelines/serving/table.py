@@ -31,7 +31,7 @@ class Notes(Protocol):
     """What is kept of jobs outside the table, for when that is lost."""
 
     def note(self, job: Job) -> None:
-        """Notes a job that was added, has ended, waits again or was renamed. Raises nothing."""
+        """Notes a job that was added, has ended, waits again, was moved or renamed. Raises nothing."""
 
     def bury(self, job: str) -> None:
         """Notes that a job is being deleted."""
@@ -68,7 +68,10 @@ class JobTable:
         self._owed: dict[str, Job] = {}  # jobs whose end is not in the file yet
         self._key = secrets.token_bytes(16)  # of the hashes that stand for addresses, which are written nowhere
         self._addresses: dict[str, str] = {}  # hashes, by job that has not ended
-        self._usual: dict[tuple[str, str], float | None] = {}  # see _usual_seconds
+        self._usual: dict[tuple, float | None] = {}  # see _usual_seconds
+        self.estimate: Callable[[Task], float | None] = lambda task: None  # the seconds that a task will take
+        self._ahead: float | None = 0.0  # seconds until all that waits and runs is done
+        self._told = 0.0  # when the positions were last told
         file.parent.mkdir(parents=True, exist_ok=True)
         self._rows = Rows(file, renew)
         try:
@@ -140,6 +143,11 @@ class JobTable:
         with self._changed:
             return [job for job in self._live.values() if owner in (EVERYBODY, job.owner)]
 
+    def seconds_ahead(self) -> float | None:
+        """The seconds until all that waits and runs is done, roughly; None where that can't be told."""
+        with self._changed:
+            return self._ahead if self._live else 0.0
+
     def finished(
         self,
         owner: object = EVERYBODY,
@@ -200,7 +208,8 @@ class JobTable:
             if not self._changed.wait_for(self._ready, seconds):
                 return None
             job = self._ready()[0]
-            self._set(job.id, state="running", attempts=job.attempts + 1, started=self._clock(), progress=None)
+            begun = {"attempts": job.attempts + 1, "started": self._clock(), "progress": None, "expected": None}
+            self._set(job.id, state="running", **begun)
             self._tell_positions()
             return self._live[job.id]
 
@@ -210,6 +219,8 @@ class JobTable:
             match event:
                 case Progress():
                     self._set(identifier, progress=event)
+                    if self._clock() - self._told > 1:  # whoever waits is told how long still
+                        self._tell_positions()
                 case Preview():
                     self._set(identifier, preview=event)
                 case Losses():
@@ -231,6 +242,31 @@ class JobTable:
                 self._tell_positions()
             elif job is not None:
                 self._set(identifier, stopping=True)
+
+    def move(self, identifier: str, by: int) -> None:
+        """Has a waiting job change places with that of its owner which waits `by` places behind it.
+
+        Raises ValueError where it does not wait, or one of the two is a grid that waits for the other.
+        """
+        with self._changed:
+            job = self._live.get(identifier)
+            if job is None or not job.waits:
+                raise ValueError("This is being made already.")
+            mine = [one for one in self._live.values() if one.waits and one.owner == job.owner]
+            place = mine.index(job) + by
+            if not 0 <= place < len(mine):
+                return
+            other = mine[place]
+            for grid, part in ((job, other), (other, job)):
+                if isinstance(grid.task, Grid) and part.id in grid.task.jobs:
+                    raise ValueError("A grid is made after its videos.")
+            for one, submitted in ((job, other.submitted), (other, job.submitted)):
+                moved = replace(one, submitted=submitted)
+                self._rows.move(moved)
+                self._live[one.id] = moved
+                self._note(moved)
+            self._live = dict(sorted(self._live.items(), key=lambda item: item[1].submitted))
+            self._tell_positions()
 
     def interrupt(self, identifier: str) -> None:
         """Puts a running job back into the queue, as if it had not begun: the app is being shut down."""
@@ -307,21 +343,24 @@ class JobTable:
                 left = job.progress.seconds_left if job.progress else None
                 ahead = _sum(ahead, self._usual_seconds(job) if left is None else left)
         for position, job in enumerate(order, 1):
-            progress = Progress("Waiting", position, len(order), ahead)
-            if job.progress != progress:
-                self._live[job.id] = replace(job, progress=progress)
-            ahead = _sum(ahead, self._usual_seconds(job))
+            progress, expected = Progress("Waiting", position, len(order), ahead), self._usual_seconds(job)
+            if job.progress != progress or job.expected != expected:
+                self._live[job.id] = replace(job, progress=progress, expected=expected)
+            ahead = _sum(ahead, expected)
+        self._ahead, self._told = ahead, self._clock()
         self._changed.notify_all()
 
     def _usual_seconds(self, job: Job) -> float | None:
-        """How long the latest jobs of its kind took its model on average; None if there are none."""
-        kind = _kind(job)
-        if kind not in self._usual:
+        """How long it will take: by `estimate`, or else what the latest jobs of its kind took its model on average;
+        None if there are none."""
+        effort = job.task.effort
+        if effort not in self._usual:
             try:
-                self._usual[kind] = self._rows.usual_seconds(*kind)
-            except sqlite3.Error:  # no job is held up for want of an estimate
+                usual = self.estimate(job.task)
+                self._usual[effort] = self._rows.usual_seconds(*_kind(job)) if usual is None else usual
+            except (sqlite3.Error, ValueError):  # no job is held up for want of an estimate
                 return None
-        return self._usual[kind]
+        return self._usual[effort]
 
     def _set(self, identifier: str, **changes) -> None:
         """Changes a job that has not ended. Previews are not written, progress about once a second."""
@@ -340,7 +379,7 @@ class JobTable:
 
     def _end(self, identifier: str, state: str, end: Result | Failed) -> Job:
         job = replace(self._live[identifier], state=state, ended=self._clock(), end=end)
-        job = replace(job, progress=None, preview=None, losses=None)
+        job = replace(job, progress=None, preview=None, losses=None, expected=None)
         if isinstance(end, Result):
             self._note(job)  # before the row: if the app dies between the two, the video need not be made again
         try:
@@ -353,7 +392,7 @@ class JobTable:
             self._used.append(self._use(job, job.ended, job.ended - job.started))
         if state == "done":
             self._served.add(job.owner)
-            self._usual.pop(_kind(job), None)
+            self._usual.clear()
         del self._live[identifier]
         self._addresses.pop(identifier, None)
         self._noted.pop(identifier, None)

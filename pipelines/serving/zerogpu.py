@@ -180,6 +180,9 @@ class ZeroExecutor:
         if folder.is_dir():
             _wish(folder).file.touch()
 
+    def load_ahead(self) -> None:
+        """All that is used here was loaded at the start."""
+
     def unload(self) -> None:
         self._looking.unload()
 

@@ -7,8 +7,8 @@ import tempfile
 import time
 from pathlib import Path
 
-PLAYS = """() => {
-  const video = document.querySelector('#video video');
+PLAYS = """() => {  // and it is no example, which has no result to be saved
+  const video = document.querySelector('#result')?.offsetParent && document.querySelector('#video video');
   return video && !video.paused && video.currentTime > 0;
 }"""
 PATIENCE = 300_000  # milliseconds
