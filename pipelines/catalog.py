@@ -205,8 +205,8 @@ _BODIES = {  # of the paper theatre's characters: test_retargeting holds them ag
 }
 
 _NOT_FOR = (
-    "Not for true-to-life pictures of real people or events, nor for anything demeaning, hateful, violent, "
-    "pornographic or misleading. Made for research."
+    "Realistic depictions of real people or events; demeaning, hateful, violent, pornographic or "
+    "misleading content. Made for research."
 )
 
 _MCM = Source("yhzhai/mcm")
@@ -249,9 +249,9 @@ CATALOG: Mapping[str, ModelCard] = {
             limits=Limits(frames=Range(8, 24), side=Range(128, 128, 8), voxels=24 * 128 * 128),
             summary="A small ModelScope network, trained on drawn paper dancers. Runs anywhere, within seconds.",
             licence="MIT, like this app",
-            shortcomings="It knows a few dozen words; other words are accepted and guessed at.",
-            not_for="Anything that should look real: it draws paper dolls.",
-            needs="Any computer; no GPU, no download.",
+            shortcomings="Knows a few dozen words, and guesses at others.",
+            not_for="Anything that should look real.",
+            needs="Nothing: built in.",
             vocabulary=_THEATRE,
         ),
         ModelCard(
@@ -266,10 +266,9 @@ CATALOG: Mapping[str, ModelCard] = {
             defaults=Defaults(frames=16, width=256, height=256, fps=8, steps=25, guidance=9.0, scheduler="dpm++"),
             loras=_LORAS_MODELSCOPE,
             limits=Limits(frames=Range(1, 64), side=Range(128, 768, 8), voxels=24 * 576 * 320),
-            summary="Alibaba's text-to-video diffusion model of 2023, as published.",
+            summary="Alibaba's text-to-video diffusion model of 2023.",
             licence="CC BY-NC 4.0: not for commercial use",
-            shortcomings="English only. Can't write text. Often shows the watermark of its training clips. "
-            "Past about 24 frames pictures fall apart.",
+            shortcomings="English only. Can't write text. Often shows a watermark. Falls apart beyond about 24 frames.",
             not_for=_NOT_FOR,
             needs="A GPU with 6 GB of memory or more, and a download of 3.7 GB.",
         ),
@@ -282,7 +281,7 @@ CATALOG: Mapping[str, ModelCard] = {
             flops=4.8e6,
             defaults=Defaults(frames=24, width=576, height=320, fps=8, steps=30, guidance=9.0, scheduler="dpm++"),
             limits=Limits(frames=Range(1, 64), side=Range(128, 1024, 8), voxels=36 * 576 * 320),
-            summary="ModelScope's network, trained further on wide clips without watermarks.",
+            summary="ModelScope's network, fine-tuned on wide clips without watermarks.",
             licence="CC BY-NC 4.0: not for commercial use",
             shortcomings="English only. Made for 24 frames at 576x320; worse at smaller sizes and fewer frames.",
             not_for=_NOT_FOR,
@@ -290,7 +289,7 @@ CATALOG: Mapping[str, ModelCard] = {
         ),
         ModelCard(
             name="miniature-tempofunk",
-            title="Paper theatre that dances (built in)",
+            title="Paper theatre, dance (built in)",
             system="tempofunk",
             takes=FASTER | {"image", "mask"},
             source=Source(str(MINIATURES / "tempofunk")),
@@ -298,11 +297,11 @@ CATALOG: Mapping[str, ModelCard] = {
             flops=0.038e6,
             defaults=Defaults(frames=16, width=128, height=128, fps=8, steps=20, guidance=2.5, scheduler="dpm++"),
             limits=Limits(frames=Range(8, 24), side=Range(128, 128, 64), voxels=24 * 128 * 128),
-            summary="A small TempoFunk network, trained on drawn paper dancers. It can begin with an image of yours.",
+            summary="A small TempoFunk network, trained on drawn paper dancers. Can begin with your image.",
             licence="MIT, like this app",
-            shortcomings="Whatever it is asked for dances: it has seen nothing else. It knows drawn figures only.",
-            not_for="Anything that should look real: it draws paper dolls.",
-            needs="Any computer; no GPU, no download.",
+            shortcomings="Draws paper figures only, and all of them dance.",
+            not_for="Anything that should look real.",
+            needs="Nothing: built in.",
             vocabulary=_THEATRE,
             schedulers=("dpm++", "ddim"),
         ),
@@ -320,14 +319,16 @@ CATALOG: Mapping[str, ModelCard] = {
             flops=3.8e6,
             defaults=Defaults(frames=24, width=512, height=512, fps=8, steps=20, guidance=15.0, scheduler="dpm++"),
             limits=Limits(frames=Range(1, 48), side=Range(256, 768, 64), voxels=32 * 512 * 512),
-            summary="Stable Diffusion with layers over time, fine-tuned on dance: 18,000 videos of 120 frames, 24 "
-            "drawn from each, for 80 epochs. It can begin with an image of yours.",
+            summary=(
+                "Stable Diffusion with temporal layers, fine-tuned on 18,000 dance videos. Can begin with your image."
+            ),
             licence="AGPL 3.0, as its makers put it; the Stable Diffusion that draws the first image: CreativeML "
             "OpenRAIL-M",
-            shortcomings="May produce obscene or otherwise unpleasant imagery. English only; knows dance better than "
-            "anything else. Width and height are multiples of 64. Its makers advise to clean up the pictures, with "
-            "superresolution or otherwise, before they are published.",
-            not_for="Not for disinformation, and not for gore.",
+            shortcomings=(
+                "English only. Best at dance. May produce obscene imagery. Its makers advise cleaning up its "
+                "videos before publishing them."
+            ),
+            not_for="Disinformation and gore.",
             needs="A GPU with 8 GB of memory or more, and a download of 7 GB.",
             schedulers=("dpm++", "ddim"),
         ),
@@ -339,11 +340,11 @@ CATALOG: Mapping[str, ModelCard] = {
             source=Source(str(MINIATURES / "followyourpose")),
             defaults=Defaults(frames=16, width=128, height=128, fps=8, steps=25, guidance=2.5, scheduler="ddim"),
             limits=Limits(frames=Range(8, 32), side=Range(128, 128, 64), fps=Range(0.1, 60, 0), voxels=32 * 128 * 128),
-            summary="A small FollowYourPose that makes drawn paper dancers do what a skeleton does. Runs anywhere.",
+            summary="A small FollowYourPose, trained on drawn paper dancers. Runs anywhere, within seconds.",
             licence="MIT, like this app",
-            shortcomings="It knows a few dozen words, drawn figures only, and one dancer at a time.",
-            not_for="Anything that should look real: it draws paper dolls.",
-            needs="Any computer; no GPU, no download.",
+            shortcomings="Knows a few dozen words. Draws paper figures only, one dancer at a time.",
+            not_for="Anything that should look real.",
+            needs="Nothing: built in.",
             vocabulary=_THEATRE,
             flops=0.035e6,
             kind="pose-to-video",
@@ -361,10 +362,9 @@ CATALOG: Mapping[str, ModelCard] = {
             defaults=Defaults(frames=24, width=512, height=512, fps=8, steps=50, guidance=12.5, scheduler="ddim"),
             loras=_LORAS_STABLE_DIFFUSION,
             limits=Limits(frames=Range(8, 32), side=Range(256, 768, 64), fps=Range(0.1, 60, 0), voxels=32 * 512 * 512),
-            summary="Stable Diffusion 1.4 that follows the poses of a clip, as published.",
-            licence="Its makers name none for the weights; the base: CreativeML Open RAIL-M",
-            shortcomings="English only. Sides are multiples of 64. Hands, faces and written words come out badly, and "
-            "so do several people who overlap.",
+            summary="Stable Diffusion 1.4 that follows the poses of a clip.",
+            licence="None stated for the weights; the base model: CreativeML Open RAIL-M",
+            shortcomings="English only. Hands, faces, text and overlapping people come out badly.",
             not_for=_NOT_FOR,
             needs="A GPU with 8 GB of memory or more, and a download of 9 GB.",
             kind="pose-to-video",
@@ -380,11 +380,11 @@ CATALOG: Mapping[str, ModelCard] = {
             flops=0.035e6,
             defaults=Defaults(frames=16, width=128, height=128, fps=8, steps=25, guidance=2.0, scheduler="ddim"),
             limits=Limits(frames=Range(2, 32), side=Range(128, 128, 8), fps=Range(0.1, 60, 0), voxels=32 * 128 * 128),
-            summary="A small Stable Diffusion that knows drawn paper dancers. Tunes anywhere, within a minute or two.",
+            summary="A small Stable Diffusion, trained on drawn paper dancers. Tunes anywhere, within a minute or two.",
             licence="MIT, like this app",
-            shortcomings="It knows drawn figures only: real footage comes out as a paper dream.",
-            not_for="Anything that should look real: it draws paper dolls.",
-            needs="Any computer; no GPU, no download.",
+            shortcomings="Draws paper figures only, also from real footage.",
+            not_for="Anything that should look real.",
+            needs="Nothing: built in.",
             vocabulary=_THEATRE,
             kind="edit",
             schedulers=("ddim", "dpm++", "pndm"),
@@ -400,9 +400,9 @@ CATALOG: Mapping[str, ModelCard] = {
             defaults=Defaults(frames=24, width=512, height=512, fps=8, steps=50, guidance=12.5, scheduler="ddim"),
             loras=_LORAS_STABLE_DIFFUSION,
             limits=Limits(frames=Range(2, 32), side=Range(256, 768, 8), fps=Range(0.1, 60, 0), voxels=32 * 512 * 512),
-            summary="The model that Tune-A-Video was published with.",
+            summary="The base model of the Tune-A-Video paper.",
             licence="CreativeML Open RAIL-M: its use restrictions apply to what you make",
-            shortcomings="English only. Hands, faces and written words come out badly.",
+            shortcomings="English only. Hands, faces and text come out badly.",
             not_for=_NOT_FOR,
             needs="A GPU with 12 GB of memory or more to tune, 6 GB to edit, and a download of 4.3 GB.",
             kind="edit",
@@ -418,10 +418,12 @@ CATALOG: Mapping[str, ModelCard] = {
             defaults=Defaults(frames=8, width=512, height=512, fps=8, steps=50, guidance=7.5, scheduler="ddim"),
             loras=_LORAS_STABLE_DIFFUSION,
             limits=Limits(frames=Range(2, 32), side=Range(256, 768, 8), fps=Range(0.1, 60, 0), voxels=32 * 512 * 512),
-            summary="Stable Diffusion 1.4, tuned by its makers on a clip of a surfer. Tell who surfs instead: a panda, "
-            "an astronaut.",
+            summary=(
+                "Stable Diffusion 1.4, tuned by its makers on a clip of a surfer. Make somebody else surf: a "
+                "panda, an astronaut."
+            ),
             licence="CreativeML Open RAIL-M: its use restrictions apply to what you make",
-            shortcomings="English only. It knows one motion. Hands, faces and written words come out badly.",
+            shortcomings="English only. Knows one motion. Hands, faces and text come out badly.",
             not_for=_NOT_FOR,
             needs="A GPU with 6 GB of memory or more, and a download of 7 GB.",
             flops=3.7e6,
@@ -464,8 +466,8 @@ DETECTORS: Mapping[str, Detector] = {
             name=AUTO,
             title="People or drawn figures",
             source=None,
-            licence="that of the one it takes, BlazePose's or this app's",
-            needs="Any computer; no GPU, no download. It looks for both, and takes what it is surer of.",
+            licence="that of the detector it chooses",
+            needs="Nothing: built in. Looks for people and drawn figures, and keeps the surer result.",
             advice=_BETTER_CLIP,
             parts=(),
         ),
@@ -474,7 +476,7 @@ DETECTORS: Mapping[str, Detector] = {
             title="BlazePose",
             source=Source(str(ASSETS / "detectors" / "blazepose")),
             licence="Apache 2.0: commercial use allowed",
-            needs="Any computer; no GPU, no download. For people, eight at most.",
+            needs="Nothing: built in. For people, eight at most.",
             advice=_BETTER_CLIP,
             parts=("detector", "landmarks"),
         ),
@@ -483,7 +485,7 @@ DETECTORS: Mapping[str, Detector] = {
             title="Paper theatre (built in)",
             source=Source(str(MINIATURES / "openpose")),
             licence="MIT, like this app",
-            needs="Any computer; no GPU, no download. For drawn figures.",
+            needs="Nothing: built in. For drawn figures.",
             advice="This detector knows only drawn figures such as this app's own. For people choose BlazePose.",
         ),
         Detector(

@@ -560,7 +560,7 @@ class PoseToVideo(_Sampled):
     )
     placing: str = declared(
         Choice(
-            label="On the canvas",
+            label="Placement",
             help="How large the dancer is, and whether limbs may be cut off.",
             noun="placement",
             default="fit",

@@ -130,6 +130,6 @@ def test_a_new_video_begins_with_the_first_frame_of_another(chromium, app):  # n
         page.get_by_role("tab", name="Library").click()
         page.locator("#shelf .example").first.click()
         page.locator("#use-frame").click()
-        expect(page.locator("#model input")).to_have_value("Paper theatre that dances (built in)", timeout=PATIENCE)
+        expect(page.locator("#model input")).to_have_value("Paper theatre, dance (built in)", timeout=PATIENCE)
         expect(page.locator("#mask canvas")).to_be_visible(timeout=PATIENCE)
         assert json.loads(page.locator("#mask canvas").get_attribute("width")) == 128

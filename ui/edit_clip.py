@@ -18,7 +18,7 @@ from ui.refill import Form
 
 LEARNED = say(
     '<div class="message stopped" role="status"><b>The model has learned the clip.</b> '
-    "Change some of the words below, and press Tell it again.</div>"
+    "Change some of the words below, and press Edit.</div>"
 )
 PUBLISHED = {name: card for name, card in offered("edit").items() if card.tuning is None}
 _TO_EDIT = """() => {
@@ -48,7 +48,7 @@ class EditTab:
         self.chosen = gr.State("")  # the tuned model that is worked with
         self.changed = gr.State(0)  # counts up whenever a tuned model was renamed, deleted or resumed
         self.wanted = gr.State()  # an edit whose settings are to be used again
-        gr.HTML(say("<h2>1. Tune on a clip</h2>"), elem_classes="step")
+        gr.HTML(say("<h2>1. Learn a clip (tune)</h2>"), elem_classes="step")
         self.bench = tune_clip.Bench(backend, owner, arrived, self.changed, given)
         gr.HTML(say("<h2>2. Choose a tuned model</h2>"), elem_classes="step")
         self.shelf = gr.HTML(elem_id="tunings", js_on_load=CLICKS)
@@ -111,9 +111,9 @@ class Panel(Stage):
 
     def _build_question(self, first: ModelCard) -> None:
         self.prompt = gr.Textbox(
-            label=say("Tell it again"),
+            label=say("Edit"),
             info=ENGLISH_ONLY,
-            placeholder=say("The caption with other words. Several lines make several videos."),
+            placeholder=say("The caption with other words. One video a line."),
             lines=3,
             max_lines=8,
             elem_id="edit-prompt",
@@ -121,7 +121,7 @@ class Panel(Stage):
         self.hints = gr.HTML()
         self.problem = gr.HTML(visible=False, elem_id="edit-problem")
         with gr.Row(elem_classes="acts"):
-            self.retell = gr.Button(say("Tell it again"), variant="primary", size="lg", elem_id="edit")
+            self.retell = gr.Button(say("Edit"), variant="primary", size="lg", elem_id="edit")
             self.halt = gr.Button(say("Stop"), variant="stop", size="lg", visible=False, elem_id="stop-edit")
         self.ahead = gr.HTML(elem_id="edit-ahead")
         with gr.Accordion(say("Fine settings of the edit"), open=False, elem_id="fine-edit"):
@@ -138,7 +138,7 @@ class Panel(Stage):
                 self.export = gr.Button(say("Export"), size="md", elem_id="export")
                 self.delete = gr.Button(say("Delete"), size="md", elem_id="delete-tuned")
             self.really = gr.Button(
-                say("Really delete"), size="md", variant="stop", visible=False, elem_id="really-tuned"
+                say("Delete for good"), size="md", variant="stop", visible=False, elem_id="really-tuned"
             )
             self.archive = gr.File(label=say("The tuned model"), visible=False, elem_id="archive")
 
@@ -150,8 +150,8 @@ class Panel(Stage):
                 gr.HTML(say('<p class="caption">The clip</p>'))
                 self.before = player(say("The clip"), elem_id="before", leader="after")
             with gr.Column():
-                self.after_caption = gr.HTML(say('<p class="caption">Told again</p>'))
-                self.after = player(say("Told again"), elem_id="after")
+                self.after_caption = gr.HTML(say('<p class="caption">The edit</p>'))
+                self.after = player(say("The edit"), elem_id="after")
         self.line = gr.HTML(elem_id="edit-line")
         self.waiting = gr.HTML(elem_id="edit-waiting", js_on_load=CLICKS)
         with gr.Column(visible=False) as self.told:
@@ -322,7 +322,7 @@ class Panel(Stage):
             **progress(self.line, self.waiting, view),
             self.halt: halting(view),
             self.after: films(film),
-            self.after_caption: f'<p class="caption">{html.escape(made.task.prompt) if made else "Told again"}</p>',
+            self.after_caption: f'<p class="caption">{html.escape(made.task.prompt) if made else "The edit"}</p>',
             self.told: gr.Column(visible=made is not None),
             self.mp4: gr.DownloadButton(value=film),
             self.facts: html.rounded(made.end.facts) if made else None,

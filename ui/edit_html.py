@@ -11,10 +11,10 @@ from pipelines.serving.job import Job
 from ui.html import data_of, moving, shorten
 from ui.languages import say
 
-OTHERS = say('<p class="others">Or one that others have tuned and published</p>')
+OTHERS = say('<p class="others">Published tuned models</p>')
 NOTHING = say(
-    '<p class="nothing">Nothing is tuned yet. Upload a clip above, say what it shows, and press Tune.</p>'
-    '<p class="others">Or one that others have tuned and published</p>'
+    '<p class="nothing">You have no tuned models yet. Upload a clip above, say what it shows, and '
+    'press Tune.</p><p class="others">Published tuned models</p>'
 )
 WIDTH, HEIGHT = 600, 150  # of the plot, in its own units
 SETTINGS = {  # of an edit -> what a person reads

@@ -19,9 +19,8 @@ PICTURES = [".png", ".jpg", ".jpeg", ".webp", ".bmp"]
 PNG = "data:image/png;base64,"
 LARGEST = 2_000_000  # letters of a drawn mask; a few ten thousand are usual
 WORDS = say(
-    '<p class="hint">The video begins with it, and keeps its colours and its place. Paint over what need not stay: '
-    "there the video makes up a picture of its own, in every frame. What you leave unpainted is followed. In a mask "
-    "from a file, white is made up and black is followed. Without an image, Stable Diffusion draws one first.</p>"
+    '<p class="hint">The video begins with this image. Paint over what may change; in a mask from a '
+    "file, that is white. Without an image, Stable Diffusion draws one.</p>"
 )
 
 # The mask is drawn in the browser: what is painted is opaque. It is told after each stroke, white on black.
@@ -167,7 +166,7 @@ def build(backend: Backend, owner: gr.BrowserState, card: ModelCard) -> FirstIma
         elem_id="begin-with-image",
     )
     with gr.Column(visible="image" in card.takes, elem_id="first-image") as panel:
-        gr.HTML(say("<h3>A first image, if you like</h3>"))
+        gr.HTML(say("<h3>First image (optional)</h3>"))
         gr.HTML(WORDS)
         with gr.Row(elem_id="first-image-files"):
             upload = gr.UploadButton(say("Upload image"), file_types=PICTURES, size="md", elem_id="image-upload")

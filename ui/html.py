@@ -19,16 +19,16 @@ from ui.stream import WAITING, Moment, describe
 from ui.words import chosen_words, unknown_words
 
 FIRST_SCENE = say(
-    '<p class="playbill-title">Your first scene is written</p><p>Press <b>Generate</b> to raise the curtain.</p>'
+    '<p class="playbill-title">Your first prompt is ready</p><p>Press <b>Generate</b> to raise the curtain.</p>'
 )
 NOT_FOUND = say(
-    '<p class="nothing">No prompt of yours holds these words.<br>'
-    '<button type="button" class="offer" data-job="" data-act="all">Show all videos</button></p>'
+    '<p class="nothing">None of your prompts has these words.<br><button type="button" class="offer"'
+    ' data-job="" data-act="all">Show all videos</button></p>'
 )
 NO_FAVOURITES = say('<p class="nothing">No favourites yet. Press the star of a video to keep it here.</p>')
 NOTHING_YET = say(
-    '<p class="nothing">What you make is kept here.<br>'
-    '<button type="button" class="offer" data-job="" data-act="begin">Make your first video</button></p>'
+    '<p class="nothing">Your videos appear here.<br><button type="button" class="offer" data-job="" '
+    'data-act="begin">Make your first video</button></p>'
 )
 _CARD = f'<div class="model-card"><p>{{}}</p>{{}}<dl>{"<dt>{}</dt><dd>{}</dd>" * 4}</dl></div>'
 LAMPS = 24
@@ -47,9 +47,7 @@ HEADER = r"""
 </header>
 <div class="drop-hint" hidden>${value.split(/\n/)[1]}</div>
 """
-HEADLINES = say(
-    "Write one line. Watch it come to life.\nDrop a video that was made here, and its settings are filled in."
-)
+HEADLINES = say("Write one line. Watch it come to life.\nDrop a video made here to restore its settings.")
 
 
 def scene(state: str, moment: Moment | None = None) -> str:
@@ -149,9 +147,9 @@ def prompt_hints(prompt: str, card: ModelCard, tokens: tuple[int, str] | None) -
 
 def model_card(card: ModelCard, missing: str | None) -> str:
     """What a person should know about a model before using it; `missing` says what is not on this machine yet."""
-    badge = say('<p class="badge here"><b>Ready on this machine</b></p>')
+    badge = say('<p class="badge here"><b>Ready</b></p>')
     if missing:
-        badge = say('<p class="badge missing"><b>Not here yet.</b> {}</p>', escape(missing))
+        badge = say('<p class="badge missing"><b>Not downloaded.</b> {}</p>', escape(missing))
     texts = (card.summary, card.needs, card.licence, card.shortcomings, card.not_for)
     summary, *facts = (say(escape(text, quote=False)) for text in texts)
     names = (say("Needs"), say("Licence"), say("Limits"), say("Not for"))

@@ -39,9 +39,9 @@ def keeping(backend: Backend, owner: gr.BrowserState, chosen: gr.State) -> None:
     """Builds what brings the `chosen` tuned model of the `owner` to the Hub, on a Space that offers to sign in."""
     if not offered():
         return
-    with gr.Accordion(say("Keep the tuned model on the Hugging Face Hub"), open=False, elem_id="to-hub"):
+    with gr.Accordion(say("Save the tuned model to the Hugging Face Hub"), open=False, elem_id="to-hub"):
         name = gr.Textbox(label=say("Name of a new private repository"), max_lines=1, elem_id="repository")
-        keep = gr.Button(say("Keep on the Hub"), size="md", elem_id="keep-on-hub")
+        keep = gr.Button(say("Save to the Hub"), size="md", elem_id="keep-on-hub")
         line = gr.HTML(elem_id="hub-line")
 
     def publish(identifier: str, visitor_id: str, title: str, token: gr.OAuthToken | None) -> Iterator[str]:

@@ -87,14 +87,16 @@ def tab(
                         "edit-clip": gr.Button(say("Use as input clip"), min_width=120, elem_id="use-clip"),
                         "pose-to-video": gr.Button(say("Follow its poses"), min_width=120, elem_id="use-poses"),
                     }
-                use_frame = gr.Button(say("Begin a video with its first frame"), elem_id="use-frame")
+                use_frame = gr.Button(say("Use as first image"), elem_id="use-frame")
                 with gr.Row(elem_id="library-downloads"):
                     for kind, title in KINDS.items():
                         export(say(title), kind, backend, owner, chosen, f"library-{kind}")
                 share = gr.Button(say("Copy a link to share"), size="md", visible=is_open, elem_id="share")
                 with gr.Row():
                     delete = gr.Button(say("Delete"), size="md", elem_id="delete")
-                    really = gr.Button(say("Really delete"), size="md", variant="stop", visible=False, elem_id="really")
+                    really = gr.Button(
+                        say("Delete for good"), size="md", variant="stop", visible=False, elem_id="really"
+                    )
                 finish.Finishing(backend, owner, chosen, "finish-chosen")
                 with gr.Accordion(say("How it was made"), open=False, elem_id="chosen-facts"):
                     facts = gr.JSON(show_label=False, container=False)

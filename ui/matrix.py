@@ -30,13 +30,13 @@ class Matrix:
 def build() -> Matrix:
     """Builds the controls where it is called."""
     on = gr.Checkbox(
-        label=say("Several at once, as a grid"),
-        info=say("Every line of the prompt is a video, with every one of the seeds; {} videos at most", CELLS),
+        label=say("Grid of several videos"),
+        info=say("One video for every line of the prompt and every seed, {} at most", CELLS),
         elem_id="grid",
     )
     seeds = gr.Textbox(
         label=say("Seeds of the grid"),
-        info=say("Each is a column. Left empty, the seed above is the only one"),
+        info=say("One column each. Empty: the seed above"),
         placeholder="7, 8, 9",
         max_lines=1,
         visible=False,

@@ -22,7 +22,7 @@ def build(card: ModelCard) -> controls.Controls:
         return controls.control(PoseToVideo, name, card, "pose-", **rest)
 
     made = {"strength": control("strength")}
-    with gr.Accordion(say("Which part of it"), open=False, elem_id="pose-part"):
+    with gr.Accordion(say("Part of the clip"), open=False, elem_id="pose-part"):
         with gr.Row():
             made["start"] = control("start", min_width=120)
             made["end"] = control("end", value=60, min_width=120)
@@ -31,7 +31,7 @@ def build(card: ModelCard) -> controls.Controls:
             for side in SIDES:
                 made[side] = control(side, min_width=200)
         made["sound"] = control("sound", visible=False)
-    with gr.Accordion(say("Who, and how the skeletons are drawn"), open=False, elem_id="pose-who"):
+    with gr.Accordion(say("Person and skeletons"), open=False, elem_id="pose-who"):
         with gr.Row():
             made["detector"] = control("detector")
             made["person"] = gr.Dropdown(
@@ -49,11 +49,11 @@ def build(card: ModelCard) -> controls.Controls:
 
 def wardrobe(tuned: Sequence[Tuning] = (), chosen: str = "") -> gr.Dropdown:
     """Whose looks the dancer can have: those that were `tuned`; hidden where there are none."""
-    choices = [(say("Nobody's: as the model draws it"), ""), *((title_of(one), one.job.id) for one in tuned)]
+    choices = [(say("As the model draws them"), ""), *((title_of(one), one.job.id) for one in tuned)]
     return gr.Dropdown(
         choices, value=chosen if chosen in dict(choices).values() else "", visible=bool(tuned), elem_id="pose-tuned",
-        label=say("Whose looks"), filterable=False,
-        info=say("Who is in a clip that you tuned on then dances; call them what you called them there"),
+        label=say("Appearance"), filterable=False,
+        info=say("The person of a clip that you tuned on dances. Use the words of its caption"),
     )  # fmt: skip
 
 

@@ -65,12 +65,12 @@ class PoseToVideoTab(Stage):
                     [(say(card.title), name) for name, card in offered("pose-to-video").items()],
                     value=self.first.name,
                     label=say("Model"),
-                    info=say("What draws the video; its own best settings are filled in"),
+                    info=say("Fills in its own best settings"),
                     filterable=False,
                     elem_id="pose-model",
                 )
                 self.about = gr.HTML(self._about(self.first.name), elem_id="pose-about")
-        gr.HTML(say("<h2>Or begin with one of these</h2>"), elem_classes="step")
+        gr.HTML(say("<h2>Examples</h2>"), elem_classes="step")
         self.examples = gr.HTML(
             say("|".join(f"Follows: {name}" for name, *_ in EXAMPLES)),
             html_template=html.examples(_thumbnails()),
@@ -91,7 +91,7 @@ class PoseToVideoTab(Stage):
         gr.HTML(say("<h2>Choose a motion</h2>"), elem_id="motions-title")
         self.chosen = gr.HTML(motion, html_template=pose_html.gallery(), elem_id="motions", js_on_load=CLICKS)
         self.file = gr.File(
-            label=say("Or your own clip, skeleton video or keypoints"),
+            label=say("Or upload a clip, a skeleton video or keypoints"),
             file_types=[*CLIPS, ".json", ".zip"],
             elem_id="pose-clip",
             height=130,
@@ -103,7 +103,7 @@ class PoseToVideoTab(Stage):
             prompted,
             label=say("Who dances, and where?"),
             info=ENGLISH_ONLY,
-            placeholder=say("Who, wearing what, where. Several lines make several videos."),
+            placeholder=say("Who, wearing what, where. One video a line."),
             lines=2,
             max_lines=8,
             elem_id="pose-prompt",
@@ -121,11 +121,11 @@ class PoseToVideoTab(Stage):
     def _build_stage(self) -> None:
         with gr.Row(visible=False, elem_id="pose-players") as self.players:
             with gr.Column(visible=False, elem_id="pose-source-column") as self.of_source:
-                self.original = player(say("What it was found in"), elem_id="pose-source", leader="pose-result")
+                self.original = player(say("The clip"), elem_id="pose-source", leader="pose-result")
                 gr.HTML(say('<p class="caption">The clip</p>'))
             with gr.Column(visible=False, elem_id="pose-skeletons-column") as self.of_skeletons:
-                self.skeletons = player(say("What it follows"), elem_id="pose-skeletons", leader="pose-result")
-                gr.HTML(say('<p class="caption">What it follows</p>'))
+                self.skeletons = player(say("The skeletons"), elem_id="pose-skeletons", leader="pose-result")
+                gr.HTML(say('<p class="caption">The skeletons</p>'))
             with gr.Column(elem_id="pose-result-column"):
                 self.video = player(say("Your video"), elem_id="pose-result")
                 self.told = gr.HTML(elem_id="pose-told")

@@ -12,7 +12,7 @@ from ui.languages import say
 
 def build(kind: type, card: ModelCard, prefix: str = "") -> controls.Controls:
     """The controls of `kind` for `card`, in the order of SHORTCUTS. Ids begin with `prefix`."""
-    with gr.Accordion(say("Faster, but another video"), open=False, elem_id=f"{prefix}shortcuts"):
+    with gr.Accordion(say("Faster, with a different result"), open=False, elem_id=f"{prefix}shortcuts"):
         return controls.controls(kind, tuple(SHORTCUTS), card, prefix)
 
 

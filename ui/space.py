@@ -25,7 +25,7 @@ def notice(backend: Backend, settings: Settings, environment: Mapping[str, str] 
             for text in said:
                 gr.HTML(f'<div class="notice" role="note"><p>{text}</p></div>')
             if shared:
-                gr.DuplicateButton(say("Make a copy of your own"), variant="secondary", size="md", elem_id="duplicate")
+                gr.DuplicateButton(say("Duplicate this Space"), variant="secondary", size="md", elem_id="duplicate")
 
 
 def _shared(settings: Settings) -> I18nData:

@@ -26,7 +26,7 @@ def corner(backend: Backend, settings: Settings, environment: Mapping[str, str] 
         if not settings.is_original(environment):
             unload = gr.Button(say("Unload now"), size="md", interactive=False, elem_id="unload")
             gr.HTML(
-                say('<p class="hint">Frees the memory of models that no job uses. The next video loads its own.</p>')
+                say('<p class="hint">Frees the memory of models that no job uses. They load again when needed.</p>')
             )
         timer = gr.Timer(SECONDS, active=False)
 

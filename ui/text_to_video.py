@@ -47,14 +47,12 @@ def _example(pictures: str, expect: str, prompt: str, seed: int, **settings: obj
 
 
 EXAMPLES = (
-    _example("robot", "2 seconds, the usual settings", "A robot in blue waving on the beach", 7),
-    _example("bear", "Fewer steps: ready sooner", FIRST_PROMPT, FIRST_SEED, steps=15),
+    _example("robot", "2 seconds", "A robot in blue waving on the beach", 7),
+    _example("bear", "Ready sooner", FIRST_PROMPT, FIRST_SEED, steps=15),
     _example("astronaut", "3 seconds", "An astronaut in orange jumping on the moon", 5, frames=24),
-    _example("person", "DDIM, the plainest sampler", "A person in red bows in the forest", 12, scheduler="ddim"),
-    _example("android", "Stronger guidance", "A robot in yellow kicks a leg up in the desert", 3, guidance=4.0),
-    _example(
-        "woman", "UniPC, and played faster", "A woman in purple walking in the city", 40, fps=12, scheduler="unipc"
-    ),
+    _example("person", "Another sampler", "A person in red bows in the forest", 12, scheduler="ddim"),
+    _example("android", "Closer to the prompt", "A robot in yellow kicks a leg up in the desert", 3, guidance=4.0),
+    _example("woman", "Plays faster", "A woman in purple walking in the city", 40, fps=12, scheduler="unipc"),
 )
 
 ON_STAGE = 2  # the number of the example that plays before a visitor has made anything
@@ -94,7 +92,7 @@ class TextToVideoTab(Stage):
                 self._build_stage()
             with gr.Column(elem_id="settings"):
                 self._build_settings(first)
-        gr.HTML(say("<h2>Or begin with one of these</h2>"), elem_id="examples-title")
+        gr.HTML(say("<h2>Examples</h2>"), elem_id="examples-title")
         self.examples = gr.HTML(
             say("|".join(one.expect for one in EXAMPLES)),
             html_template=html.examples(_thumbnails()),
@@ -118,7 +116,7 @@ class TextToVideoTab(Stage):
             lines=3,
             max_lines=8,
             elem_id="prompt",
-            placeholder=say("Somebody, somewhere, doing something"),
+            placeholder=say("Who, wearing what, doing what, where"),
         )
         self.chips = gr.HTML(html.chips(FIRST_PROMPT, first), elem_id="chips", js_on_load=CLICKS + ARROWS)
         self.hints = gr.HTML(html.prompt_hints("", first, None), elem_id="hints")
@@ -153,7 +151,7 @@ class TextToVideoTab(Stage):
             [(say(card.title), name) for name, card in offered("text-to-video").items()],
             value=first.name,
             label=say("Model"),
-            info=say("What draws the video; its own best settings are filled in"),
+            info=say("Fills in its own best settings"),
             filterable=False,
             elem_id="model",
         )
@@ -356,7 +354,7 @@ def sampling(kind: type, card: ModelCard, prefix: str = "") -> controls.Controls
     made["randomise"] = gr.Checkbox(
         True,
         label=say("A new seed each time"),
-        info=say("The same words make another video every time"),
+        info=say("Another video each time"),
         elem_id=f"{prefix}randomise",
     )
     return made | shortcuts.build(kind, card, prefix)

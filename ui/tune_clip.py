@@ -84,7 +84,7 @@ class Bench(Stage):
                 self.plot = gr.HTML(elem_id="losses")
                 self.sample = gr.HTML(elem_id="sample")
                 self.strip = gr.HTML(elem_id="used")
-                with gr.Accordion(say("Which part of it, and how it is cut"), open=False, elem_id="part"):
+                with gr.Accordion(say("Part of the clip, and crop"), open=False, elem_id="part"):
                     with gr.Row():
                         control("start", "part-start", **seconds)
                         control("end", "part-end", **seconds | {"value": 60})
@@ -98,7 +98,7 @@ class Bench(Stage):
                     [(say(card.title), name) for name, card in offered("edit").items() if card.tuning],
                     value=first.name,
                     label=say("Base model"),
-                    info=say("What it knows, your edits can show"),
+                    info=say("Edits can show what this model knows"),
                     filterable=False,
                     elem_id="base",
                 )
@@ -234,7 +234,7 @@ class Bench(Stage):
             self.sample: edit_html.sample(preview.image) if preview else "",
             **{self.tune: gr.Button(visible=not going), self.try_sample: gr.Button(visible=not going)},
             self.running: gr.Row(visible=going),
-            self.draw: gr.Button(say("Drawing after the next step…") if asked else SAMPLE, interactive=not asked),
+            self.draw: gr.Button(say("Drawn after the next step…") if asked else SAMPLE, interactive=not asked),
             self.halt: gr.Button(
                 say("Stopping…") if view.stopping else say("Stop and keep"), interactive=not view.stopping
             ),
