@@ -171,7 +171,7 @@ def test_a_bad_prompt_is_answered_on_the_page(visitor, prompt, says):
 def test_a_model_that_is_not_here_says_what_it_needs_and_sets_its_own_defaults_and_limits(visitor):
     visitor.locator("#model input").click()
     visitor.get_by_role("option", name="ModelScope text-to-video 1.7B").click()
-    for text in ("Not here yet", "CC BY-NC", "GPU with 6 GB", "watermark", "Not for true-to-life"):
+    for text in ("Not downloaded", "CC BY-NC", "GPU with 6 GB", "watermark", "Realistic depictions"):
         expect(visitor.locator("#about")).to_contain_text(text)
     expect(visitor.locator("#width input")).to_have_value("256")
     expect(visitor.locator("#frames input[type=range]")).to_have_attribute("max", "64")
