@@ -1,15 +1,17 @@
 """The app as a person starts it: `python app.py` in a process of its own, on the built-in miniature."""
 
+import asyncio
 import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -18,6 +20,8 @@ from programs import ROOT, Program
 from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
 from ui import page
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -85,3 +89,9 @@ def launch_options(settings: Settings) -> dict[str, Any]:
     """What the page of an app with these settings is launched with."""
     with closing(local_backend(settings)) as backend:
         return page.launch_options(backend, settings)
+
+
+def awaited(coroutine: Coroutine[Any, Any, T]) -> T:
+    """What comes of `coroutine`, run in a thread of its own: Playwright keeps a loop running in that of the tests."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, coroutine).result()

@@ -1,12 +1,11 @@
 """The tools as an agent finds them: over the Model Context Protocol's own client, from the running app."""
 
 import ast
-import asyncio
 from urllib.request import urlopen
 
 import numpy as np
 import pytest
-from running_app import launch_options, running_app
+from running_app import awaited, launch_options, running_app
 
 from pipelines.media import video
 from pipelines.settings import Settings
@@ -34,7 +33,7 @@ def ask(app, question):
             await session.initialize()
             return await question(session)
 
-    return asyncio.run(asking())
+    return awaited(asking())
 
 
 def test_an_agent_reads_what_each_tool_does_wants_and_returns(app):

@@ -51,7 +51,7 @@ def test_every_tab_answers_why_its_videos_look_as_they_do(demo):
     said = {name: [child.value for child in one.children] for name, one in sections.items()}
     answers = {"edit-why": why.EDIT, "pose-why": why.POSE_TO_VIDEO, "why": why.TEXT_TO_VIDEO}
     assert said == {name: [str(say(one)) for one in some] for name, some in answers.items()}
-    limits = ("watermark", "Faces and hands", "Writing", "16 or 24 frames", "cut paper", "figure is small")
+    limits = ("watermark", "Faces and hands", "can't be read", "16 or 24 frames", "cut paper", "figure is small")
     text = "\n".join((*why.TEXT_TO_VIDEO, *why.POSE_TO_VIDEO))
     assert all(limit in text for limit in limits)
     assert not any(section.open for section in sections.values())

@@ -1,12 +1,10 @@
 """The page as a whole, without a browser."""
 
-import asyncio
-
 import gradio as gr
 import numpy as np
 import pytest
 from gradio import processing_utils
-from running_app import launch_options
+from running_app import awaited, launch_options
 
 from pipelines.catalog import find
 from pipelines.media import video
@@ -34,7 +32,7 @@ def test_gradio_keeps_no_copy_of_a_finished_video(tmp_path):
             value = component.postprocess(films(file))[0]["file"]
         else:
             value = component.postprocess(str(file)).model_dump()
-        told = asyncio.run(processing_utils.async_move_files_to_cache(value, component, postprocess=True))
+        told = awaited(processing_utils.async_move_files_to_cache(value, component, postprocess=True))
         assert told["path"] == str(file), name
     assert not (tmp_path / "copies").exists()
     shown = str(tmp_path / "data" / "public" / "shown")

@@ -119,7 +119,7 @@ def ways_to(file: Path, data: Path) -> list[str]:
 
 
 def secrets_of(made) -> dict[str, bytes]:
-    files = [file for file in made.app.data.rglob("*") if file.is_file() and "public" not in file.parts]
+    files = [file for file in made.app.data.rglob("*") if file.is_file() and "shown" not in file.parts]
     return {str(file): file.read_bytes() for file in files}
 
 
@@ -213,19 +213,35 @@ def test_no_path_of_the_server_is_told(made, mallory):
     assert not [(path, text[:300]) for text in told for path in here if path in text]
 
 
-def test_a_strangers_upload_is_not_to_be_found_without_its_name(made, mallory):
+def test_what_was_uploaded_is_served_to_nobody(made, mallory):
     content = secrets.token_bytes(100)
     (path,) = mallory.post("/gradio_api/upload", files={"files": ("my-dance.mp4", content)}).json()
-    assert mallory.get(f"/gradio_api/file={path}").content == content
+    (file,) = made.app.data.rglob("my-dance.mp4")
+    assert file.read_bytes() == content
+    for way in (f"/gradio_api/file={path}", f"/gradio_api/file={quote(path, safe='')}", *ways_to(file, made.app.data)):
+        said = mallory.get(way)
+        assert said.status_code != 200 and content not in said.content, way
     folder = path.rsplit("/", 2)[0]
     for guess in (hashlib.sha256(content).hexdigest(), hashlib.sha1(content).hexdigest(), "*", ""):
-        assert mallory.get(f"/gradio_api/file={folder}/{guess}/my-dance.mp4").status_code == 403
+        assert mallory.get(f"/gradio_api/file={folder}/{guess}/my-dance.mp4").status_code == 404
     for near in (folder, path.rsplit("/", 1)[0]):
-        assert mallory.get(f"/gradio_api/file={near}").status_code == 403
+        assert mallory.get(f"/gradio_api/file={near}").status_code == 404
+
+
+def test_what_only_developers_of_gradio_want_is_shut(mallory):
+    for path in (
+        "/openapi.json",
+        "/docs",
+        "/redoc",
+        "/dev/reload",
+        "/gradio_api/dev/reload",
+        "/gradio_api/dev/reload/",
+    ):
+        assert mallory.get(path).status_code in (403, 404), path
 
 
 def served(made: Made) -> set[Path]:
-    """The files that gradio may serve."""
+    """The files that gradio might serve."""
     return {file for file in (made.app.data / "public").rglob("*") if file.is_file()}
 
 

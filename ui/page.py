@@ -34,6 +34,7 @@ from ui import (
 )
 from ui.languages import WORDS, say
 from ui.origins import Origins
+from ui.public import Shut
 from ui.refill import Forms
 from ui.theme import theme
 from ui.upload_limit import UploadLimit
@@ -88,7 +89,7 @@ def build(backend: Backend, settings: Settings) -> gr.Blocks:
 
 def launch_options(backend: Backend, settings: Settings) -> dict[str, Any]:
     """What `Blocks.launch` needs beside the page itself. Raises ValueError where `settings` let nobody in."""
-    before = [*access.gate(settings), Middleware(UploadLimit, backend=backend)]
+    before = [*access.gate(settings), Middleware(Shut, settings=settings), Middleware(UploadLimit, backend=backend)]
     return {
         "theme": theme(),
         "i18n": WORDS,

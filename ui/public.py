@@ -1,13 +1,21 @@
 """Where the web server runs: a folder among the data that holds what browsers load and what they upload, and no more.
 
 gradio tells clients the paths of files, and takes the folder that it runs in for one that may be served. So it runs
-where there is nothing else, and every path that it tells is relative to that.
+where there is nothing else, and every path that it tells is relative to that. It would also serve what was uploaded,
+to anybody who knows its name: `Shut` keeps that back, and what only developers of gradio want.
 """
 
 import os
+import re
 from dataclasses import replace
 
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
 from pipelines.settings import Settings
+
+_OF_FILES = re.compile(r"/file[=/](.*)", re.DOTALL)  # in the paths by which gradio serves files
+_FOR_DEVELOPERS = re.compile(r"(/gradio_api)?/dev/reload/?")
 
 
 def enter(settings: Settings) -> Settings:
@@ -19,3 +27,27 @@ def enter(settings: Settings) -> Settings:
     os.chdir(folder)
     os.environ["GRADIO_TEMP_DIR"] = str(settings.uploads.relative_to(folder))
     return settings
+
+
+class Shut:
+    """Answers 404 where a file of the folder of uploads is asked for, or what only developers of gradio want."""
+
+    def __init__(self, app: ASGIApp, settings: Settings):
+        self._app, self._uploads = app, os.path.realpath(settings.uploads)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and self._is_shut(scope["path"]):
+            return await JSONResponse({"detail": "Not Found"}, 404)(scope, receive, send)
+        await self._app(scope, receive, send)
+
+    def _is_shut(self, path: str) -> bool:
+        if _FOR_DEVELOPERS.fullmatch(path):
+            return True
+        asked = _OF_FILES.search(path)
+        if asked is None:
+            return False
+        try:
+            found = os.path.realpath(asked.group(1))
+        except (OSError, ValueError):  # a null byte, or a name too long: no file
+            return False
+        return os.path.commonpath((found, self._uploads)) == self._uploads

@@ -100,6 +100,7 @@ class App(routes.App):
             middleware=list(middleware),
             routes=list(more),
             default_response_class=routes.ORJSONResponse,
+            openapi_url=None,  # it would list gradio's own routes; what the app offers stands in /gradio_api/info
             dependencies=[Depends(inputs.check)],
             exception_handlers={RequestValidationError: _unfit, **dict.fromkeys((*ERRORS, Exception), _failed)},
         )
