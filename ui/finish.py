@@ -58,7 +58,15 @@ class Finishing(Stage):
         return {self.becomes: told, self.problem: gr.HTML(visible=False)}
 
     def belongs(self, job: Job, source: object = None) -> bool:
-        return isinstance(job.task, Finish) and job.task.source == source
+        return isinstance(job.task, Finish) and job.task.source == self._origin(source, job.owner)
+
+    def _origin(self, source: object, visitor_id: str) -> object:
+        """The video that `source` is finished from: itself, or what it was finished from."""
+        try:
+            task = self.backend.jobs.get(str(source), visitor_id).task
+        except ValueError:  # deleted meanwhile
+            return None
+        return task.source if isinstance(task, Finish) else source
 
     @property
     def outputs(self) -> list[gr.components.Component]:
