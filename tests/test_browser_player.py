@@ -40,7 +40,7 @@ class Shown:
         """A finished video of everybody who comes."""
         job = self.backend.table.add(task, self.backend.owners.of(ME))
         place = self.backend.storage.place(job)
-        place.parent.mkdir(parents=True)
+        place.parent.mkdir(exist_ok=True)
         shutil.copy(film, place)
         self.backend.table.adopt(replace(job, state="done", ended=time.time(), end=Result(place, {"seed": task.seed})))
         return job.id
