@@ -102,6 +102,17 @@ def test_what_can_not_be_made_is_answered_with_a_sentence(client, app, values, s
     assert made(app) == before
 
 
+def test_what_is_needed_and_left_out_is_named(client):
+    everything = {"text_to_video": "prompt", "grid": "prompts", "tune": "clip, prompt", "edit": "tuned, prompt"}
+    for name, missing in (everything | {"pose_to_video": "prompt", "poses": "clip", "finish": "job"}).items():
+        endpoint = client.view_api(return_format="dict", print_info=False)["named_endpoints"][f"/{name}"]
+        nulls = {one["parameter_name"]: None for one in endpoint["parameters"]}
+        with pytest.raises(AppError, match=f"was left out: {missing}\\."):
+            client.predict(**nulls, api_name=f"/{name}")
+    grid = client.view_api(return_format="dict", print_info=False)["named_endpoints"]["/grid"]
+    assert "prompt" not in {one["parameter_name"] for one in grid["parameters"]}  # it has prompts
+
+
 def test_stop_ends_a_job_and_the_next_one_runs(client):
     job = client.submit("a robot dances in the city", steps=100, api_name="/text_to_video")
     news = first_news(job)

@@ -19,7 +19,7 @@ from pipelines.serving.backend import Backend
 from pipelines.settings import Settings
 from pipelines.task_settings import Choice, Kept, OneOf, Setting, settings_of
 from pipelines.tasks import TIMES, Edit, FindPoses, Finish, Grid, PoseToVideo, Task, TextToVideo, Tune, check_cells
-from ui import forms, stream, visitor
+from ui import forms, public, stream, visitor
 
 
 class Upload(TypedDict):
@@ -222,8 +222,9 @@ def _endpoint(
     declared = {
         name: setting
         for name, setting in settings_of(kind).items()
-        if setting.asked and not isinstance(setting, Kept) and name not in names
+        if setting.asked and not isinstance(setting, Kept) and name not in (*names, "prompt")  # a grid has prompts
     }
+    needed = [one.name for one in own if one.default is Parameter.empty]
     parameters = [one.replace(kind=Parameter.POSITIONAL_OR_KEYWORD) for one in own]
     parameters += [_parameter(name, _hint(setting, hints[name])) for name, setting in declared.items()]
     if known:
@@ -237,6 +238,8 @@ def _endpoint(
     def endpoint(*values: object) -> Answer:
         given = _given(**dict(zip((one.name for one in parameters), values, strict=True)))
         visitor_id = given.pop("visitor_id", None)
+        if missing := [name for name in needed if name not in given]:
+            raise gr.Error(f"What is needed was left out: {', '.join(missing)}.", print_exception=False)
         if "seed" in declared and "seed" not in given:
             seed = declared["seed"].default
             given["seed"] = forms.new_seed() if seed is None else seed
@@ -296,7 +299,7 @@ def _find(backend: Backend, visitor_id: object, task: Callable[[str], FindPoses]
         raise gr.Error(str(error), print_exception=False) from error
     if found is None:
         raise gr.Error("Stopped by another search of the same visitor.", print_exception=False)
-    folder = Path(get_upload_folder()) / secrets.token_hex(16)  # where gradio serves and, in time, deletes files
+    folder = Path(get_upload_folder()) / f"{public.MADE}{secrets.token_hex(16)}"  # gradio deletes it in time
     folder.mkdir(parents=True)
     (folder / "poses.json").write_text(found.text)
     file = FileData(path=str(folder / "poses.json"), mime_type="application/json", orig_name="poses.json")

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from pipelines.settings import Settings
 
 _OF_FILES = re.compile(r"/file[=/](.*)", re.DOTALL)  # in the paths by which gradio serves files
+MADE = "made-"  # how folders begin, among those of the uploads, that hold what was made for a client
 _FOR_DEVELOPERS = re.compile(r"(/gradio_api)?/dev/reload/?")
 
 
@@ -30,7 +31,7 @@ def enter(settings: Settings) -> Settings:
 
 
 class Shut:
-    """Answers 404 where a file of the folder of uploads is asked for, or what only developers of gradio want."""
+    """Answers 404 where an upload is asked for, or what only developers of gradio want."""
 
     def __init__(self, app: ASGIApp, settings: Settings):
         self._app, self._uploads = app, os.path.realpath(settings.uploads)
@@ -50,4 +51,6 @@ class Shut:
             found = os.path.realpath(asked.group(1))
         except (OSError, ValueError):  # a null byte, or a name too long: no file
             return False
-        return os.path.commonpath((found, self._uploads)) == self._uploads
+        if os.path.commonpath((found, self._uploads)) != self._uploads:
+            return False
+        return not os.path.relpath(found, self._uploads).startswith(MADE)

@@ -207,7 +207,7 @@ class TextToVideoTab(Stage):
     def say_word(self, text: str, name: str, event: gr.EventData) -> str:
         """The prompt, its last line where there are several, with a word that was pressed. Raises ValueError for one
         that the model does not list."""
-        *before, last = text.split("\n")
+        *before, last = str(text or "").split("\n")
         return "\n".join([*before, with_word(last, str(event.kind), str(event.word), find(name).vocabulary or {})])
 
     def values(self, data: dict) -> dict[str, object]:

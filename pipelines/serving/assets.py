@@ -111,7 +111,7 @@ class Assets:
         of it."""
         try:
             size = 2 * Path(path).stat().st_size  # a clip's preview is smaller than the clip, but not by how much
-        except OSError as error:
+        except (OSError, TypeError) as error:  # TypeError: there is no path at all
             raise ValueError("The upload is not there any more. Upload it again.") from error
         self._storage.check_space(size)
         self._quota.make_room(size, owner, self._uploads())

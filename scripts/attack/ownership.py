@@ -11,7 +11,15 @@ from scripts.attack.arena import Arena
 from scripts.attack.report import IDENTIFIER, Case, Skip, fault
 from scripts.attack.target import OwnApp, Target
 
-PLAYED = (".mp4", ".webm", ".gif", ".jpg", ".zip", "-keypoints.json")  # what a page shows and lets its owner save
+PLAYED = (
+    ".mp4",
+    ".webm",
+    ".gif",
+    ".jpg",
+    ".zip",
+    "-keypoints.json",
+    "poses.json",
+)  # what a page shows and lets its owner save
 ROUTES = ("/gradio_api/file=%s", "/gradio_api/file/%s", "/file=%s", "/static/%s", "/assets/%s", "/svelte/%s", "/%s")
 
 
