@@ -14,7 +14,7 @@ from pipelines.events import Progress
 from pipelines.media import video
 from pipelines.models.folders import card_of_folder
 from pipelines.models.manager import ModelManager
-from pipelines.poses import keypoints, openpose_json, pose_sequence, skeleton
+from pipelines.poses import keypoints, openpose_json, pose_sequence, rainbow, skeleton
 from pipelines.settings import Settings
 from pipelines.systems import followyourpose, tuneavideo
 from pipelines.systems.diffusion import draw_noise
@@ -187,7 +187,7 @@ def test_a_motion_of_the_library_needs_no_clip(card, models):
 def test_skeleton_videos_are_known_and_used_or_drawn_anew(card, models, tmp_path):
     poses = keypoints.place(openpose_json.read(find_motion("wave")), 256, 256)
     video.write(skeleton.draw(poses), tmp_path / "coco.mp4", 8)
-    video.write(rainbow(poses), tmp_path / "openpose.mp4", 8)
+    video.write(drawn_by_openpose(poses), tmp_path / "openpose.mp4", 8)
     as_it_is = followed(models, task(card), tmp_path / "coco.mp4")
     anew = followed(models, task(card, person=0), tmp_path / "openpose.mp4")
     assert as_it_is.poses is None and "as they are" in as_it_is.facts["poses"]["origin"]
@@ -200,14 +200,14 @@ def test_skeleton_videos_are_known_and_used_or_drawn_anew(card, models, tmp_path
         followed(models, task(card, person=0), tmp_path / "coco.mp4")
 
 
-def rainbow(poses):
+def drawn_by_openpose(poses):
     """As OpenPose draws it: darker limbs, and a dot on every joint."""
     frames = np.zeros((len(poses.joints), poses.height, poses.width, 3), np.uint8)
     for image, people in zip(frames, poses.joints, strict=True):
         for points in people[..., :2].round().astype(int).tolist():
-            for (first, second), colour in zip(skeleton.RAINBOW_LIMBS, skeleton.RAINBOW, strict=False):
+            for (first, second), colour in zip(rainbow.LIMBS, rainbow.COLOURS, strict=False):
                 cv2.line(image, points[first], points[second], (0.6 * colour).tolist(), 4)
-            for point, colour in zip(points, skeleton.RAINBOW, strict=True):
+            for point, colour in zip(points, rainbow.COLOURS, strict=True):
                 cv2.circle(image, point, 4, colour.tolist(), -1)
     return frames
 

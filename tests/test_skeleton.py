@@ -1,7 +1,8 @@
-"""Skeletons: drawn in FollowYourPose's colours, recognised in videos, and read out of OpenPose's drawings."""
+"""Skeletons: drawn in FollowYourPose's colours, and recognised in videos."""
 
 import json
 
+import drawn_poses
 import numpy as np
 import pytest
 from test_keypoints import dancer
@@ -16,19 +17,6 @@ from scripts.miniature.world import Words, draw_clip
 def one(frames: int = 8, side: int = 256, x: float = 128, height: float = 160) -> Poses:
     joints = dancer(frames, x=0, height=height) + (x, 0.85 * side - 110, 0)
     return Poses(joints[:, None], side, side, 8.0)
-
-
-def rainbow(poses: Poses) -> np.ndarray:
-    """Frames as controlnet-aux draws them."""
-    from controlnet_aux.open_pose.body import Keypoint
-    from controlnet_aux.open_pose.util import draw_bodypose
-
-    frames = np.zeros((len(poses.joints), poses.height, poses.width, 3), np.uint8)
-    for image, people in zip(frames, poses.joints, strict=True):
-        for person in people:
-            keypoints = [Keypoint(x / poses.width, y / poses.height) if sure else None for x, y, sure in person]
-            draw_bodypose(image, keypoints)
-    return frames
 
 
 def through_a_file(frames: np.ndarray, path) -> np.ndarray:
@@ -83,13 +71,21 @@ def test_missing_joints_and_those_outside_are_not_drawn_wrong():
 def test_videos_of_skeletons_are_recognised_after_a_codec(tmp_path, side):
     poses = keypoints.place(one(), side, side)
     assert skeleton.recognise(through_a_file(skeleton.draw(poses), tmp_path)) == "coco"
-    assert skeleton.recognise(through_a_file(rainbow(poses), tmp_path)) == "openpose"
+
+
+@pytest.mark.parametrize(
+    "by, hands, faces", [("openpose", False, False), ("openpose", True, True), ("dwpose", True, True)]
+)
+@pytest.mark.parametrize("side", [128, 512])
+def test_drawings_of_openpose_and_dwpose_are_recognised_after_a_codec(tmp_path, side, by, hands, faces):
+    poses = keypoints.place(one(), side, side)
+    assert skeleton.recognise(through_a_file(drawn_poses.draw(poses, by, hands, faces), tmp_path)) == "openpose"
 
 
 def test_two_skeletons_are_recognised_too(tmp_path):
     both = Poses(np.concatenate([one(x=70, height=110).joints, one(x=190, height=110).joints], axis=1), 256, 256, 8.0)
     assert skeleton.recognise(through_a_file(skeleton.draw(both), tmp_path)) == "coco"
-    assert skeleton.recognise(through_a_file(rainbow(both), tmp_path)) == "openpose"
+    assert skeleton.recognise(through_a_file(drawn_poses.draw(both, hands=False, faces=False), tmp_path)) == "openpose"
 
 
 @pytest.mark.parametrize("place", ["moon", "city", "beach"])
@@ -111,35 +107,6 @@ def test_neither_black_nor_lights_in_the_dark_are_skeletons():
     clip = draw_clip(Words("person", "blue", "moon", "dancing"), rng)
     dancer[clip.figure[:8] > 0] = clip.frames[:8][clip.figure[:8] > 0]  # a real one before a black wall
     assert skeleton.recognise(dancer) is None
-
-
-def test_openpose_drawings_are_read_and_drawn_again(tmp_path):
-    poses = keypoints.place(one(), 512, 512)
-    frames = through_a_file(rainbow(poses), tmp_path)
-    read = skeleton.read_rainbow(frames, 8.0)
-    assert read.joints.shape[1] == 1
-    both = read.seen & poses.seen
-    assert both.sum() > 0.9 * poses.seen.sum()
-    errors = np.hypot(*(read.joints - poses.joints)[both][:, :2].T)
-    assert np.median(errors) < 2 and np.percentile(errors, 95) < 8
-    again = skeleton.redraw(frames, 8.0, 128, 128)
-    assert again.shape == (8, 128, 128, 3) and skeleton.recognise(again) == "coco"
-
-
-def test_two_people_are_read_apart():
-    joints = np.concatenate([one(x=70, height=110).joints, one(x=190, height=110).joints], axis=1)
-    both = keypoints.place(Poses(joints, 256, 256, 8.0), 768, 768)
-    read = tracking.track(skeleton.read_rainbow(rainbow(both), 8.0))
-    assert read.joints.shape[1] == 2
-    found = sorted((read.joints[:, person] for person in range(2)), key=lambda each: each[0, 0, 0])
-    for each, drawn in zip(found, np.moveaxis(both.joints, 1, 0), strict=True):
-        seen = each[..., 2] > 0
-        assert seen.mean() > 0.85 and np.median(np.hypot(*(each - drawn)[seen][:, :2].T)) < 2
-
-
-def test_no_skeleton_to_read_is_a_sentence():
-    with pytest.raises(ValueError, match="No skeletons in OpenPose's colours"):
-        skeleton.read_rainbow(np.zeros((2, 64, 64, 3), np.uint8), 8.0)
 
 
 @pytest.mark.parametrize("how", keypoints.PLACEMENTS)

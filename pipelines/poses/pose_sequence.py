@@ -15,7 +15,7 @@ from pipelines.catalog import find_motion
 from pipelines.events import Progress
 from pipelines.media import clips, uploads, video
 from pipelines.media.uploads import Choice, Measured
-from pipelines.poses import keypoints, openpose_json, retargeting, skeleton, tracking
+from pipelines.poses import keypoints, openpose_json, rainbow, retargeting, skeleton, tracking
 from pipelines.poses.keypoints import Poses
 from pipelines.tasks import PoseToVideo
 
@@ -58,7 +58,8 @@ def skeletons(
     the upload can't be used, where the part that is used is empty, and where nobody is found in it.
     """
     yield Progress(READING, 0, 1)
-    frames, people = None, clip is not None  # motions and drawn figures have a character's proportions already
+    frames, unread = None, None
+    people = clip is not None  # motions and drawn figures have a character's proportions already
     if clip is None or openpose_json.is_keypoints(clip):
         whole = openpose_json.read(find_motion(task.motion) if clip is None else clip)
         choice = clips.used(task, keypoints.as_clip(whole))
@@ -80,7 +81,8 @@ def skeletons(
         if drawn == "coco":
             return _as_they_are(task, frames, choice)
         if drawn == "openpose":
-            poses, origin = skeleton.read_rainbow(frames, choice.fps), "skeletons in OpenPose's colours, drawn anew"
+            poses, origin = rainbow.read(frames, choice.fps), "skeletons in OpenPose's colours, drawn anew"
+            unread = rainbow.tell_unread(rainbow.unread(frames, poses), choice.frames)
         else:
             poses, by = yield from _people(task, frames, choice.fps, models, known)
             people = FOUND[by] == "people"
@@ -94,7 +96,7 @@ def skeletons(
         "confidence_of_frames": [round(value, 3) for value in chosen.confidence.tolist()],
         "frames_without_anybody": keypoints.absent(chosen),
     }
-    notes = [facts.pop("note", None), keypoints.tell_absent(chosen)]
+    notes = [facts.pop("note", None), unread, keypoints.tell_absent(chosen)]
     if task.gaps:
         chosen = keypoints.fill_gaps(chosen)
     chosen = keypoints.smooth(chosen, task.smoothing)

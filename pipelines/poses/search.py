@@ -11,7 +11,7 @@ import numpy as np
 from pipelines.events import Progress
 from pipelines.media import uploads
 from pipelines.media.uploads import Measured
-from pipelines.poses import detection, keypoints, openpose_json, skeleton, tracking
+from pipelines.poses import detection, keypoints, openpose_json, rainbow, skeleton, tracking
 from pipelines.poses.keypoints import Poses
 from pipelines.poses.pose_sequence import FOUND, READING, SIDE
 from pipelines.tasks import FindPoses
@@ -53,7 +53,7 @@ def search(
         raise ValueError(
             f"{choice.frames} frames are too many: {most} are allowed. Choose a part of the clip, or a larger stride."
         )
-    detector, kind, parts, worn = task.detector, None, [], []
+    detector, kind, parts, worn, unread = task.detector, None, [], [], []
     for done in range(0, choice.frames, CHUNK):
         start = choice.indices[done] / whole.fps
         count = min(CHUNK, choice.frames - done)
@@ -64,7 +64,8 @@ def search(
             if kind == "coco":
                 raise ValueError("These are skeletons in FollowYourPose's colours, whose joints can't be read back.")
         if kind == "openpose":
-            part = skeleton.read_rainbow(frames, choice.fps)
+            part = rainbow.read(frames, choice.fps)
+            unread += rainbow.unread(frames, part)
         else:
             part, detector = yield from _told(
                 detection.find(frames, choice.fps, detector, models), done, choice.frames
@@ -88,6 +89,8 @@ def search(
         "confidence_of_frames": [round(value, 3) for value in poses.confidence.tolist()],
         "frames_without_anybody": keypoints.absent(poses),
     }
+    if note := rainbow.tell_unread(unread, choice.frames):
+        facts["note"] = note
     return Found(poses, facts)
 
 

@@ -5,12 +5,11 @@ the left ones green, no dots, lines of about 1.5% of the picture's height. In Op
 nothing that it knows.
 """
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 
-from pipelines.poses.keypoints import Poses, place, placement, stack, to_coco
+from pipelines.poses import rainbow
+from pipelines.poses.keypoints import Poses, placement, to_coco
 
 RGB = tuple[int, int, int]
 ORANGE, BLUE, GREEN = (255, 153, 51), (0, 128, 255), (0, 255, 0)
@@ -22,18 +21,6 @@ LIMBS: tuple[tuple[int, int, RGB], ...] = (  # of COCO's joints, in the order in
 LINE = 0.015  # of the picture's height
 _FINE = 4  # bits after the point in the coordinates that are drawn
 
-# OpenPose's: joint k in its colour, and limb k in a darker shade of the same.
-RAINBOW = np.array(
-    [
-        *((255, 0, 0), (255, 85, 0), (255, 170, 0), (255, 255, 0), (170, 255, 0), (85, 255, 0)),
-        *((0, 255, 0), (0, 255, 85), (0, 255, 170), (0, 255, 255), (0, 170, 255), (0, 85, 255)),
-        *((0, 0, 255), (85, 0, 255), (170, 0, 255), (255, 0, 255), (255, 0, 170), (255, 0, 85)),
-    ]
-)
-RAINBOW_LIMBS = (
-    *((1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10)),
-    *((1, 11), (11, 12), (12, 13), (1, 0), (0, 14), (14, 16), (0, 15), (15, 17)),
-)
 KINDS = ("coco", "openpose")  # drawings that are known
 _DARK = 48  # a pixel whose brightest channel is below this is black, also after a codec has been at it
 _BRIGHT = 110
@@ -57,10 +44,10 @@ def draw(poses: Poses) -> np.ndarray:
 
 def recognise(frames: np.ndarray) -> str | None:
     """Whether frames uint8 [F, H, W, 3] show skeletons on black: "coco" in FollowYourPose's colours, "openpose" in
-    those of OpenPose, None for anything else, all black included.
+    those of OpenPose and DWPose, None for anything else, all black included.
 
     Codecs smear thin lines: what counts is that most is black, and that nearly all that is bright is pure in colour,
-    of the right few hues.
+    of the right few hues, or white where OpenPose draws faces.
     """
     sample = frames[np.linspace(0, len(frames) - 1, min(len(frames), 12)).round().astype(int)]
     strongest = sample.max(axis=-1)
@@ -70,14 +57,14 @@ def recognise(frames: np.ndarray) -> str | None:
     if len(bright) < 20 * len(sample) ** 0.5:
         return None
     hue, saturation, _ = cv2.cvtColor(bright[None], cv2.COLOR_RGB2HSV)[0].T.astype(int)  # hue from 0 to 179
-    pure = saturation > 110
-    if pure.mean() < 0.75:
+    pure, white = saturation > 110, saturation < 60
+    if white.mean() > 0.5 or pure[~white].mean() < 0.75:
         return None
     hues = np.bincount(hue[pure], minlength=180) / pure.sum()
     near = [sum(hues[(_hue(colour) + step) % 180] for step in range(-7, 8)) for colour in (ORANGE, BLUE, GREEN)]
-    if sum(near) > 0.85 and sum(share > 0.03 for share in near) >= 2:
+    if pure.mean() >= 0.75 and sum(near) > 0.85 and sum(share > 0.03 for share in near) >= 2:
         return "coco"
-    shades = [sum(hues[(_hue(colour) + step) % 180] for step in range(-2, 3)) for colour in RAINBOW]
+    shades = [sum(hues[(_hue(colour) + step) % 180] for step in range(-2, 3)) for colour in rainbow.COLOURS]
     return "openpose" if sum(shades) > 0.5 and sum(share > 0.004 for share in shades) >= 10 else None
 
 
@@ -110,86 +97,3 @@ def place_frames(frames: np.ndarray, width: int, height: int, how: str = "fit") 
         ]
     )
     return np.stack([cv2.warpAffine(frame, move, (width, height), flags=cv2.INTER_LINEAR) for frame in frames])
-
-
-# OpenPose's drawing, read back
-
-
-@dataclass
-class _Dot:
-    joint: int
-    x: float
-    y: float
-
-
-def read_rainbow(frames: np.ndarray, fps: float) -> Poses:
-    """The joints of skeletons drawn in OpenPose's colours: frames uint8 [F, H, W, 3].
-
-    A joint is a dot in its own colour, and two joints belong to the same person where the limb's colour leads from one
-    to the other. Raises ValueError where no skeleton is found.
-    """
-    _, height, width, _ = frames.shape
-    poses = stack([_people(frame) for frame in frames], width, height, fps)
-    if not poses.seen.any():
-        raise ValueError(
-            "No skeletons in OpenPose's colours were found in this video. Upload the clip that they were made of, or "
-            "the keypoints (JSON)."
-        )
-    return poses
-
-
-def _people(image: np.ndarray) -> np.ndarray:
-    """The joints [P, 18, 3] in one frame."""
-    dots = [dot for joint in range(18) for dot in _dots(image, joint)]
-    owner = list(range(len(dots)))  # dots with the same owner are one person's
-    pairs = sorted(
-        (
-            (_share(image, one, other, limb), one_index, other_index)
-            for limb, (first, second) in enumerate(RAINBOW_LIMBS)
-            for one_index, one in enumerate(dots)
-            if one.joint == first
-            for other_index, other in enumerate(dots)
-            if other.joint == second
-        ),
-        reverse=True,
-    )
-    for share, one, other in pairs:
-        if share < 0.5:
-            break
-        first, second = owner[one], owner[other]
-        joints = [dots[index].joint for index, which in enumerate(owner) if which in (first, second)]
-        if first != second and len(set(joints)) == len(joints):  # nobody has two left knees
-            owner = [first if which == second else which for which in owner]
-    people = []
-    for which in sorted(set(owner)):
-        mine = [dot for dot, who in zip(dots, owner, strict=True) if who == which]
-        if len(mine) >= 4:  # as OpenPose itself asks for
-            person = np.zeros((18, 3), np.float32)
-            for dot in mine:
-                person[dot.joint] = dot.x, dot.y, 1
-            people.append(person)
-    return np.stack(people) if people else np.zeros((0, 18, 3), np.float32)
-
-
-def _dots(image: np.ndarray, joint: int) -> list[_Dot]:
-    """The middles of all dots in this joint's colour. The limbs, darker, are not among them."""
-    near = (np.abs(image.astype(np.int16) - RAINBOW[joint]).max(axis=-1) < 45).astype(np.uint8)
-    count, _, stats, middles = cv2.connectedComponentsWithStats(near, connectivity=8)
-    largest = max((stats[index, cv2.CC_STAT_AREA] for index in range(1, count)), default=0)
-    return [
-        _Dot(joint, *middles[index])
-        for index in range(1, count)
-        if stats[index, cv2.CC_STAT_AREA] >= max(4, 0.3 * largest)
-    ][:64]
-
-
-def _share(image: np.ndarray, one: _Dot, other: _Dot, limb: int) -> float:
-    """The share of the way between two dots that is in the limb's colour; the dots themselves cover its ends."""
-    along = np.linspace(0.1, 0.9, 15)
-    x, y = (np.round(a + along * (b - a)).astype(int) for a, b in ((one.x, other.x), (one.y, other.y)))
-    return float((np.abs(image[y, x].astype(np.int16) - 0.6 * RAINBOW[limb]).max(axis=-1) < 60).mean())
-
-
-def redraw(frames: np.ndarray, fps: float, width: int, height: int, how: str = "fit") -> np.ndarray:
-    """A skeleton video in OpenPose's colours, drawn again in FollowYourPose's on a canvas of `width` x `height`."""
-    return draw(place(read_rainbow(frames, fps), width, height, how))
