@@ -94,7 +94,7 @@ class PoseToVideoTab(Stage):
             label=say("Or upload a clip, a skeleton video or keypoints"),
             file_types=[*CLIPS, ".json", ".zip"],
             elem_id="pose-clip",
-            height=130,
+            height=110,
         )
         with gr.Column(visible=False, elem_id="pose-clip-chosen") as self.there:
             self.source = player(say("The upload"), elem_id="pose-clip-video")
