@@ -319,16 +319,14 @@ CATALOG: Mapping[str, ModelCard] = {
             flops=3.8e6,
             defaults=Defaults(frames=24, width=512, height=512, fps=8, steps=20, guidance=15.0, scheduler="dpm++"),
             limits=Limits(frames=Range(1, 48), side=Range(256, 768, 64), voxels=32 * 512 * 512),
-            summary=(
-                "Stable Diffusion with temporal layers, fine-tuned on 18,000 dance videos. Can begin with your image."
-            ),
+            summary="Stable Diffusion with layers over time, fine-tuned on dance: 18,000 videos of 120 frames, 24 "
+            "drawn from each, for 80 epochs. It can begin with an image of yours.",
             licence="AGPL 3.0, as its makers put it; the Stable Diffusion that draws the first image: CreativeML "
             "OpenRAIL-M",
-            shortcomings=(
-                "English only. Best at dance. May produce obscene imagery. Its makers advise cleaning up its "
-                "videos before publishing them."
-            ),
-            not_for="Disinformation and gore.",
+            shortcomings="May produce obscene or otherwise unpleasant imagery. English only; knows dance better than "
+            "anything else. Width and height are multiples of 64. Its makers advise to clean up the pictures, with "
+            "superresolution or otherwise, before they are published.",
+            not_for="Not for disinformation, and not for gore.",
             needs="A GPU with 8 GB of memory or more, and a download of 7 GB.",
             schedulers=("dpm++", "ddim"),
         ),

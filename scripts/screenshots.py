@@ -92,7 +92,7 @@ def open_tab(page: Page, name: str) -> None:
 
 def empty_library(page: Page) -> Iterator[str]:
     open_tab(page, "Library")
-    expect(page.locator("#storage")).to_contain_text("What you make is kept here.")
+    expect(page.locator("#storage")).to_contain_text("Your videos appear here.")
     yield "library-empty"
 
 
@@ -187,7 +187,7 @@ def library(page: Page) -> Iterator[str]:
     page.wait_for_function("document.querySelector('#chosen-video video')?.readyState > 1")
     yield "library-chosen"
     page.locator("#search input, #search textarea").first.fill("dragon")
-    expect(page.locator("#storage")).to_contain_text("No prompt of yours")
+    expect(page.locator("#storage")).to_contain_text("None of your prompts")
     yield "library-nothing-found"
 
 

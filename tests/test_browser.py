@@ -109,7 +109,7 @@ def test_a_first_visit_has_a_prompt_and_one_thing_to_do(visitor):
     expect(visitor.locator("#example-note")).to_contain_text("An example, made before.")
     plays(visitor)
     expect(visitor.locator("#result")).to_be_hidden()
-    expect(visitor.locator("#about")).to_contain_text("Ready on this machine")
+    expect(visitor.locator("#about")).to_contain_text("Ready")
     expect(visitor.locator("#stop")).to_be_hidden()
     visitor.screenshot(path=PICTURES / "1-empty.png", full_page=True)
 
@@ -190,7 +190,7 @@ def test_an_example_sets_every_control(visitor):
     visitor.get_by_role("button", name="An astronaut in orange").click()
     expect(visitor.locator("#prompt textarea")).to_have_value("An astronaut in orange jumping on the moon")
     expect(visitor.locator("#model input")).to_have_value("Paper theatre (built in)")
-    expect(visitor.locator("#about")).to_contain_text("Ready on this machine")
+    expect(visitor.locator("#about")).to_contain_text("Ready")
     values = {"frames": "24", "fps": "8", "width": "128", "height": "128", "steps": "25"}
     values |= {"guidance": "2.5", "seed": "5"}
     for name, value in values.items():
@@ -297,7 +297,7 @@ def test_the_library_finds_plays_saves_fills_in_and_deletes(chromium, app):
         page.locator("#search input, #search textarea").first.fill("desert bear")
         expect(cards).to_have_count(1)
         page.locator("#search input, #search textarea").first.fill("dragon")
-        expect(page.locator("#shelf")).to_contain_text("No prompt of yours")
+        expect(page.locator("#shelf")).to_contain_text("None of your prompts")
         page.locator("#search input, #search textarea").first.fill("")
         cards.nth(1).click()
         expect(page.locator("#chosen-about")).to_contain_text("a bear bows in the desert")
@@ -319,7 +319,7 @@ def test_the_library_finds_plays_saves_fills_in_and_deletes(chromium, app):
         assert len(list(app.data.glob("videos/*/a-robot-kicks*.mp4"))) == 1
     with visit(chromium, app) as page:  # somebody else
         page.get_by_role("tab", name="Library").click()
-        expect(page.locator("#shelf")).to_contain_text("What you make is kept here.", timeout=PATIENCE)
+        expect(page.locator("#shelf")).to_contain_text("Your videos appear here.", timeout=PATIENCE)
 
 
 DRAG = """([selector, kind, data]) => {

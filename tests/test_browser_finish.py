@@ -96,7 +96,7 @@ def test_a_first_image_is_uploaded_and_painted_on(chromium, app, tmp_path):  # n
         expect(page.locator("#first-image")).to_be_hidden()
         page.locator("#model input").click()
         page.get_by_role("option", name="TempoFunk Make-A-Video SD").click()
-        expect(page.locator("#first-image")).to_contain_text("Paint over what need not stay")
+        expect(page.locator("#first-image")).to_contain_text("Paint over what may change")
         expect(page.locator("#about")).to_contain_text("18,000 videos of 120 frames")
         expect(page.locator("#about")).to_contain_text("May produce obscene or otherwise unpleasant imagery")
         for name, seen in (("script.png", "#image-message .failed"), ("holiday.jpg", "#mask canvas")):

@@ -48,7 +48,7 @@ def test_a_model_card_says_everything_and_what_is_missing():
     page = html.model_card(FULL, "Its weights are elsewhere.")
     for text in (FULL.summary, FULL.licence, FULL.shortcomings, FULL.not_for, FULL.needs, "Its weights are elsewhere."):
         assert escape(text, quote=False) in page
-    assert "Ready on this machine" in html.model_card(THEATRE, None)
+    assert "<b>Ready</b>" in html.model_card(THEATRE, None)
 
 
 @pytest.mark.parametrize(
