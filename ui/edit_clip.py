@@ -304,7 +304,7 @@ class Panel(Stage):
 
     # One click, followed through -----------------------------------------------------------------------------------
 
-    def belongs(self, job: Job, identifier: object = None) -> bool:
+    def belongs(self, job: Job, visitor_id: str, identifier: object = None) -> bool:
         return isinstance(job.task, Edit) and job.task.told_by == identifier
 
     @property

@@ -425,7 +425,7 @@ class PoseToVideoTab(Stage):
     def arrive(self, visitor_id: str) -> dict:
         """The page was opened: what is being made is shown, or what was made last, with its settings."""
         latest = self.backend.jobs.finished(visitor_id, limit=1, kind="pose-to-video")
-        going = [one for one in self.backend.jobs.unfinished(visitor_id) if self.belongs(one)]
+        going = [one for one in self.backend.jobs.unfinished(visitor_id) if self.belongs(one, visitor_id)]
         updates = self.updates(visitor_id, shown=latest[0].id if latest else "")
         for one in (going or latest)[:1]:
             with suppress(ValueError):  # of a model that is not offered any more

@@ -314,7 +314,7 @@ class TextToVideoTab(Stage):
         kinds = ("text-to-video", "grid")
         made = [one for kind in kinds for one in self.backend.jobs.finished(visitor_id, limit=1, kind=kind)]
         latest = sorted(made, key=lambda one: one.ended)[-1:]
-        going = [one for one in self.backend.jobs.unfinished(visitor_id) if self.belongs(one)]
+        going = [one for one in self.backend.jobs.unfinished(visitor_id) if self.belongs(one, visitor_id)]
         example = None if going or latest else self.first_example
         updates = {self.example: example, self.picked: not (going or latest)}
         updates |= self.updates(visitor_id, None, latest[0].id if latest else "", example)
