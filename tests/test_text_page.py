@@ -69,8 +69,8 @@ def choose(tab, number):
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
 def test_an_example_plays_at_once_and_fills_the_form_for_a_video_of_ones_own(tab, number):
     task, updates = EXAMPLES[number].task, choose(tab, str(number))
-    film = updates[tab.video].value["path"] if isinstance(updates[tab.video].value, dict) else updates[tab.video].value
-    assert str(film).endswith(f"{EXAMPLES[number].pictures}.mp4") and updates[tab.video].visible
+    (film,) = updates[tab.video].value
+    assert film["file"]["path"].endswith(f"{EXAMPLES[number].pictures}.mp4") and updates[tab.video].visible
     assert "open" in updates[tab.scene] and updates[tab.note].visible and not updates[tab.result].visible
     assert (updates[tab.prompt], updates[tab.seed], updates[tab.randomise]) == (task.prompt, task.seed, True)
     assert recall(video.read_comment(PICTURES / f"{EXAMPLES[number].pictures}.mp4")) == task  # it says what it shows
