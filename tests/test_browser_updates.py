@@ -139,7 +139,7 @@ def test_more_can_be_asked_for_while_one_is_made_and_taken_back(chromium, app, n
             page.locator("#prompt textarea").press("Control+Enter")
             expect(page.locator("#waiting")).to_contain_text(prompt, timeout=SOON)
         expect(page.locator("#line")).to_contain_text("1 of 3", timeout=SOON)
-        page.locator("#waiting li", has_text="robot in green").get_by_role("button", name="Stop").click()
+        page.locator("#waiting li", has_text="robot in green").get_by_role("button", name="Remove").click()
         expect(page.locator("#waiting")).not_to_contain_text("robot in green", timeout=SOON)
         expect(page.locator("#waiting")).to_contain_text("astronaut in pink")
         page.locator("#stop").click()
