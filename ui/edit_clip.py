@@ -218,15 +218,13 @@ class Panel(Stage):
 
     def _filled(self, visitor_id: str, identifier: str, title: str, card: ModelCard, settings: dict) -> dict:
         """What is the same for both; `settings` are those that are not the model's own."""
-        chosen = card.with_lora(settings.get("lora", ""))
-        again = asdict(chosen.defaults) | settings
         jobs = self.made(identifier, visitor_id)
         return {
             self.panel: gr.Column(visible=True),
             self.heading: _heading(title),
-            self.prompt: again["prompt"],
+            self.prompt: settings["prompt"],
             self.problem: gr.HTML(visible=False),
-            **controls.updates(Edit, self.controls, chosen, again),
+            **controls.updates(Edit, self.controls, card, settings),
             **self.updates(visitor_id, None, jobs[0].id if jobs else "", identifier),
         }
 

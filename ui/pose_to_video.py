@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import gradio as gr
 
-from pipelines.catalog import ModelCard, find, find_motion, offered
+from pipelines.catalog import find, find_motion, offered
 from pipelines.serving.backend import Backend, Kept, Tuning
 from pipelines.task_settings import settings_of
 from pipelines.tasks import PoseToVideo, Task
@@ -276,7 +276,7 @@ class PoseToVideoTab(Stage):
             **{self.about: self._about(card.name), self.problem: gone},
             self.poses["tuned"]: pose_controls.wardrobe(tuned, values["tuned"]),
             **pose_controls.filled_in(self.poses, measured, values),
-            **self._filled_in(card, values),
+            **controls.updates(PoseToVideo, self.controls, card, values),
         }
 
     def tuned_for(self, visitor_id: str, name: str) -> list[Tuning]:
@@ -295,18 +295,15 @@ class PoseToVideoTab(Stage):
         return {
             **{self.poses[name]: value for name, value in plain.items()},
             **{self.model: self.first.name, self.about: self._about(self.first.name)},
-            **self._filled_in(self.first, asdict(self.first.defaults)),
+            **controls.updates(PoseToVideo, self.controls, self.first, asdict(self.first.defaults)),
             **{self.prompt: words, self.seed: number, self.randomise: False},
             **self.follow_motion(name),
         }
 
     def choose_model(self, name: str) -> dict:
         card = find(name)
-        values = self._filled_in(card, asdict(card.defaults))
+        values = controls.updates(PoseToVideo, self.controls, card, asdict(card.defaults))
         return values | {self.about: self._about(name), self.controls["fps"]: gr.skip()}
-
-    def _filled_in(self, card: ModelCard, values: dict) -> dict:
-        return controls.updates(PoseToVideo, self.controls, card.with_lora(values.get("lora", "")), values)
 
     def hint(self, prompts: str, name: str) -> str:
         """On the longest of the prompts."""

@@ -166,7 +166,7 @@ class TextToVideoTab(Stage):
     def choose_model(self, name: str) -> dict:
         card = find(name)
         values = asdict(card.defaults)
-        return self._filled_in(card, values) | self.image.fill(card, values)
+        return controls.updates(TextToVideo, self.controls, card, values) | self.image.fill(card, values)
 
     def fill(self, task: Task) -> dict:
         """The updates that show what `task` says. Raises ValueError for one that another tab makes."""
@@ -175,10 +175,12 @@ class TextToVideoTab(Stage):
         of = task.of if isinstance(task, Grid) else task
         card, values = find(task.model), asdict(of)
         chosen = {self.prompt: task.prompt, self.model: task.model, self.seed: task.seed, self.randomise: False}
-        return chosen | self.several.fill(task) | self._filled_in(card, values) | self.image.fill(card, values)
-
-    def _filled_in(self, card: ModelCard, values: dict) -> dict:
-        return controls.updates(TextToVideo, self.controls, card.with_lora(values.get("lora", "")), values)
+        return (
+            chosen
+            | self.several.fill(task)
+            | controls.updates(TextToVideo, self.controls, card, values)
+            | self.image.fill(card, values)
+        )
 
     def begin_with(self, given: tuple[str, float], name: str) -> dict:
         """Chooses a model that takes a first image where the chosen one takes none."""

@@ -244,8 +244,10 @@ class Bench(Stage):
         return super().fruitful(job, visitor_id) or self._facts(job, visitor_id) is not None
 
     def _facts(self, job: Job, visitor_id: str) -> dict | None:
-        found = (tuning.facts for tuning in self.backend.tunings.of(visitor_id) if tuning.job.id == job.id)
-        return next(found, None)
+        try:
+            return self.backend.tunings.get(job.id, visitor_id).facts
+        except ValueError:  # nothing of it
+            return None
 
     def _losses(self, view: View) -> Sequence[float]:
         if view.going:
