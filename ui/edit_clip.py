@@ -9,7 +9,7 @@ from pipelines.events import Failed
 from pipelines.serving.backend import Backend, Tuning
 from pipelines.serving.job import Job
 from pipelines.tasks import Edit
-from ui import controls, edit_html, estimates, finish, forms, html, hub, shortcuts, tune_clip, visitor, why
+from ui import controls, edit_html, estimates, finish, forms, hints, html, hub, shortcuts, tune_clip, visitor, why
 from ui.follower import QUIET, Stage, View, ends, halting, progress
 from ui.languages import ENGLISH_ONLY, say
 from ui.media import CLICKS, export
@@ -238,13 +238,10 @@ class Panel(Stage):
         return found if isinstance(found, ModelCard) else find(found.job.task.model)
 
     def hint(self, visitor_id: str, identifier: str, prompts: str) -> str:
-        """On the longest of the prompts."""
         try:
-            name = self.card_of(visitor_id, identifier).name
+            return hints.of(self.backend, self.card_of(visitor_id, identifier).name, prompts)
         except ValueError:
             return ""
-        longest = max(prompts.splitlines() or [""], key=len)
-        return html.prompt_hints(longest, find(name), self.backend.machine.tokens(name, longest))
 
     def values(self, data: dict) -> dict[str, object]:
         """What the controls say, by the names of the settings."""

@@ -11,7 +11,20 @@ from pipelines.catalog import find, find_motion, offered
 from pipelines.serving.backend import Backend, Kept, Tuning
 from pipelines.task_settings import settings_of
 from pipelines.tasks import PoseToVideo, Task
-from ui import controls, edit_html, estimates, finish, forms, html, pose_controls, pose_html, shortcuts, visitor, why
+from ui import (
+    controls,
+    edit_html,
+    estimates,
+    finish,
+    forms,
+    hints,
+    html,
+    pose_controls,
+    pose_html,
+    shortcuts,
+    visitor,
+    why,
+)
 from ui.follower import QUIET, Stage, View, ends, halting, progress
 from ui.languages import ENGLISH_ONLY, say
 from ui.media import CLICKS, READING, export
@@ -306,9 +319,7 @@ class PoseToVideoTab(Stage):
         return values | {self.about: self._about(name), self.controls["fps"]: gr.skip()}
 
     def hint(self, prompts: str, name: str) -> str:
-        """On the longest of the prompts."""
-        longest = max(prompts.splitlines() or [""], key=len)
-        return html.prompt_hints(longest, find(name), self.backend.machine.tokens(name, longest))
+        return hints.of(self.backend, name, prompts)
 
     @property
     def named(self) -> dict[str, gr.components.Component]:

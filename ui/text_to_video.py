@@ -12,7 +12,7 @@ from pipelines.serving.backend import Backend
 from pipelines.serving.job import Job
 from pipelines.settings import Settings
 from pipelines.tasks import Grid, Task, TextToVideo
-from ui import controls, estimates, finish, first_image, forms, html, matrix, shortcuts, visitor, why
+from ui import controls, estimates, finish, first_image, forms, hints, html, matrix, shortcuts, visitor, why
 from ui.follower import QUIET, Stage, View, ends, halting, progress
 from ui.languages import ENGLISH_ONLY, say
 from ui.media import ARROWS, CLICKS, export
@@ -202,9 +202,7 @@ class TextToVideoTab(Stage):
         return filled | self.updates(visitor_id, followed, "", number)
 
     def hint(self, text: str, name: str, rows: bool) -> str:
-        """On the longest of the prompts."""
-        text = max(text.splitlines() or [""], key=len) if rows else text
-        return html.prompt_hints(text, find(name), self.backend.machine.tokens(name, text))
+        return hints.of(self.backend, name, text, rows)
 
     def say_word(self, text: str, name: str, event: gr.EventData) -> str:
         """The prompt, its last line where there are several, with a word that was pressed. Raises ValueError for one

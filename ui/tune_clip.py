@@ -10,7 +10,7 @@ from pipelines.catalog import ModelCard, find, offered
 from pipelines.serving.backend import Backend
 from pipelines.serving.job import Job
 from pipelines.tasks import NOBODY, Tune
-from ui import controls, edit_html, estimates, forms, html, visitor
+from ui import controls, edit_html, estimates, forms, hints, html, visitor
 from ui.follower import QUIET, Stage, View
 from ui.languages import ENGLISH_ONLY, say
 from ui.media import READING
@@ -183,7 +183,7 @@ class Bench(Stage):
         }
 
     def hint(self, text: str, name: str) -> str:
-        return html.prompt_hints(text, find(name), self.backend.machine.tokens(name, text))
+        return hints.of(self.backend, name, text, rows=False)
 
     def _connect_controls(self, given: gr.State) -> None:
         there, owner = self.controls, self.owner
