@@ -4,11 +4,10 @@ from dataclasses import replace
 
 import gradio as gr
 import pytest
+from running_app import waiting_backend
 
 from pipelines.events import Failed, Progress
 from pipelines.media import video
-from pipelines.serving.local import local_backend
-from pipelines.settings import Settings
 from pipelines.tasks import recall
 from ui import estimates, visitor
 from ui.stream import about
@@ -19,11 +18,8 @@ ME = "1" * 32
 
 @pytest.fixture(scope="module")
 def backend(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("text")
-    backend = local_backend(Settings(data=folder / "data", cache=folder / "cache", device="cpu", hub=False))
-    backend.dispatcher.pause()  # what is asked for waits
-    yield backend
-    backend.close()
+    with waiting_backend(tmp_path_factory.mktemp("text")) as waiting:
+        yield waiting
 
 
 @pytest.fixture(scope="module")
