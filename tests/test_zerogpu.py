@@ -17,7 +17,7 @@ from lent_gpu import Spaces
 from running_app import ROOT, environment
 
 from pipelines.catalog import CATALOG, DETECTORS
-from pipelines.events import Failed, Losses, Preview, Progress, Result
+from pipelines.events import TUNING, Failed, Losses, Preview, Progress, Result
 from pipelines.media import video
 from pipelines.models.convert import tuned
 from pipelines.models.manager import ModelManager
@@ -26,7 +26,6 @@ from pipelines.serving.local import local_backend
 from pipelines.serving.runner import generated
 from pipelines.settings import Settings
 from pipelines.systems import modelscope
-from pipelines.systems.tuning import TUNING
 from pipelines.tasks import Edit, PoseToVideo, TextToVideo, Tune
 from ui import estimates
 

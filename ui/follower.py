@@ -60,8 +60,6 @@ class Stage(ABC):
         self.followed = gr.State(Followed())
         self.shown = gr.State("")  # the job whose video is on the stage; "" for none
         self.clock = gr.Timer(OFTEN, active=False)
-        # What shows that an answer is waited for: nothing. Else every output would change its look at every question.
-        self.calm = gr.HTML(visible=False)
 
     @abstractmethod
     def state(self, view: View) -> dict:
@@ -154,7 +152,7 @@ class Stage(ABC):
 
     def connect(self, stop: gr.Button, waiting: gr.HTML | None = None) -> None:
         """Lets the page ask how things stand, `stop` stop them all, and the buttons in `waiting` act on one."""
-        lively = {"inputs": self.asked, "outputs": self.all_outputs, "show_progress_on": self.calm}
+        lively = {"inputs": self.asked, "outputs": self.all_outputs}
         lively |= {"concurrency_limit": None, **QUIET}
         self.clock.tick(self.updates, **lively)
         stop.click(self.stop_all, **lively)
