@@ -90,7 +90,7 @@ def test_reloads_and_second_tabs_show_what_goes_on_and_its_end(chromium, app, co
     with connected(chromium, app, connection) as page:
         begin(page, "a bear bows in the desert", 1)
         is_idle(page)
-        begin(page, "a robot kicks in the snow", 100)
+        begin(page, "a robot kicks in the snow", 30)
         expect(page.locator("#result")).to_be_hidden()  # the older video's buttons
         page.reload()
         expect(page.locator("#stop")).to_be_visible(timeout=SOON)
@@ -102,7 +102,7 @@ def test_reloads_and_second_tabs_show_what_goes_on_and_its_end(chromium, app, co
         expect(other.locator("#line")).to_contain_text("Denoising", timeout=PATIENCE)
         for one in (page, other):
             is_idle(one)
-            expect(one.locator("#caption")).to_contain_text("100 steps", timeout=SOON)
+            expect(one.locator("#caption")).to_contain_text("30 steps", timeout=SOON)
 
 
 @pytest.mark.parametrize("connection", ["plain", "throttled", "bursty"])

@@ -154,7 +154,7 @@ class Stage(ABC):
         """Lets the page ask how things stand, `stop` stop them all, and the buttons in `waiting` act on one."""
         lively = {"inputs": self.asked, "outputs": self.all_outputs}
         lively |= {"concurrency_limit": None, **QUIET}
-        self.clock.tick(self.updates, **lively)
+        self.clock.tick(self.updates, **lively, queue=False)  # one request, and never behind those of others
         stop.click(self.stop_all, **lively)
         if waiting is not None:
             waiting.click(self.act_on_one, self.owner, self.clock, concurrency_limit=None, **QUIET)
@@ -194,7 +194,7 @@ class Watch:
         self.backend, self.stages = backend, stages
         clock, again = gr.Timer(SELDOM), gr.Button(elem_id="look-again", elem_classes="unseen")
         clocks = [stage.clock for stage in stages]
-        gr.on([clock.tick, again.click], self.look, owner, clocks, concurrency_limit=None, **QUIET)
+        gr.on([clock.tick, again.click], self.look, owner, clocks, queue=False, **QUIET)
 
     def look(self, visitor_id: str) -> list[gr.Timer]:
         """Has those places ask to which a job belongs."""
