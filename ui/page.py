@@ -117,8 +117,8 @@ def launch_options(backend: Backend, settings: Settings) -> dict[str, Any]:
 
 
 def _served(settings: Settings) -> list[str]:
-    """The only folders whose files a browser may load: what is shown, and the ready examples."""
-    return [str(settings.shown.resolve()), str(text_to_video.PICTURES)]
+    """The only folder whose files a browser may load: what is shown."""
+    return [str(settings.shown.resolve())]
 
 
 def _scripts(*names: str) -> str:

@@ -33,13 +33,10 @@ class Example:
     expect: str
     task: TextToVideo
 
-    @property
-    def film(self) -> str | None:
-        """The address of its video, made before (scripts/pictures.py); None where there is none."""
-        file, here = PICTURES / f"{self.pictures}.mp4", Path.cwd()
-        if not file.exists():
-            return None
-        return str(file.relative_to(here) if file.is_relative_to(here) else file)
+    def address(self, backend: Backend, kind: str) -> str | None:
+        """That of its pictures of a kind, made before (scripts/pictures.py); None where there are none."""
+        file = PICTURES / f"{self.pictures}.{kind}"
+        return backend.assets.built_in(file) if file.exists() else None
 
 
 def _example(pictures: str, expect: str, prompt: str, seed: int, **settings: object) -> Example:
@@ -95,7 +92,7 @@ class TextToVideoTab(Stage):
         gr.HTML(say("<h2>Examples</h2>"), elem_id="examples-title")
         self.examples = gr.HTML(
             say("|".join(one.expect for one in EXAMPLES)),
-            html_template=html.examples(_thumbnails()),
+            html_template=html.examples(_thumbnails(backend)),
             elem_id="examples",
             js_on_load=CLICKS,
         )
@@ -270,7 +267,7 @@ class TextToVideoTab(Stage):
         made, going = view.shown, bool(view.going)
         film = self.backend.assets.address(made.end.video) if made else None
         if ready := made is None and not going and view.about[0] is not None:
-            film = EXAMPLES[view.about[0]].film
+            film = EXAMPLES[view.about[0]].address(self.backend, "mp4")
         return {
             **ends(self.message, view),
             self.scene: html.scene("working" if going else "open" if film else "closed", view.moment),
@@ -370,16 +367,12 @@ def _about(backend: Backend, card: ModelCard) -> str:
     return html.model_card(card, backend.machine.availability(card.name))
 
 
-def _thumbnails() -> list[html.Thumbnail]:
-    def picture(name: str) -> Path | None:
-        return PICTURES / name if (PICTURES / name).exists() else None
+def _thumbnails(backend: Backend) -> list[html.Thumbnail]:
+    def seen(example: Example, kind: str) -> str | None:
+        address = example.address(backend, kind)
+        return html.url(address) if address else None
 
     return [
-        html.Thumbnail(
-            example.task.prompt,
-            html.part(index),
-            still=picture(f"{example.pictures}.png"),
-            moving=picture(f"{example.pictures}.webp"),
-        )
+        html.Thumbnail(example.task.prompt, html.part(index), seen(example, "png"), seen(example, "webp"))
         for index, example in enumerate(EXAMPLES)
     ]
