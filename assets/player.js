@@ -163,7 +163,7 @@
       if (this.head !== this) return this.head.apply();
       const {lead, all} = this, sounding = this.videos[0], plays = this.playing && this.isSeen;
       for (const video of all) {
-        video.loop = plays && (video !== lead || this.repeats);  // Chromium loops a still one too, from its last frame
+        video.loop = video !== lead || this.repeats;
         video.playbackRate = video.defaultPlaybackRate = this.speed;
         video.muted = video !== sounding || !this.sounds;
         if (!plays) video.pause();
@@ -235,7 +235,9 @@
     show(frame) {
       this.playing = false;
       this.apply();
-      if (this.lead) this.lead.currentTime = (frame + 0.5) / this.rate;  // its middle: rounding leads to no other
+      const moment = (frame + 0.5) / this.rate;  // its middle: rounding leads to no other
+      // Not to where it is: from the last frame, Chromium would begin anew.
+      if (this.lead && Math.abs(this.lead.currentTime - moment) > 0.001) this.lead.currentTime = moment;
     }
 
     // Side by side, or with a divider between each two -----------------------------------------------------------------
