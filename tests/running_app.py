@@ -1,6 +1,7 @@
 """The app as a person starts it: `python app.py` in a process of its own, on the built-in miniature."""
 
 import asyncio
+import json
 import os
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from urllib.request import urlopen
 
 from programs import ROOT, Program
 
+from pipelines.serving.backend import Backend
 from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
 from ui import page
@@ -89,6 +91,25 @@ def launch_options(settings: Settings) -> dict[str, Any]:
     """What the page of an app with these settings is launched with."""
     with closing(local_backend(settings)) as backend:
         return page.launch_options(backend, settings)
+
+
+def page_config(folder: Path) -> dict[str, Any]:
+    """The page of an app with its data in `folder`, as a browser is told of it."""
+    settings = _alone(folder)
+    with closing(local_backend(settings)) as backend:
+        return json.loads(json.dumps(page.build(backend, settings).get_config_file(), default=str))
+
+
+@contextmanager
+def waiting_backend(folder: Path) -> Iterator[Backend]:
+    """A backend with its data in `folder` that takes jobs on and begins none."""
+    with closing(local_backend(_alone(folder))) as backend:
+        backend.dispatcher.pause()
+        yield backend
+
+
+def _alone(folder: Path) -> Settings:
+    return Settings(data=folder / "data", cache=folder / "cache", device="cpu", hub=False)
 
 
 def awaited(coroutine: Coroutine[Any, Any, T]) -> T:

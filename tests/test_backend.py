@@ -16,7 +16,7 @@ import tiny
 import torch
 
 from pipelines.catalog import CATALOG, Source
-from pipelines.events import Failed, Preview, Progress, Result
+from pipelines.events import DENOISING, Failed, Preview, Progress, Result
 from pipelines.media import video
 from pipelines.models.files import part_folder
 from pipelines.serving.local import local_backend
@@ -72,9 +72,9 @@ def test_a_prompt_becomes_a_video(backend):
     events = follow(backend, job)
     assert isinstance(events[-1], Result) and not any(isinstance(event, Result | Failed) for event in events[:-1])
     stages = list(dict.fromkeys(event.stage for event in events if isinstance(event, Progress)))
-    order = [LOADING, "Reading the prompt", "Denoising", "Decoding"]
+    order = [LOADING, "Reading the prompt", DENOISING, "Decoding"]
     assert [stage for stage in stages if stage in order] in (order, order[1:], [order[1], order[0], *order[2:]])
-    assert steps(events, "Denoising") == sorted(steps(events, "Denoising")) and steps(events, "Denoising")[-1] == 3
+    assert steps(events, DENOISING) == sorted(steps(events, DENOISING)) and steps(events, DENOISING)[-1] == 3
     assert any(isinstance(event, Preview) and event.image[:4] == b"RIFF" for event in events)
 
     result = events[-1]
@@ -111,12 +111,12 @@ def test_the_same_seed_makes_the_same_video(backend):
 
 def test_stop_ends_a_running_job_within_one_step(backend):
     job = backend.jobs.submit(task(steps=100), ME)
-    wait_for(backend, job, "Denoising")
-    (done,) = steps(backend.table.get(job).events, "Denoising")
+    wait_for(backend, job, DENOISING)
+    (done,) = steps(backend.table.get(job).events, DENOISING)
     backend.jobs.cancel(job, ME)
     *events, end = follow(backend, job)
     assert end == Failed("Stopped.", stopped=True)
-    assert steps(events, "Denoising")[-1] <= done + 2  # one may end between the look and Stop, and one after Stop
+    assert steps(events, DENOISING)[-1] <= done + 2  # one may end between the look and Stop, and one after Stop
     assert leases(backend) == 0
     backend.jobs.cancel(job, ME)  # does nothing any more
     assert follow(backend, job)[-1] == end
@@ -127,10 +127,10 @@ def test_stop_ends_a_running_job_within_one_step(backend):
 
 def test_the_time_left_is_told(backend):
     job = backend.jobs.submit(task(steps=3), ME)
-    told = [one.seconds_left for one in follow(backend, job) if isinstance(one, Progress) and one.stage == "Denoising"]
+    told = [one.seconds_left for one in follow(backend, job) if isinstance(one, Progress) and one.stage == DENOISING]
     assert any(told) and all(seconds is None or seconds > 0 for seconds in told)
     again = follow(backend, backend.jobs.submit(task(steps=3), ME))
-    first = next(one for one in again if isinstance(one, Progress) and one.stage == "Denoising")
+    first = next(one for one in again if isinstance(one, Progress) and one.stage == DENOISING)
     assert first.seconds_left > 0  # known from the job before
 
 
@@ -198,10 +198,10 @@ class Scripted:
     def generate(self, task, models):
         self.began.append(task.prompt)
         self.threads.add(threading.get_ident())
-        yield Progress("Denoising", 0, 2)
+        yield Progress(DENOISING, 0, 2)
         if task.prompt.startswith("stay"):
             while not self.go.wait(0.01):
-                yield Progress("Denoising", 0, 2)
+                yield Progress(DENOISING, 0, 2)
         elif task.prompt == "break":
             raise RuntimeError("secret /home/person/file")
         elif task.prompt == "never fits" or (task.prompt == "fits frugally" and not models.frugal):
@@ -213,7 +213,7 @@ class Scripted:
         elif task.prompt == "exit":
             raise SystemExit(1)
         yield Preview(b"picture")
-        yield Progress("Denoising", 2, 2)
+        yield Progress(DENOISING, 2, 2)
         return PICTURES, {"frugal": models.frugal}
 
 
@@ -239,7 +239,7 @@ def say(backend, prompt, owner=ME):
 
 def test_jobs_run_one_after_another(scripted):
     jobs = [say(scripted, prompt) for prompt in ("stay", "second", "third")]
-    wait_for(scripted, jobs[0], "Denoising")
+    wait_for(scripted, jobs[0], DENOISING)
     second, third = (scripted.table.get(job).progress for job in jobs[1:])
     assert (second.stage, second.step, second.total) == ("Waiting", 1, 2) and (third.step, third.total) == (2, 2)
     assert third.seconds_left > second.seconds_left >= 0 and scripted.machine.seconds_ahead() > third.seconds_left
@@ -252,7 +252,7 @@ def test_jobs_run_one_after_another(scripted):
 
 def test_a_waiting_job_moves_up_and_can_be_stopped(scripted):
     running, second, third = (say(scripted, prompt) for prompt in ("stay", "second", "third"))
-    wait_for(scripted, running, "Denoising")
+    wait_for(scripted, running, DENOISING)
     scripted.jobs.cancel(second, ME)
     assert follow(scripted, second)[-1] == Failed("Stopped.", stopped=True)
     assert replace(scripted.table.get(third).progress, seconds_left=None) == Progress("Waiting", 1, 1)
@@ -264,7 +264,7 @@ def test_a_waiting_job_moves_up_and_can_be_stopped(scripted):
 
 def test_the_queue_has_an_end(scripted):
     running = say(scripted, "stay")
-    wait_for(scripted, running, "Denoising")
+    wait_for(scripted, running, DENOISING)
     waiting = [say(scripted, f"waiting {number}") for number in range(3)]
     with pytest.raises(ValueError, match="3 videos of yours are waiting already"):
         say(scripted, "one too many")
@@ -294,7 +294,7 @@ def test_jobs_of_others_do_not_exist(scripted):
     done = say(scripted, "video")
     video_file = follow(scripted, done)[-1].video
     running, waiting = say(scripted, "stay"), say(scripted, "second")
-    wait_for(scripted, running, "Denoising")
+    wait_for(scripted, running, DENOISING)
     for job in (done, running, waiting):
         for ask in asks(scripted):
             with pytest.raises(ValueError, match="no such job"):
@@ -328,7 +328,7 @@ def test_a_pause_is_told_as_none(scripted):
 
 def test_listeners_come_late_and_in_numbers(scripted):
     job = say(scripted, "stay")
-    wait_for(scripted, job, "Denoising")
+    wait_for(scripted, job, DENOISING)
     heard = [[], []]
     threads = [threading.Thread(target=lambda into=into: into.extend(follow(scripted, job))) for into in heard]
     for thread in threads:
@@ -368,7 +368,7 @@ def test_out_of_memory_is_tried_again_frugally(scripted):
 
 def test_a_closed_backend_goes_on_when_it_is_opened_again(scripted):
     running, waiting = say(scripted, "stay"), say(scripted, "second", OTHER)
-    wait_for(scripted, running, "Denoising")
+    wait_for(scripted, running, DENOISING)
     scripted.close()
     assert not scripted.machine.health()["worker"]["alive"]
     with pytest.raises(ValueError, match="shutting down"):
@@ -443,35 +443,38 @@ def test_pace(monkeypatch):
         return pace.estimate(Progress(stage, step, total)).seconds_left
 
     first = Pace({})
-    assert left(first, "Denoising", 1, 5, seconds=9) is None
-    assert left(first, "Denoising", 2, 5, seconds=2) == pytest.approx(6 + 0.8)  # a tenth for what comes after
-    assert left(first, "Denoising", 5, 5, seconds=6) == pytest.approx(0.8)
+    assert left(first, DENOISING, 1, 5, seconds=9) is None
+    assert left(first, DENOISING, 2, 5, seconds=2) == pytest.approx(6 + 0.8)  # a tenth for what comes after
+    assert left(first, DENOISING, 5, 5, seconds=6) == pytest.approx(0.8)
     assert left(first, "Decoding", 1, 3, seconds=1) == pytest.approx(0.8)
     assert left(first, "Decoding", 3, 3, seconds=4) == pytest.approx(0.4)
     first.end()
-    assert first.taken == {"Denoising": 9, "Decoding": 4} and first.working == 13
+    assert first.taken == {DENOISING: 9, "Decoding": 4} and first.working == 13
 
     second = Pace(first.taken)
     assert left(second, LOADING, 0, 100, seconds=0) == 13
     assert left(second, LOADING, 50, 100, seconds=3) == 13  # not 3 more: it never goes up
     assert left(second, LOADING, 0, 200, seconds=3) == 13  # another component
-    assert left(second, "Denoising", 1, 5, seconds=1) == 13
-    assert left(second, "Denoising", 3, 5, seconds=6) == 6 + 4
+    assert left(second, DENOISING, 1, 5, seconds=1) == 13
+    assert left(second, DENOISING, 3, 5, seconds=6) == 6 + 4
     assert left(second, "Decoding", 1, 3, seconds=1) == 4
     assert left(second, "Decoding", 2, 3, seconds=1) == 1
 
     third = Pace({}, expected=20)
     assert left(third, LOADING, 0, 1, seconds=1) == 20
     assert left(third, LOADING, 1, 1, seconds=5) == 20
-    assert left(third, "Denoising", 0, 5, seconds=1) == 20
+    assert left(third, "Reading the prompt", 0, 1, seconds=1) == 20
+    assert left(third, "Reading the prompt", 1, 1, seconds=0.1) == pytest.approx(19.9)  # its pace is not the job's
+    assert left(third, DENOISING, 0, 5, seconds=1) == pytest.approx(18.9)
+    assert left(third, DENOISING, 1, 5, seconds=2) == pytest.approx(8 + 1)
 
 
 def test_the_bar_of_a_job_never_goes_back(monkeypatch):
     """Whatever its stages do."""
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr("pipelines.serving.runner.time", SimpleNamespace(perf_counter=lambda: clock.now))
-    pace, told = Pace({"Denoising": 5.0, "Decoding": 2.0}, expected=9), []
-    for stage, steps, each in (("Denoising", 4, 1.0), (LOADING, 2, 3.0), ("Denoising", 4, 2.5), ("Decoding", 8, 0.5)):
+    pace, told = Pace({DENOISING: 5.0, "Decoding": 2.0}, expected=9), []
+    for stage, steps, each in ((DENOISING, 4, 1.0), (LOADING, 2, 3.0), (DENOISING, 4, 2.5), ("Decoding", 8, 0.5)):
         for step in range(steps + 1):
             clock.now += each
             told.append(pace.estimate(Progress(stage, step, steps)))

@@ -3,7 +3,7 @@
 import base64
 import re
 import shutil
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,18 +56,17 @@ def visit(chromium, app, size="desktop", mode="light", reloads=False):
 
     gradio itself logs errors of the streams that end where a page is loaded anew: with `reloads` errors are let pass.
     """
-    context = chromium.new_context(viewport=SIZES[size], color_scheme=mode)
-    page = context.new_page()
-    page.set_default_timeout(PATIENCE)
-    trouble = []
-    page.on("console", lambda line: trouble.append(line.text) if line.type == "error" else None)
-    page.on("pageerror", lambda error: trouble.append(str(error)))
-    page.on("request", lambda asked: _is_ours(asked.url, app) or trouble.append(asked.url))
-    page.goto(app.url)
-    expect(page.locator("#hints")).to_contain_text("of 77 tokens", timeout=PATIENCE)  # the page is alive
-    yield page
-    assert reloads or trouble == []
-    context.close()
+    with closing(chromium.new_context(viewport=SIZES[size], color_scheme=mode)) as context:
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        trouble = []
+        page.on("console", lambda line: trouble.append(line.text) if line.type == "error" else None)
+        page.on("pageerror", lambda error: trouble.append(str(error)))
+        page.on("request", lambda asked: _is_ours(asked.url, app) or trouble.append(asked.url))
+        page.goto(app.url)
+        expect(page.locator("#hints")).to_contain_text("of 77 tokens", timeout=PATIENCE)  # the page is alive
+        yield page
+        assert reloads or trouble == []
 
 
 def _is_ours(url, app):

@@ -90,7 +90,7 @@ def test_reloads_and_second_tabs_show_what_goes_on_and_its_end(chromium, app, co
     with connected(chromium, app, connection) as page:
         begin(page, "a bear bows in the desert", 1)
         is_idle(page)
-        begin(page, "a robot kicks in the snow", 100)
+        begin(page, "a robot kicks in the snow", 30)
         expect(page.locator("#result")).to_be_hidden()  # the older video's buttons
         page.reload()
         expect(page.locator("#stop")).to_be_visible(timeout=SOON)
@@ -102,7 +102,7 @@ def test_reloads_and_second_tabs_show_what_goes_on_and_its_end(chromium, app, co
         expect(other.locator("#line")).to_contain_text("Denoising", timeout=PATIENCE)
         for one in (page, other):
             is_idle(one)
-            expect(one.locator("#caption")).to_contain_text("100 steps", timeout=SOON)
+            expect(one.locator("#caption")).to_contain_text("30 steps", timeout=SOON)
 
 
 @pytest.mark.parametrize("connection", ["plain", "throttled", "bursty"])
@@ -139,7 +139,7 @@ def test_more_can_be_asked_for_while_one_is_made_and_taken_back(chromium, app, n
             page.locator("#prompt textarea").press("Control+Enter")
             expect(page.locator("#waiting")).to_contain_text(prompt, timeout=SOON)
         expect(page.locator("#line")).to_contain_text("1 of 3", timeout=SOON)
-        page.locator("#waiting li", has_text="robot in green").get_by_role("button", name="Stop").click()
+        page.locator("#waiting li", has_text="robot in green").get_by_role("button", name="Remove").click()
         expect(page.locator("#waiting")).not_to_contain_text("robot in green", timeout=SOON)
         expect(page.locator("#waiting")).to_contain_text("astronaut in pink")
         page.locator("#stop").click()

@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 import tiny
 
-from pipelines.events import Failed, Losses, Preview, Progress, Result
+from pipelines.events import TUNING, Failed, Losses, Preview, Progress, Result
 from pipelines.media import video
 from pipelines.models.folders import card_of_folder
 from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
-from pipelines.systems.tuning import TUNING
 from pipelines.tasks import Edit, Tune
 
 ME, OTHER = "1" * 32, "2" * 32

@@ -14,7 +14,6 @@ from torch import nn
 from pipelines.catalog import CATALOG, ENGINES
 from pipelines.media import video
 from pipelines.models.classes import Network
-from pipelines.models.folders import card_of_folder
 from pipelines.models.manager import ModelManager
 from pipelines.serving.runner import generated
 from pipelines.settings import Settings
@@ -31,13 +30,7 @@ SIZE = {"width": SIDE, "height": SIDE, "frames": FRAMES}
 def models(tmp_path_factory):
     """Tiny models of every system."""
     folder = tmp_path_factory.mktemp("models")
-    made = {
-        "text": tiny.write_model(folder / "text"),
-        "sd": tiny.write_image_model(folder / "sd"),
-        "pose": tiny.write_pose_model(folder / "pose"),
-        "pseudo3d": tiny.write_pseudo3d_model(folder / "pseudo3d"),
-    }
-    cards = {name: replace(card_of_folder(path), name=name) for name, path in made.items()}
+    cards = tiny.write_all(folder)
     return ModelManager(cards, Settings(data=folder / "data", cache=folder / "cache", hub=False), device="cpu")
 
 

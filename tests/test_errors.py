@@ -86,5 +86,5 @@ def test_every_handler_of_the_page_tells(tmp_path, caplog):
     library = [handler for handler in handlers if handler.__module__ == "ui.library"]
     look = next(handler for handler in library if handler.__name__ == "look")
     with pytest.raises(gr.Error, match="The list of jobs could not be read or written"):
-        look("f" * 32, "a secret wish", 1, [])
+        look("f" * 32, "a secret wish", False, 1, [], [])
     assert "ProgrammingError" in caplog.text and "a secret wish" not in caplog.text and "f" * 32 not in caplog.text

@@ -11,9 +11,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipelines.catalog import CATALOG
 from pipelines.events import Failed, Result
 from pipelines.models.manager import ModelManager
+from pipelines.models.networks import caching
 from pipelines.models.networks.inflated_unet import InflatedUNet
 from pipelines.models.networks.unet3d import build_unet3d
-from pipelines.serving.estimate import CORE, DECODING, GPU, has_gpu, seconds, usual_speed, work
+from pipelines.serving import estimate
+from pipelines.serving.estimate import CORE, DECODING, GPU, REST, has_gpu, seconds, usual_speed, work
 from pipelines.serving.job import Job
 from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
@@ -97,10 +99,15 @@ def test_the_pace_of_what_needs_no_model_is_that_of_its_pixels():
 
 
 def test_without_one_it_is_the_kind_of_device():
-    assert seconds(task(), MODELSCOPE, [], speed=2e12) == work(task(), MODELSCOPE) / 2e12
+    assert seconds(task(), MODELSCOPE, [], speed=2e12) == work(task(), MODELSCOPE) / 2e12 + REST
     assert seconds(task(), replace(MODELSCOPE, flops=0.0), [], speed=2e12) is None
     assert usual_speed(Settings(device="cuda")) == GPU and usual_speed(Settings(device="cpu")) % CORE == 0
     assert has_gpu(Settings(device="cuda:1")) and not has_gpu(Settings(device="cpu"))
+
+
+def test_the_estimate_counts_as_many_whole_steps_as_the_networks_compute():
+    """Layers keep the two apart: an estimate imports no torch."""
+    assert estimate.WHOLE == caching.WHOLE
 
 
 def test_the_backend_learns_its_pace(tmp_path):

@@ -8,6 +8,7 @@ import weakref
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,10 +16,10 @@ import tiny
 from lent_gpu import Spaces
 
 from pipelines.catalog import find
-from pipelines.events import Losses, Preview, Progress
+from pipelines.events import DENOISING, Losses, Preview, Progress
 from pipelines.media import video
 from pipelines.poses.pose_preview import PosePreview
-from pipelines.serving import local
+from pipelines.serving import estimate, local
 from pipelines.serving.executor import Asset, Made, Work
 from pipelines.serving.job import new_id
 from pipelines.serving.local import LocalExecutor
@@ -323,6 +324,40 @@ def test_built_in_models_are_loaded_ahead_and_work_goes_first(data, monkeypatch)
             assert time.monotonic() < deadline, loaded
             time.sleep(0.05)
     assert loaded.count("scripted/unet") == 1
+
+
+def test_the_speed_is_measured_ahead_by_the_second_step(data, monkeypatch):
+    """That of the clock here: a quarter of a second between any two looks."""
+    monkeypatch.setattr(local, "AHEAD_SECONDS", 0)
+    ticks = SimpleNamespace(now=0.0)
+
+    def perf_counter():
+        ticks.now += 0.25
+        return ticks.now
+
+    monkeypatch.setattr(local, "time", SimpleNamespace(monotonic=time.monotonic, perf_counter=perf_counter))
+    drawn = []
+
+    def draw(task, models):
+        for number in range(1, 6):
+            drawn.append(number)
+            yield Progress("Reading the prompt", number, 5)
+        for number in range(1, 6):
+            drawn.append(number)
+            yield Progress(DENOISING, number, 5)
+
+    tiny.add_engine(monkeypatch, "scripted", replace(modelscope.ENGINE, generate={TextToVideo: draw}, parts=()))
+    with closing(LocalExecutor(Settings(data=data, device="cpu", model="scripted"), CATALOG)) as executor:
+        assert executor.speed == estimate.usual_speed(executor._settings)
+        executor.load_ahead()
+        deadline = time.monotonic() + 60
+        while executor._speed is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        size = SCRIPTED.defaults
+        pixels = size.frames * size.width * size.height
+        assert executor.speed == pytest.approx(2 * SCRIPTED.flops * pixels / 0.25)
+        assert drawn == [1, 2, 3, 4, 5, 1, 2]  # and no more
 
 
 def test_where_gpus_are_lent_nothing_is_loaded_ahead(data, monkeypatch):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipelines.catalog import find
-from pipelines.events import Failed, Progress, Result
+from pipelines.events import LAYING, Failed, Progress, Result
 from pipelines.media import video
 from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
@@ -124,7 +124,7 @@ def test_every_video_stands_in_its_row_and_column_below_its_words(tmp_path):
     settings = Settings(data=tmp_path)
     *told, end = grid.make(a_grid(), tmp_path / "grid.mp4", settings, [*paths, "stopped"])
     frames = video.read(tmp_path / "grid.mp4")
-    assert told[-1] == Progress(grid.LAYING, 8, 8) and isinstance(end, Result)
+    assert told[-1] == Progress(LAYING, 8, 8) and isinstance(end, Result)
     assert frames.shape == (8, end.facts["height"], end.facts["width"], 3)
     assert from_json(video.read_comment(tmp_path / "grid.mp4")) == a_grid()
     plate, places = grid._plate(a_grid(), 256, 256)

@@ -91,11 +91,10 @@ def test_a_caption_tells_what_was_made():
         assert part in html.caption(task)
 
 
-def test_an_example_shows_its_pictures_or_does_without(tmp_path):
-    moving, still = tmp_path / "a.webp", tmp_path / "a.png"
-    moving.write_bytes(b"RIFF")
-    still.write_bytes(b"PNG")
+def test_an_example_shows_its_pictures_or_does_without():
+    moving, still = html.url("shown/a b, c.webp"), html.url("shown/a.png")
     with_both = html.examples([html.Thumbnail("a robot", "2 seconds", still, moving)])
-    assert "data:image/webp;base64" in with_both and "prefers-reduced-motion" in with_both
+    assert ' src="gradio_api/file=shown/a%20b%2C%20c.webp"' in with_both
+    assert 'media="(prefers-reduced-motion: reduce)" srcset="gradio_api/file=shown/a.png"' in with_both
     without = html.examples([html.Thumbnail("a robot", "2 seconds", None, None)])
     assert "<img" not in without and "a robot" in without and "2 seconds" in without

@@ -5,13 +5,11 @@ import json
 import re
 
 import pytest
-from running_app import launch_options
+from running_app import launch_options, page_config
 
 from pipelines.catalog import CATALOG, DETECTORS
-from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
 from scripts.translations import UI, declared, plain, readable, said
-from ui import page
 from ui.languages import TRANSLATIONS, WORDS, say
 
 CARD = ("summary", "needs", "licence", "shortcomings", "not_for")  # what a model's card says in words
@@ -35,11 +33,7 @@ AT_RUN_TIME = {  # component -> why it is in English
 @pytest.fixture(scope="module")
 def components(tmp_path_factory):
     """The page's components as a browser gets them, without those that only stand for the parameters of endpoints."""
-    folder = tmp_path_factory.mktemp("languages")
-    settings = Settings(data=folder / "data", cache=folder / "cache", device="cpu", hub=False)
-    backend = local_backend(settings)
-    config = json.loads(json.dumps(page.build(backend, settings).get_config_file(), default=str))
-    backend.close()
+    config = page_config(tmp_path_factory.mktemp("languages"))
     of_endpoints = {
         name for one in config["dependencies"] if one["api_visibility"] == "public" for name in one["inputs"]
     }

@@ -55,6 +55,19 @@ def test_a_file_has_one_address_which_tells_nothing_and_follows_what_becomes_of_
     assert shown.address(file) is None
 
 
+def test_what_belongs_to_the_app_has_an_address_among_what_is_shown(settings, disk, tmp_path):
+    picture = tmp_path / "motions" / "bow, deep.gif"
+    picture.parent.mkdir()
+    picture.write_bytes(b"GIF")
+    shown = Shown(settings)
+    address = Path(shown.built_in(picture))
+    assert address.read_bytes() == b"GIF" and address.is_relative_to(settings.shown)
+    picture.unlink()
+    picture.write_bytes(b"GIF of the next version")
+    shown.clear()
+    assert shown.built_in(picture) == str(address) and address.read_bytes() == b"GIF of the next version"
+
+
 def test_of_one_job_no_address_leads_to_another(settings):
     shown = Shown(settings)
     films = [made(settings, name="a.mp4"), made(settings, name="a.zip"), made(settings, job="2" * 32, name="a.mp4")]

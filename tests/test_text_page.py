@@ -4,11 +4,10 @@ from dataclasses import replace
 
 import gradio as gr
 import pytest
+from running_app import waiting_backend
 
 from pipelines.events import Failed, Progress
 from pipelines.media import video
-from pipelines.serving.local import local_backend
-from pipelines.settings import Settings
 from pipelines.tasks import recall
 from ui import estimates, visitor
 from ui.stream import about
@@ -19,11 +18,8 @@ ME = "1" * 32
 
 @pytest.fixture(scope="module")
 def backend(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("text")
-    backend = local_backend(Settings(data=folder / "data", cache=folder / "cache", device="cpu", hub=False))
-    backend.dispatcher.pause()  # what is asked for waits
-    yield backend
-    backend.close()
+    with waiting_backend(tmp_path_factory.mktemp("text")) as waiting:
+        yield waiting
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +65,8 @@ def choose(tab, number):
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
 def test_an_example_plays_at_once_and_fills_the_form_for_a_video_of_ones_own(tab, number):
     task, updates = EXAMPLES[number].task, choose(tab, str(number))
-    film = updates[tab.video].value["path"] if isinstance(updates[tab.video].value, dict) else updates[tab.video].value
-    assert str(film).endswith(f"{EXAMPLES[number].pictures}.mp4") and updates[tab.video].visible
+    (film,) = updates[tab.video].value
+    assert film["file"]["path"].endswith(f"{EXAMPLES[number].pictures}.mp4") and updates[tab.video].visible
     assert "open" in updates[tab.scene] and updates[tab.note].visible and not updates[tab.result].visible
     assert (updates[tab.prompt], updates[tab.seed], updates[tab.randomise]) == (task.prompt, task.seed, True)
     assert recall(video.read_comment(PICTURES / f"{EXAMPLES[number].pictures}.mp4")) == task  # it says what it shows

@@ -108,6 +108,15 @@ def test_no_other_name_leads_to_the_app(app, host):
     assert said.status_code == 403 and "MARIONETTE_ORIGINS" in said.json()["detail"]
 
 
+def test_what_one_visitor_gets_of_the_page_changes_nothing_for_the_next(app):
+    """Visitors share the parts of its description: each has its own root all the same."""
+    names = [app.url.removeprefix("http://"), app.url.removeprefix("http://").replace("127.0.0.1", "localhost")]
+    told = [calls(app).get("/config", headers={"Host": name}).json() for name in (*names, *names)]
+    assert [one.pop("root") for one in told] == [f"http://{name}" for name in (*names, *names)]
+    assert told[0] == told[1] == told[2] == told[3]
+    assert len(told[0]["components"]) > 300 and names[0] not in json.dumps(told[0])
+
+
 def test_monitoring_is_closed_and_so_is_what_this_page_does_not_use(app):
     paths = "/monitoring", "/monitoring/summary", "/monitoring/x"
     assert [calls(app).get(path).status_code for path in paths] == [403, 403, 403]

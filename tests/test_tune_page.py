@@ -5,10 +5,9 @@ import shutil
 import gradio as gr
 import numpy as np
 import pytest
+from running_app import waiting_backend
 
 from pipelines.media import video
-from pipelines.serving.local import local_backend
-from pipelines.settings import Settings
 from pipelines.tasks import Tune
 from ui import visitor
 from ui.text_to_video import FIRST_PROMPT
@@ -19,11 +18,8 @@ ME = "1" * 32
 
 @pytest.fixture(scope="module")
 def backend(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tune")
-    backend = local_backend(Settings(data=folder / "data", cache=folder / "cache", device="cpu", hub=False))
-    backend.dispatcher.pause()  # what is asked for waits
-    yield backend
-    backend.close()
+    with waiting_backend(tmp_path_factory.mktemp("tune")) as waiting:
+        yield waiting
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from pipelines.catalog import CATALOG
-from pipelines.events import Losses, Preview, Progress
+from pipelines.events import TUNING, Losses, Preview, Progress
 from pipelines.media import video
 from pipelines.models.convert import tuned as files
 from pipelines.models.folders import card_of_folder
@@ -65,7 +65,7 @@ def tune(models, clip, folder, stop_after=None, **settings):
     with closing(tuning.generate(task, models, clip, folder, folder / "clip.mp4")) as events:
         for event in events:
             told.append(event)
-            if event == Progress(tuning.TUNING, stop_after or -1, task.steps):
+            if event == Progress(TUNING, stop_after or -1, task.steps):
                 break
     return told, files.load(folder)
 
@@ -128,7 +128,7 @@ def test_a_stopped_tuning_is_kept_and_goes_on_to_the_same_end(models, clip, tmp_
     _, half = tune(models, clip, tmp_path / "half", stop_after=2, steps=6)
     assert len(half.facts["losses"]) == 2 and half.moments
     told, resumed = tune(models, clip, tmp_path / "half", steps=6)
-    assert Progress(tuning.TUNING, 3, 6) in told and Progress(tuning.TUNING, 2, 6) not in told
+    assert Progress(TUNING, 3, 6) in told and Progress(TUNING, 2, 6) not in told
     assert resumed.facts["losses"] == whole.facts["losses"] and same(resumed.delta, whole.delta)
 
 
@@ -153,7 +153,7 @@ def test_a_killed_tuning_goes_on_from_its_last_checkpoint(models, clip, tmp_path
     task = tune_task(models, steps=6)
     events = tuning.generate(task, models, clip, tmp_path / "whole", tmp_path / "clip.mp4")
     for event in events:
-        if event == Progress(tuning.TUNING, 5, 6):  # what a kill leaves on the disk in this moment
+        if event == Progress(TUNING, 5, 6):  # what a kill leaves on the disk in this moment
             shutil.copytree(tmp_path / "whole", tmp_path / "killed")
     assert len(files.load(tmp_path / "killed").facts["losses"]) == 4
     _, resumed = tune(models, clip, tmp_path / "killed", steps=6)
@@ -179,7 +179,7 @@ def test_samples_are_drawn_where_they_are_asked_for_and_change_nothing(models, c
 def test_another_task_in_the_same_folder_begins_anew(models, clip, tmp_path):
     tune(models, clip, tmp_path, stop_after=2, steps=4)
     told, tuned = tune(models, clip, tmp_path, steps=4, stride=2)
-    assert Progress(tuning.TUNING, 1, 4) in told and len(tuned.facts["losses"]) == 4
+    assert Progress(TUNING, 1, 4) in told and len(tuned.facts["losses"]) == 4
 
 
 def test_another_clip_in_the_same_folder_begins_anew(models, clip, tmp_path):

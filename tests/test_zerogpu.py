@@ -17,17 +17,15 @@ from lent_gpu import Spaces
 from running_app import ROOT, environment
 
 from pipelines.catalog import CATALOG, DETECTORS
-from pipelines.events import Failed, Losses, Preview, Progress, Result
+from pipelines.events import TUNING, Failed, Losses, Preview, Progress, Result
 from pipelines.media import video
 from pipelines.models.convert import tuned
-from pipelines.models.folders import card_of_folder
 from pipelines.models.manager import ModelManager
 from pipelines.serving import zerogpu
 from pipelines.serving.local import local_backend
 from pipelines.serving.runner import generated
 from pipelines.settings import Settings
 from pipelines.systems import modelscope
-from pipelines.systems.tuning import TUNING
 from pipelines.tasks import Edit, PoseToVideo, TextToVideo, Tune
 from ui import estimates
 
@@ -48,13 +46,7 @@ def one_thread():
 def catalog(tmp_path_factory):
     """Tiny models of every system."""
     folder = tmp_path_factory.mktemp("models")
-    made = {
-        "text": tiny.write_model(folder / "text"),
-        "sd": tiny.write_image_model(folder / "sd"),
-        "pose": tiny.write_pose_model(folder / "pose"),
-        "pseudo3d": tiny.write_pseudo3d_model(folder / "pseudo3d"),
-    }
-    cards = {name: replace(card_of_folder(path), name=name) for name, path in made.items()}
+    cards = tiny.write_all(folder)
     return {name: replace(card, defaults=replace(card.defaults, steps=3)) for name, card in cards.items()}
 
 

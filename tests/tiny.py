@@ -4,6 +4,7 @@ import gzip
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,8 +15,9 @@ from tokenizers.pre_tokenizers import ByteLevel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from pipelines.catalog import ENGINES
+from pipelines.catalog import ENGINES, ModelCard
 from pipelines.models.classes import CLASSES
+from pipelines.models.folders import card_of_folder
 from pipelines.models.networks.inflated_unet import InflatedUNet
 from pipelines.models.networks.pseudo3d_unet import UNetPseudo3DConditionModel
 from pipelines.systems.engine import Engine
@@ -240,3 +242,14 @@ def write_pseudo3d_model(folder: Path) -> Path:
     (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPseudo3DPipeline"}))
     image_unet(layers_per_block=1).save_pretrained(folder / "sd_image" / "unet")
     return folder
+
+
+def write_all(folder: Path) -> dict[str, ModelCard]:
+    """Writes a model for every system. Returns their cards: "text", "sd", "pose" and "pseudo3d"."""
+    made = {
+        "text": write_model(folder / "text"),
+        "sd": write_image_model(folder / "sd"),
+        "pose": write_pose_model(folder / "pose"),
+        "pseudo3d": write_pseudo3d_model(folder / "pseudo3d"),
+    }
+    return {name: replace(card_of_folder(path), name=name) for name, path in made.items()}

@@ -49,8 +49,8 @@ def update(kind: type, name: str, there: Control, card: ModelCard, value: object
 
 
 def updates(kind: type, there: Controls, card: ModelCard, values: Mapping[str, object]) -> dict:
-    """As `update`, for all that are `there`; what is not in `values` has its default."""
-    settings = settings_of(kind)
+    """As `update`, for all that are `there`, with the LoRA of `values`; what is not in `values` has its default."""
+    settings, card = settings_of(kind), card.with_lora(values.get("lora", ""))
     found = {name: values[name] if name in values else settings[name].default_for(card) for name in there}
     return {key: one for name in there for key, one in update(kind, name, there[name], card, found[name]).items()}
 

@@ -9,7 +9,7 @@ from pipelines.events import Failed
 from pipelines.serving.backend import Backend, Tuning
 from pipelines.serving.job import Job
 from pipelines.tasks import Edit
-from ui import controls, edit_html, estimates, finish, forms, html, hub, shortcuts, tune_clip, visitor, why
+from ui import controls, edit_html, estimates, finish, forms, hints, html, hub, shortcuts, tune_clip, visitor, why
 from ui.follower import QUIET, Stage, View, ends, halting, progress
 from ui.languages import ENGLISH_ONLY, say
 from ui.media import CLICKS, export
@@ -218,15 +218,13 @@ class Panel(Stage):
 
     def _filled(self, visitor_id: str, identifier: str, title: str, card: ModelCard, settings: dict) -> dict:
         """What is the same for both; `settings` are those that are not the model's own."""
-        chosen = card.with_lora(settings.get("lora", ""))
-        again = asdict(chosen.defaults) | settings
         jobs = self.made(identifier, visitor_id)
         return {
             self.panel: gr.Column(visible=True),
             self.heading: _heading(title),
-            self.prompt: again["prompt"],
+            self.prompt: settings["prompt"],
             self.problem: gr.HTML(visible=False),
-            **controls.updates(Edit, self.controls, chosen, again),
+            **controls.updates(Edit, self.controls, card, settings),
             **self.updates(visitor_id, None, jobs[0].id if jobs else "", identifier),
         }
 
@@ -240,13 +238,10 @@ class Panel(Stage):
         return found if isinstance(found, ModelCard) else find(found.job.task.model)
 
     def hint(self, visitor_id: str, identifier: str, prompts: str) -> str:
-        """On the longest of the prompts."""
         try:
-            name = self.card_of(visitor_id, identifier).name
+            return hints.of(self.backend, self.card_of(visitor_id, identifier).name, prompts)
         except ValueError:
             return ""
-        longest = max(prompts.splitlines() or [""], key=len)
-        return html.prompt_hints(longest, find(name), self.backend.machine.tokens(name, longest))
 
     def values(self, data: dict) -> dict[str, object]:
         """What the controls say, by the names of the settings."""
@@ -304,7 +299,7 @@ class Panel(Stage):
 
     # One click, followed through -----------------------------------------------------------------------------------
 
-    def belongs(self, job: Job, identifier: object = None) -> bool:
+    def belongs(self, job: Job, visitor_id: str, identifier: object = None) -> bool:
         return isinstance(job.task, Edit) and job.task.told_by == identifier
 
     @property

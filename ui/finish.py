@@ -57,8 +57,8 @@ class Finishing(Stage):
                 told = f'<p class="hint warning">{html.escape(str(error))}</p>'
         return {self.becomes: told, self.problem: gr.HTML(visible=False)}
 
-    def belongs(self, job: Job, source: object = None) -> bool:
-        return isinstance(job.task, Finish) and job.task.source == self._origin(source, job.owner)
+    def belongs(self, job: Job, visitor_id: str, source: object = None) -> bool:
+        return isinstance(job.task, Finish) and job.task.source == self._origin(source, visitor_id)
 
     def _origin(self, source: object, visitor_id: str) -> object:
         """The video that `source` is finished from: itself, or what it was finished from."""

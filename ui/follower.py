@@ -60,8 +60,6 @@ class Stage(ABC):
         self.followed = gr.State(Followed())
         self.shown = gr.State("")  # the job whose video is on the stage; "" for none
         self.clock = gr.Timer(OFTEN, active=False)
-        # What shows that an answer is waited for: nothing. Else every output would change its look at every question.
-        self.calm = gr.HTML(visible=False)
 
     @abstractmethod
     def state(self, view: View) -> dict:
@@ -77,11 +75,11 @@ class Stage(ABC):
         """What `updates` updates."""
         return [self.followed, self.shown, self.clock, *self.outputs]
 
-    def belongs(self, job: Job, *about: object) -> bool:
+    def belongs(self, job: Job, visitor_id: str, *about: object) -> bool:
         """Whether it shows how this job goes."""
         return isinstance(job.task, self.KINDS)
 
-    def fruitful(self, job: Job) -> bool:
+    def fruitful(self, job: Job, visitor_id: str) -> bool:
         """Whether something came of a job that has ended."""
         return isinstance(job.end, Result)
 
@@ -95,12 +93,12 @@ class Stage(ABC):
     ) -> dict:
         """How things stand now; `new` jobs are begun by this very page."""
         followed = followed if isinstance(followed, Followed) else Followed()
-        unfinished = [job for job in self.backend.jobs.unfinished(visitor_id) if self.belongs(job, *about)]
+        unfinished = [job for job in self.backend.jobs.unfinished(visitor_id) if self.belongs(job, visitor_id, *about)]
         going = {job.id: job for job in sorted(unfinished, key=lambda job: job.waits)}
         before = followed.jobs if any(one in going for one in followed.jobs) or not new else ()
         jobs = tuple(dict.fromkeys((*before, *new, *going)))
         ended = [job for job in self._look_up(jobs, visitor_id) if job.id not in going]
-        made = [job for job in ended if self.fruitful(job)]
+        made = [job for job in ended if self.fruitful(job, visitor_id)]
         for job in made:
             shown = shown if job.id in followed.seen else job.id
         moment, left = _moment(jobs, going, ended), None
@@ -135,7 +133,7 @@ class Stage(ABC):
     def stop_all(self, visitor_id: str, followed: object, shown: object, *about: object) -> dict:
         """Stops all that goes on here, the last first: a grid is not to be made of what is left."""
         for job in reversed(self.backend.jobs.unfinished(visitor_id)):
-            if self.belongs(job, *about):
+            if self.belongs(job, visitor_id, *about):
                 self.backend.jobs.cancel(job.id, visitor_id)
         return self.updates(visitor_id, followed, shown, *about)
 
@@ -154,9 +152,9 @@ class Stage(ABC):
 
     def connect(self, stop: gr.Button, waiting: gr.HTML | None = None) -> None:
         """Lets the page ask how things stand, `stop` stop them all, and the buttons in `waiting` act on one."""
-        lively = {"inputs": self.asked, "outputs": self.all_outputs, "show_progress_on": self.calm}
+        lively = {"inputs": self.asked, "outputs": self.all_outputs}
         lively |= {"concurrency_limit": None, **QUIET}
-        self.clock.tick(self.updates, **lively)
+        self.clock.tick(self.updates, **lively, queue=False)  # one request, and never behind those of others
         stop.click(self.stop_all, **lively)
         if waiting is not None:
             waiting.click(self.act_on_one, self.owner, self.clock, concurrency_limit=None, **QUIET)
@@ -196,7 +194,7 @@ class Watch:
         self.backend, self.stages = backend, stages
         clock, again = gr.Timer(SELDOM), gr.Button(elem_id="look-again", elem_classes="unseen")
         clocks = [stage.clock for stage in stages]
-        gr.on([clock.tick, again.click], self.look, owner, clocks, concurrency_limit=None, **QUIET)
+        gr.on([clock.tick, again.click], self.look, owner, clocks, queue=False, **QUIET)
 
     def look(self, visitor_id: str) -> list[gr.Timer]:
         """Has those places ask to which a job belongs."""

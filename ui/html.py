@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from io import BytesIO
 from pathlib import Path
+from urllib.parse import quote
 
 from PIL import Image
 
@@ -178,8 +179,8 @@ class Thumbnail:
 
     prompt: str
     expect: str
-    still: Path | None  # a picture for those who want no motion
-    moving: Path | None
+    still: str | None = None  # where a browser finds a picture for those who want no motion
+    moving: str | None = None
 
 
 def part(index: int) -> str:
@@ -312,7 +313,7 @@ def rounded(facts: dict) -> dict:
 
 def _example(index: int, thumbnail: Thumbnail) -> str:
     if thumbnail.moving:
-        picture = moving(thumbnail.moving.read_bytes(), "", thumbnail.still and thumbnail.still.read_bytes())
+        picture = calm_picture(thumbnail.moving, "", thumbnail.still or thumbnail.moving)
     else:
         picture = f'<span class="no-picture tint-{index % 4}"></span>'
     return (
@@ -321,18 +322,30 @@ def _example(index: int, thumbnail: Thumbnail) -> str:
     )
 
 
-def moving(picture: bytes, alt: str, still: bytes | None = None) -> str:
-    """An animated `picture`, WebP or GIF; for whoever wants less motion `still`, by default its first frame."""
-    if still is None:
-        first = BytesIO()
-        Image.open(BytesIO(picture)).convert("RGB").save(first, "PNG")
-        still = first.getvalue()
+def moving(picture: bytes, alt: str) -> str:
+    """An animated `picture`, WebP or GIF, within the page; for whoever wants less motion its first frame."""
     kind = "gif" if picture.startswith(b"GIF") else "webp"
-    source, at_rest = (base64.b64encode(data).decode() for data in (picture, still))
+    return calm_picture(f"data:image/{kind};base64,{base64.b64encode(picture).decode()}", alt, first_frame(picture))
+
+
+def first_frame(picture: bytes) -> str:
+    """That of an animated `picture`, as an address of its own."""
+    first = BytesIO()
+    Image.open(BytesIO(picture)).convert("RGB").quantize(32).save(first, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(first.getvalue()).decode()}"
+
+
+def calm_picture(source: str, alt: str, still: str) -> str:
+    """The picture at `source`, which moves; for whoever wants less motion the one at `still`."""
     return (
-        f'<picture><source media="(prefers-reduced-motion: reduce)" srcset="data:image/png;base64,{at_rest}">'
-        f'<img alt="{escape(alt)}" src="data:image/{kind};base64,{source}"></picture>'
+        f'<picture><source media="(prefers-reduced-motion: reduce)" srcset="{still}">'
+        f'<img alt="{escape(alt)}" src="{source}" loading="lazy"></picture>'
     )
+
+
+def url(address: str) -> str:
+    """Where a browser that shows the page finds the file at an `address` of the backend's."""
+    return f"gradio_api/file={quote(address)}"
 
 
 def data_of(picture: Path) -> str:

@@ -49,6 +49,7 @@ def build(backend: Backend, settings: Settings) -> gr.Blocks:
     gr.set_static_paths(_served(settings))
     old = (3600, 24 * 3600)  # every hour, uploads older than a day are deleted
     with server.Page(title="Marionette", analytics_enabled=False, fill_width=True, delete_cache=old) as demo:
+        calm = gr.HTML(visible=False)
         with gr.Row(elem_id="head"):
             gr.HTML(html.HEADLINES, html_template=html.HEADER)
             status.corner(backend, settings)
@@ -82,6 +83,10 @@ def build(backend: Backend, settings: Settings) -> gr.Blocks:
         for missing in (None, backend.machine.availability(card.name)):
             html.model_card(card, missing)
     for event in demo.fns.values():
+        # At every answer the browser looks up, for each event that ever went off, all that shows that it was waited
+        # for: by default its outputs. With many of them it had no time left for anything else.
+        if event.show_progress == "hidden":
+            event.show_progress_on = [calm]
         if event.fn is not None:
             event.fn = errors.telling(event.fn)
     return demo.queue(max_size=4 * (settings.queue + 2))  # every job has one listener or a few
@@ -111,8 +116,8 @@ def launch_options(backend: Backend, settings: Settings) -> dict[str, Any]:
 
 
 def _served(settings: Settings) -> list[str]:
-    """The only folders whose files a browser may load: what is shown, and the ready examples."""
-    return [str(settings.shown.resolve()), str(text_to_video.PICTURES)]
+    """The only folder whose files a browser may load: what is shown."""
+    return [str(settings.shown.resolve())]
 
 
 def _scripts(*names: str) -> str:

@@ -3,21 +3,28 @@
 import base64
 from html import escape
 
-from pipelines.catalog import DETECTORS, motions
+from pipelines.catalog import DETECTORS, find_motion, motions
 from pipelines.events import Progress
-from pipelines.serving.backend import PosePreview
+from pipelines.serving.backend import Backend, PosePreview
 from pipelines.serving.job import Job
-from ui.html import caption, moving
+from ui.html import calm_picture, caption, first_frame, moving, url
 from ui.languages import say
 from ui.stream import describe
 
 
-def gallery() -> str:
+def motion_picture(backend: Backend, name: str) -> tuple[str, str]:
+    """Where a browser finds the built-in motion `name`, moving and at rest."""
+    picture = find_motion(name).with_suffix(".gif")
+    return url(backend.assets.built_in(picture)), first_frame(picture.read_bytes())
+
+
+def gallery(backend: Backend) -> str:
     """A template of the built-in motions, for a gr.HTML whose value is the name of the one that is chosen."""
+    pictures = {name: motion_picture(backend, name) for name in motions()}
     cards = "".join(
         f'<button type="button" class="motion" data-motion="{escape(name)}" aria-pressed="${{value === \'{name}\'}}">'
-        f"{moving(file.with_suffix('.gif').read_bytes(), '')}<span>{escape(name.capitalize())}</span></button>"
-        for name, file in motions().items()
+        f"{calm_picture(moves, '', rests)}<span>{escape(name.capitalize())}</span></button>"
+        for name, (moves, rests) in pictures.items()
     )
     return f'<div class="motions" role="group" aria-label="Built-in motions">{cards}</div>'
 

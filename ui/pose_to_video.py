@@ -7,11 +7,24 @@ from dataclasses import asdict, replace
 
 import gradio as gr
 
-from pipelines.catalog import ModelCard, find, find_motion, offered
+from pipelines.catalog import find, offered
 from pipelines.serving.backend import Backend, Kept, Tuning
 from pipelines.task_settings import settings_of
 from pipelines.tasks import PoseToVideo, Task
-from ui import controls, edit_html, estimates, finish, forms, html, pose_controls, pose_html, shortcuts, visitor, why
+from ui import (
+    controls,
+    edit_html,
+    estimates,
+    finish,
+    forms,
+    hints,
+    html,
+    pose_controls,
+    pose_html,
+    shortcuts,
+    visitor,
+    why,
+)
 from ui.follower import QUIET, Stage, View, ends, halting, progress
 from ui.languages import ENGLISH_ONLY, say
 from ui.media import CLICKS, READING, export
@@ -74,7 +87,7 @@ class PoseToVideoTab(Stage):
         gr.HTML(say("<h2>Examples</h2>"), elem_classes="step")
         self.examples = gr.HTML(
             say("|".join(f"Follows: {name}" for name, *_ in EXAMPLES)),
-            html_template=html.examples(_thumbnails()),
+            html_template=html.examples(_thumbnails(backend)),
             elem_id="pose-examples",
             js_on_load=CLICKS,
         )
@@ -90,7 +103,9 @@ class PoseToVideoTab(Stage):
     def _build_question(self) -> None:
         motion, prompted, _ = EXAMPLES[0]
         gr.HTML(say("<h2>Choose a motion</h2>"), elem_id="motions-title")
-        self.chosen = gr.HTML(motion, html_template=pose_html.gallery(), elem_id="motions", js_on_load=CLICKS)
+        self.chosen = gr.HTML(
+            motion, html_template=pose_html.gallery(self.backend), elem_id="motions", js_on_load=CLICKS
+        )
         self.file = gr.File(
             label=say("Or upload a clip, a skeleton video or keypoints"),
             file_types=[*CLIPS, ".json", ".zip"],
@@ -306,7 +321,7 @@ class PoseToVideoTab(Stage):
             **{self.undo_edits: gr.Button(visible=False), self.unedited: None},
             self.poses["tuned"]: pose_controls.wardrobe(tuned, values["tuned"]),
             **pose_controls.filled_in(self.poses, measured, values),
-            **self._filled_in(card, values),
+            **controls.updates(PoseToVideo, self.controls, card, values),
         }
 
     def tuned_for(self, visitor_id: str, name: str) -> list[Tuning]:
@@ -325,23 +340,18 @@ class PoseToVideoTab(Stage):
         return {
             **{self.poses[name]: value for name, value in plain.items()},
             **{self.model: self.first.name, self.about: self._about(self.first.name)},
-            **self._filled_in(self.first, asdict(self.first.defaults)),
+            **controls.updates(PoseToVideo, self.controls, self.first, asdict(self.first.defaults)),
             **{self.prompt: words, self.seed: number, self.randomise: False},
             **self.follow_motion(name),
         }
 
     def choose_model(self, name: str) -> dict:
         card = find(name)
-        values = self._filled_in(card, asdict(card.defaults))
+        values = controls.updates(PoseToVideo, self.controls, card, asdict(card.defaults))
         return values | {self.about: self._about(name), self.controls["fps"]: gr.skip()}
 
-    def _filled_in(self, card: ModelCard, values: dict) -> dict:
-        return controls.updates(PoseToVideo, self.controls, card.with_lora(values.get("lora", "")), values)
-
     def hint(self, prompts: str, name: str) -> str:
-        """On the longest of the prompts."""
-        longest = max(prompts.splitlines() or [""], key=len)
-        return html.prompt_hints(longest, find(name), self.backend.machine.tokens(name, longest))
+        return hints.of(self.backend, name, prompts)
 
     @property
     def named(self) -> dict[str, gr.components.Component]:
@@ -461,7 +471,7 @@ class PoseToVideoTab(Stage):
     def arrive(self, visitor_id: str) -> dict:
         """The page was opened: what is being made is shown, or what was made last, with its settings."""
         latest = self.backend.jobs.finished(visitor_id, limit=1, kind="pose-to-video")
-        going = [one for one in self.backend.jobs.unfinished(visitor_id) if self.belongs(one)]
+        going = [one for one in self.backend.jobs.unfinished(visitor_id) if self.belongs(one, visitor_id)]
         updates = self.updates(visitor_id, shown=latest[0].id if latest else "")
         for one in (going or latest)[:1]:
             with suppress(ValueError):  # of a model that is not offered any more
@@ -488,8 +498,9 @@ class PoseToVideoTab(Stage):
         return Form("pose-to-video", [self.wanted], self.fill)
 
 
-def _thumbnails() -> list[html.Thumbnail]:
+def _thumbnails(backend: Backend) -> list[html.Thumbnail]:
+    pictures = [pose_html.motion_picture(backend, name) for name, *_ in EXAMPLES]
     return [
-        html.Thumbnail(prompt, html.part(index), still=None, moving=find_motion(name).with_suffix(".gif"))
-        for index, (name, prompt, _) in enumerate(EXAMPLES)
+        html.Thumbnail(prompt, html.part(index), rests, moves)
+        for index, ((_, prompt, _), (moves, rests)) in enumerate(zip(EXAMPLES, pictures, strict=True))
     ]

@@ -29,7 +29,7 @@ def choose(
     sampled = {name: there[name] for name in ("steps", "guidance", "scheduler")}
 
     def fill_in(name: str, *values: object) -> dict:
-        return controls.updates(kind, sampled, card_of(*values).with_lora(name), {})
+        return controls.updates(kind, sampled, card_of(*values), {"lora": name})
 
     quiet = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
     there["lora"].input(fill_in, [there["lora"], *inputs], list(sampled.values()), **quiet)

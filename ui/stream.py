@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from pipelines.events import Failed, Losses, Preview, Progress, Result
+from pipelines.events import DENOISING, TUNING, Failed, Losses, Preview, Progress, Result
 from pipelines.serving.backend import Backend
 
 UNITS = {
-    **dict.fromkeys(("Denoising", "Tuning", "Inverting the clip"), "step "),
+    **dict.fromkeys((DENOISING, TUNING, "Inverting the clip"), "step "),
     **dict.fromkeys(("Decoding", "Finding people", "Looking at the poses"), "frame "),
 }
 WAITING = "Waiting"  # the stage of a job in the queue: its step is its place there

@@ -12,7 +12,7 @@ from pipelines.serving.backend import Backend
 from pipelines.serving.job import Job
 from pipelines.settings import Settings
 from pipelines.tasks import Grid, Task, TextToVideo
-from ui import controls, estimates, finish, first_image, forms, html, matrix, shortcuts, visitor, why
+from ui import controls, estimates, finish, first_image, forms, hints, html, matrix, shortcuts, visitor, why
 from ui.follower import QUIET, Stage, View, ends, halting, progress
 from ui.languages import ENGLISH_ONLY, say
 from ui.media import ARROWS, CLICKS, export
@@ -33,13 +33,10 @@ class Example:
     expect: str
     task: TextToVideo
 
-    @property
-    def film(self) -> str | None:
-        """The address of its video, made before (scripts/pictures.py); None where there is none."""
-        file, here = PICTURES / f"{self.pictures}.mp4", Path.cwd()
-        if not file.exists():
-            return None
-        return str(file.relative_to(here) if file.is_relative_to(here) else file)
+    def address(self, backend: Backend, kind: str) -> str | None:
+        """That of its pictures of a kind, made before (scripts/pictures.py); None where there are none."""
+        file = PICTURES / f"{self.pictures}.{kind}"
+        return backend.assets.built_in(file) if file.exists() else None
 
 
 def _example(pictures: str, expect: str, prompt: str, seed: int, **settings: object) -> Example:
@@ -95,7 +92,7 @@ class TextToVideoTab(Stage):
         gr.HTML(say("<h2>Examples</h2>"), elem_id="examples-title")
         self.examples = gr.HTML(
             say("|".join(one.expect for one in EXAMPLES)),
-            html_template=html.examples(_thumbnails()),
+            html_template=html.examples(_thumbnails(backend)),
             elem_id="examples",
             js_on_load=CLICKS,
         )
@@ -166,7 +163,7 @@ class TextToVideoTab(Stage):
     def choose_model(self, name: str) -> dict:
         card = find(name)
         values = asdict(card.defaults)
-        return self._filled_in(card, values) | self.image.fill(card, values)
+        return controls.updates(TextToVideo, self.controls, card, values) | self.image.fill(card, values)
 
     def fill(self, task: Task) -> dict:
         """The updates that show what `task` says. Raises ValueError for one that another tab makes."""
@@ -175,10 +172,12 @@ class TextToVideoTab(Stage):
         of = task.of if isinstance(task, Grid) else task
         card, values = find(task.model), asdict(of)
         chosen = {self.prompt: task.prompt, self.model: task.model, self.seed: task.seed, self.randomise: False}
-        return chosen | self.several.fill(task) | self._filled_in(card, values) | self.image.fill(card, values)
-
-    def _filled_in(self, card: ModelCard, values: dict) -> dict:
-        return controls.updates(TextToVideo, self.controls, card.with_lora(values.get("lora", "")), values)
+        return (
+            chosen
+            | self.several.fill(task)
+            | controls.updates(TextToVideo, self.controls, card, values)
+            | self.image.fill(card, values)
+        )
 
     def begin_with(self, given: tuple[str, float], name: str) -> dict:
         """Chooses a model that takes a first image where the chosen one takes none."""
@@ -200,9 +199,7 @@ class TextToVideoTab(Stage):
         return filled | self.updates(visitor_id, followed, "", number)
 
     def hint(self, text: str, name: str, rows: bool) -> str:
-        """On the longest of the prompts."""
-        text = max(text.splitlines() or [""], key=len) if rows else text
-        return html.prompt_hints(text, find(name), self.backend.machine.tokens(name, text))
+        return hints.of(self.backend, name, text, rows)
 
     def say_word(self, text: str, name: str, event: gr.EventData) -> str:
         """The prompt, its last line where there are several, with a word that was pressed. Raises ValueError for one
@@ -270,7 +267,7 @@ class TextToVideoTab(Stage):
         made, going = view.shown, bool(view.going)
         film = self.backend.assets.address(made.end.video) if made else None
         if ready := made is None and not going and view.about[0] is not None:
-            film = EXAMPLES[view.about[0]].film
+            film = EXAMPLES[view.about[0]].address(self.backend, "mp4")
         return {
             **ends(self.message, view),
             self.scene: html.scene("working" if going else "open" if film else "closed", view.moment),
@@ -314,7 +311,7 @@ class TextToVideoTab(Stage):
         kinds = ("text-to-video", "grid")
         made = [one for kind in kinds for one in self.backend.jobs.finished(visitor_id, limit=1, kind=kind)]
         latest = sorted(made, key=lambda one: one.ended)[-1:]
-        going = [one for one in self.backend.jobs.unfinished(visitor_id) if self.belongs(one)]
+        going = [one for one in self.backend.jobs.unfinished(visitor_id) if self.belongs(one, visitor_id)]
         example = None if going or latest else self.first_example
         updates = {self.example: example, self.picked: not (going or latest)}
         updates |= self.updates(visitor_id, None, latest[0].id if latest else "", example)
@@ -370,16 +367,12 @@ def _about(backend: Backend, card: ModelCard) -> str:
     return html.model_card(card, backend.machine.availability(card.name))
 
 
-def _thumbnails() -> list[html.Thumbnail]:
-    def picture(name: str) -> Path | None:
-        return PICTURES / name if (PICTURES / name).exists() else None
+def _thumbnails(backend: Backend) -> list[html.Thumbnail]:
+    def seen(example: Example, kind: str) -> str | None:
+        address = example.address(backend, kind)
+        return html.url(address) if address else None
 
     return [
-        html.Thumbnail(
-            example.task.prompt,
-            html.part(index),
-            still=picture(f"{example.pictures}.png"),
-            moving=picture(f"{example.pictures}.webp"),
-        )
+        html.Thumbnail(example.task.prompt, html.part(index), seen(example, "png"), seen(example, "webp"))
         for index, example in enumerate(EXAMPLES)
     ]

@@ -10,7 +10,7 @@ from pipelines.catalog import ModelCard, find, offered
 from pipelines.serving.backend import Backend
 from pipelines.serving.job import Job
 from pipelines.tasks import NOBODY, Tune
-from ui import controls, edit_html, estimates, forms, html, visitor
+from ui import controls, edit_html, estimates, forms, hints, html, visitor
 from ui.follower import QUIET, Stage, View
 from ui.languages import ENGLISH_ONLY, say
 from ui.media import READING
@@ -183,7 +183,7 @@ class Bench(Stage):
         }
 
     def hint(self, text: str, name: str) -> str:
-        return html.prompt_hints(text, find(name), self.backend.machine.tokens(name, text))
+        return hints.of(self.backend, name, text, rows=False)
 
     def _connect_controls(self, given: gr.State) -> None:
         there, owner = self.controls, self.owner
@@ -240,17 +240,19 @@ class Bench(Stage):
             ),
         }
 
-    def fruitful(self, job: Job) -> bool:
-        return super().fruitful(job) or self._facts(job) is not None
+    def fruitful(self, job: Job, visitor_id: str) -> bool:
+        return super().fruitful(job, visitor_id) or self._facts(job, visitor_id) is not None
 
-    def _facts(self, job: Job) -> dict | None:
-        found = (tuning.facts for tuning in self.backend.tunings.of(job.owner) if tuning.job.id == job.id)
-        return next(found, None)
+    def _facts(self, job: Job, visitor_id: str) -> dict | None:
+        try:
+            return self.backend.tunings.get(job.id, visitor_id).facts
+        except ValueError:  # nothing of it
+            return None
 
     def _losses(self, view: View) -> Sequence[float]:
         if view.going:
             return view.moment.losses.values if view.moment.losses else ()
-        return (self._facts(view.shown) or {}).get("losses", ())
+        return (self._facts(view.shown, view.owner) or {}).get("losses", ())
 
     def _ends(self, view: View) -> dict:
         """How the last tuning ended, and what is to be done next."""
@@ -281,7 +283,7 @@ class Bench(Stage):
 
     def arrive(self, visitor_id: str, followed: object, shown: object, awaited: object) -> dict:
         """The page was opened, or a tuning resumed: what is being tuned is shown."""
-        going = [one for one in self.backend.jobs.unfinished(visitor_id) if self.belongs(one)]
+        going = [one for one in self.backend.jobs.unfinished(visitor_id) if self.belongs(one, visitor_id)]
         shown = "" if any(one.id == shown for one in going) else shown
         updates = self.updates(visitor_id, followed, shown, awaited)
         return updates | ({self.prompt: going[0].task.prompt} if going else {})
@@ -289,7 +291,7 @@ class Bench(Stage):
     def ask(self, visitor_id: str, followed: object, shown: object, awaited: object) -> dict:
         """A sample was asked for."""
         for job in self.backend.jobs.unfinished(visitor_id):
-            if self.belongs(job):
+            if self.belongs(job, visitor_id):
                 self.backend.tunings.sample(job.id, visitor_id)
                 awaited = _mark(job)
         return {self.awaited: awaited, **self.updates(visitor_id, followed, shown, awaited)}

@@ -101,6 +101,10 @@ class Assets:
         None where it is gone."""
         return self._shown.address(file)
 
+    def built_in(self, file: Path) -> str:
+        """Where the web server finds `file`, a picture or a video that belongs to the app itself."""
+        return self._shown.built_in(file)
+
     def things(self) -> list[tidy.Thing]:
         """Everything among the data that may be deleted for its age or for room."""
         kept = self._storage.things(tidy.needed(self._table.unfinished()))

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pipelines.catalog import CATALOG, ModelCard, find
-from pipelines.events import Progress
+from pipelines.events import DENOISING, Progress
 from pipelines.models.sources import availability
 from pipelines.serving import estimate, status, worker
 from pipelines.serving.backend import Backend
@@ -19,12 +19,13 @@ from pipelines.serving.run import Run
 from pipelines.serving.runner import LOADING
 from pipelines.serving.watch import Loop
 from pipelines.settings import Settings
-from pipelines.tasks import Task
+from pipelines.tasks import Task, TextToVideo
 
 if TYPE_CHECKING:  # torch comes with the manager, and waits for the first job
     from pipelines.models.manager import ModelManager
     from pipelines.poses.pose_preview import PosePreview
     from pipelines.poses.search import Found
+    from pipelines.systems.engine import Engine
 
 SLOT = "0"
 _OVER = object()
@@ -49,6 +50,7 @@ class LocalExecutor:
         self._loop: Loop | None = None
         self._ahead: Iterator[None] | None = None  # loads a part of a model at each step, while there is one to load
         self._ahead_from: float | None = None  # time.monotonic(); None before anybody wished it
+        self._speed: float | None = None  # FLOPs a second, once measured
         self._starting = threading.Lock()  # of the loop
         self._making = threading.Lock()  # of the manager
 
@@ -58,7 +60,7 @@ class LocalExecutor:
 
     @property
     def speed(self) -> float:
-        return estimate.usual_speed(self._settings)
+        return self._speed or estimate.usual_speed(self._settings)
 
     def slots(self) -> Sequence[Slot]:
         held = self.manager.stats() if self.manager is not None else []
@@ -128,7 +130,8 @@ class LocalExecutor:
             run.work()
 
     def _loading(self) -> Iterator[None]:
-        """Loads the built-in models, that of the settings first; after each step something else may be done."""
+        """Loads the built-in models, that of the settings first, and measures the speed; after each step something else
+        may be done."""
         manager = self._models()
         yield
         import_module("pipelines.systems.metrics")
@@ -140,6 +143,23 @@ class LocalExecutor:
                 manager.on_progress = None  # of a work before
                 with manager.lease(f"{card.name}/{part}"):
                     pass
+                yield
+            if self._speed is None and TextToVideo in engine.generate and card.flops:
+                yield from self._timing(card, engine, manager)
+
+    def _timing(self, card: ModelCard, engine: "Engine", manager: "ModelManager") -> Iterator[None]:
+        """Begins a video of `card`, and takes the speed of this machine from its second step, then warm."""
+        task = TextToVideo.for_model(card, "a bear", 0)
+        with closing(engine.generate[TextToVideo](task, manager)) as events:
+            while True:
+                manager.on_progress = None
+                began = time.perf_counter()
+                match next(events, _OVER):
+                    case Progress(stage, 2, _) if stage == DENOISING:
+                        self._speed = estimate.step(task, card) / (time.perf_counter() - began)
+                        return
+                    case event if event is _OVER:
+                        return
                 yield
 
     def _carry_out(self, work: Work, tell: Callable[[Any], None]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.catalog import CLIP
 from pipelines.errors import log_error
-from pipelines.events import Losses, Preview, Progress, Result
+from pipelines.events import LONGEST, Losses, Preview, Progress, Result
 from pipelines.media import clips, video
 from pipelines.serving import clip_storage
 from pipelines.settings import Settings
@@ -203,16 +203,17 @@ class Pace:
 
     def _remaining(self, event: Progress, now: float) -> float | None:
         began, first = self._began
-        later = sum(self._past[stage] for stage in self._past.keys() - self.taken.keys() if stage != LOADING)
+        here = None  # seconds left of this stage, by its own pace
         if event.step > first:
             here = (now - began) / (event.step - first) * (event.total - event.step)
-            if not self._past and event.stage != LOADING:
-                later = self.AFTER * (now - began + here)
-            elif not self._past:
-                later = self._expected or 0.0
-            return here + later
-        if event.stage in self._past and event.stage != LOADING:
-            return max(0.0, self._past[event.stage] - self.taken[event.stage]) + later
         if self._past:
-            return later
-        return None if self._expected is None else max(0.0, self._expected - self.working)
+            later = sum(self._past[stage] for stage in self._past.keys() - self.taken.keys() if stage != LOADING)
+            if here is None and event.stage != LOADING:
+                here = max(0.0, self._past.get(event.stage, 0.0) - self.taken[event.stage])
+            return (here or 0.0) + later
+        if here is not None and event.stage != LOADING and not LONGEST.isdisjoint(self.taken):
+            return here + self.AFTER * (now - began + here)
+        if self._expected is None:
+            return None
+        loading = here if here is not None and event.stage == LOADING else 0.0
+        return loading + max(0.0, self._expected - self.working)

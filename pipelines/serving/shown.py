@@ -46,8 +46,13 @@ class Shown:
             _link(file, shown)
         except FileNotFoundError:
             return None
-        here = Path.cwd()
-        return str(shown.relative_to(here) if shown.is_relative_to(here) else shown)
+        return _here(shown)
+
+    def built_in(self, file: Path) -> str:
+        """Where the web server finds `file`, a picture or a video that belongs to the app itself. As `address`."""
+        shown = self._folder / "built-in" / file.parent.name / file.name
+        _link(file, shown)
+        return _here(shown)
 
     def forget(self, kind: str, thing: str) -> None:
         """Takes away what is shown of a job ("videos") or of a clip ("clips")."""
@@ -55,6 +60,11 @@ class Shown:
 
     def _group(self, kind: str, thing: str) -> Path:
         return self._folder / self._owners.token("shown", kind, thing)[:32]
+
+
+def _here(file: Path) -> str:
+    here = Path.cwd()
+    return str(file.relative_to(here) if file.is_relative_to(here) else file)
 
 
 def _link(file: Path, shown: Path) -> None:

@@ -7,13 +7,12 @@ from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 
-from pipelines.events import Progress, Result
+from pipelines.events import FINISHING, Progress, Result
 from pipelines.media import uploads, video
 from pipelines.settings import Settings
 from pipelines.systems import finishing
 from pipelines.tasks import Finish, to_json
 
-FINISHING = "Finishing"
 LONGEST = 3600.0  # seconds; a video of few frames may be slow
 
 

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipelines.events import Preview, Progress
+from pipelines.events import DENOISING, Preview, Progress
 from pipelines.media.uploads import Measured
 from pipelines.models.memory import peak_bytes, remembered
 from pipelines.models.networks.inflated_unet import EditingUNet, InflatedUNet
@@ -31,7 +31,6 @@ from pipelines.systems.modelscope import decode
 from pipelines.systems.shortcuts import plan
 from pipelines.systems.stable_diffusion import (
     DECODING,
-    DENOISING,
     READING,
     decode_frames,
     encode,

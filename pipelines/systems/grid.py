@@ -10,12 +10,11 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pipelines.events import Progress, Result
+from pipelines.events import LAYING, Progress, Result
 from pipelines.media import video
 from pipelines.settings import Settings
 from pipelines.tasks import Grid, to_json
 
-LAYING = "Laying the videos side by side"
 SIDE = 1280  # pixels that the videos have together, across and down, at most
 READABLE = 256  # pixels: smaller videos grow, by whole times, up to that
 GAP, LINES = 8, 3  # pixels between the videos; lines that a prompt may take

@@ -13,7 +13,7 @@ import torch
 from diffusers import AutoencoderKL, UNet3DConditionModel
 from torch import Tensor
 
-from pipelines.events import Preview, Progress
+from pipelines.events import DENOISING, Preview, Progress
 from pipelines.models.memory import peak_bytes, remembered
 from pipelines.models.networks.unet3d import TextToVideoUNet
 from pipelines.models.tokens import MAX_TOKENS
@@ -33,7 +33,6 @@ from pipelines.systems.preview import to_uint8
 from pipelines.systems.shortcuts import plan
 from pipelines.systems.stable_diffusion import (
     DECODING,
-    DENOISING,
     READING,
     decode_frames,
     decode_pictures,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pipelines.models.manager import ModelManager
     from pipelines.tasks import Edit, PoseToVideo, TextToVideo
 
-READING, DENOISING, DECODING = "Reading the prompt", "Denoising", "Decoding"
+READING, DECODING = "Reading the prompt", "Decoding"
 
 
 class Prepared(NamedTuple):

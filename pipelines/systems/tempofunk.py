@@ -19,7 +19,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, DPMSolverMultistepScheduler,
 from PIL import Image
 from torch import Tensor
 
-from pipelines.events import Preview, Progress
+from pipelines.events import DENOISING, Preview, Progress
 from pipelines.media import images
 from pipelines.models.memory import peak_bytes, remembered
 from pipelines.models.networks.pseudo3d_unet import Pseudo3DUNet, UNetPseudo3DConditionModel
@@ -39,7 +39,6 @@ from pipelines.systems.engine import Engine
 from pipelines.systems.shortcuts import plan
 from pipelines.systems.stable_diffusion import (
     DECODING,
-    DENOISING,
     READING,
     decode_frames,
     decode_pictures,

@@ -16,7 +16,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from pipelines.events import Preview, Progress
+from pipelines.events import DENOISING, Preview, Progress
 from pipelines.models.convert import tuned as files
 from pipelines.models.convert.tuned import Tuned
 from pipelines.models.memory import peak_bytes, remembered
@@ -39,7 +39,6 @@ from pipelines.systems.modelscope import decode
 from pipelines.systems.shortcuts import plan
 from pipelines.systems.stable_diffusion import (
     DECODING,
-    DENOISING,
     READING,
     decode_frames,
     prepare,

@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from pipelines.catalog import ModelCard
-from pipelines.events import Losses, Preview, Progress
+from pipelines.events import TUNING, Losses, Preview, Progress
 from pipelines.media import clips, uploads, video
 from pipelines.media.uploads import Measured
 from pipelines.models.convert import tuned as files
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 
-READING, TUNING = "Reading the clip", "Tuning"
+READING = "Reading the clip"
 MODULES = (".attn1.to_q.", ".attn2.to_q.", ".attn_temp.")  # what is trained (section 4.2)
 KEEP_EVERY = 50  # steps; what a killed process can lose
 SAMPLE_STEPS, SAMPLE_GUIDANCE = 10, 5.0  # of a sample that is drawn while it tunes

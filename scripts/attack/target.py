@@ -188,7 +188,7 @@ class Target:
 
     def _shelves(self, owner: object) -> list[set[str]]:
         look = next(event for event in self.events() if event["api_name"].startswith("look") and self._searches(event))
-        answer = self.act(look["id"], [owner, "", 1, []])
+        answer = self.act(look["id"], [owner, "", False, 1, [], []])
         if answer.failed or answer.status != 200:
             return [set(), set()]
         return [set(re.findall('data-job="([0-9a-zA-Z_-]+)"', str(part))) for part in answer.json()["data"][:2]]

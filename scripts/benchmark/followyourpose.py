@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from pipelines.catalog import CATALOG, DETECTORS, Source
-from pipelines.events import Progress
+from pipelines.events import DENOISING, Progress
 from pipelines.models import loading
 from pipelines.models.convert import openpose
 from pipelines.models.manager import ModelManager
@@ -22,7 +22,6 @@ from pipelines.models.networks.inflated_unet import EditingUNet
 from pipelines.poses import detection
 from pipelines.settings import Settings
 from pipelines.systems import followyourpose
-from pipelines.systems.stable_diffusion import DENOISING
 from pipelines.tasks import PoseToVideo
 from scripts.benchmark.measure import best_product, device_name, flops, median_gap, now, random_component
 from scripts.benchmark.tuneavideo import REPEATS, SAVINGS, describe, inputs

@@ -65,8 +65,9 @@ def _rows(card, options, models):
 
 def _denoised(task, models) -> tuple[np.ndarray, float]:
     """The frames of `task`, and the seconds of processor, or on a GPU of the clock, that its denoising took."""
+    from pipelines.events import DENOISING
     from pipelines.systems.engine import find_engine
-    from pipelines.systems.stable_diffusion import DENOISING, READING
+    from pipelines.systems.stable_diffusion import READING
 
     def clock() -> float:
         return now(models.device) if models.device.type == "cuda" else time.process_time()

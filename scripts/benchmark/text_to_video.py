@@ -77,8 +77,8 @@ def benchmark(options: argparse.Namespace) -> list[tuple[str, str]]:
 
 def make(task, models) -> tuple[float, float]:
     """Seconds for a video without its file, and for one denoising step (the median)."""
+    from pipelines.events import DENOISING
     from pipelines.systems.engine import find_engine
-    from pipelines.systems.stable_diffusion import DENOISING
 
     generate = find_engine(models.card(task.model).system).generate[type(task)]
     began, moments = time.perf_counter(), []

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
+from pipelines import events
 from pipelines.catalog import CATALOG
 from pipelines.events import Progress
 from pipelines.media import video
@@ -122,7 +123,7 @@ def run(task: Tune, edit: Edit, models: ModelManager) -> tuple[float, float, flo
         follow(partial(tuning.generate, task, models, clip, tuned, Path(folder) / "source.mp4"))
         memory = models.peak_bytes()
         follow(partial(tuneavideo.generate, edit, models, tuned))
-    stages = (tuning.TUNING, tuneavideo.INVERTING, tuneavideo.DENOISING)
+    stages = (events.TUNING, tuneavideo.INVERTING, events.DENOISING)
     return *(median_gap(moments[stage]) for stage in stages), max(memory, models.peak_bytes())
 
 

@@ -13,7 +13,7 @@ import torch
 from diffusers import UNetMotionModel
 from torch import Tensor
 
-from pipelines.events import Preview, Progress
+from pipelines.events import DENOISING, Preview, Progress
 from pipelines.models.classes import Network
 from pipelines.models.memory import peak_bytes, remembered
 from pipelines.models.tokens import MAX_TOKENS
@@ -21,7 +21,6 @@ from pipelines.systems.diffusion import Predict, Step, denoise, draw_noise, esti
 from pipelines.systems.engine import Engine
 from pipelines.systems.modelscope import decode
 from pipelines.systems.stable_diffusion import (
-    DENOISING,
     decode_frames,
     encode,
     prepare,

@@ -21,13 +21,13 @@ from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, UMT5Config, UMT5EncoderModel
 
-from pipelines.events import Progress
+from pipelines.events import DENOISING, Progress
 from pipelines.models.classes import Network
 from pipelines.models.memory import allotted, peak_bytes, remembered
 from pipelines.systems.diffusion import DiffusersSolver, Estimate, Predict, denoise, draw_noise, guided
 from pipelines.systems.engine import Engine, Generated
 from pipelines.systems.preview import Previewer, colour_map, to_uint8
-from pipelines.systems.stable_diffusion import DECODING, DENOISING, READING, decode_frames, report_progress, run_facts
+from pipelines.systems.stable_diffusion import DECODING, READING, decode_frames, report_progress, run_facts
 from pipelines.tasks import TextToVideo
 
 if TYPE_CHECKING:

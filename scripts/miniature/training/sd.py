@@ -47,8 +47,8 @@ def train_sd(accelerator: Accelerator, arguments: argparse.Namespace) -> None:
 
         noise = diffusion.draw_noise((len(EXAMPLES), 4, 16, 16), SEED).to(device)
         solver = diffusion.solver("dpm++", networks.SCHEDULER, 20)
-        alphas = diffusion.alphas_cumprod(networks.SCHEDULER)
-        *_, last = diffusion.denoise(diffusion.guided(predict, 4), noise, solver, alphas)
+        foresee = diffusion.estimate_from_noise(networks.SCHEDULER)
+        *_, last = diffusion.denoise(diffusion.guided(predict, 4), noise, solver, foresee)
         pictures = np.stack(list(modelscope.decode(vae, last.latents.transpose(0, 1)[None])))
         return as_grid(pictures.reshape(2, -1, data.SIZE, data.SIZE, 3))
 

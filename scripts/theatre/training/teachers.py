@@ -85,8 +85,8 @@ def train_sd(accelerator: Accelerator, arguments: argparse.Namespace, steps: int
             return unet(noisy.repeat(2, 1, 1, 1), timestep, encoder_hidden_states=context).sample
 
         solver = diffusion.solver("dpm++", networks.SCHEDULER, 20)
-        alphas = diffusion.alphas_cumprod(networks.SCHEDULER)
-        *_, last = diffusion.denoise(diffusion.guided(predict, 3), shared.noise(len(EXAMPLES)), solver, alphas)
+        foresee = diffusion.estimate_from_noise(networks.SCHEDULER)
+        *_, last = diffusion.denoise(diffusion.guided(predict, 3), shared.noise(len(EXAMPLES)), solver, foresee)
         pictures = shared.pictures(last.latents.transpose(0, 1)[None])
         return as_grid(pictures.reshape(2, -1, data.SIZE, data.SIZE, 3))
 
