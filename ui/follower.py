@@ -20,7 +20,7 @@ from ui import html, visitor
 from ui.languages import say
 from ui.stream import WAITING, Moment
 
-OFTEN, SELDOM = 0.7, 8.0  # seconds between two questions while a job goes on, and while nothing is known of any
+OFTEN, SELDOM = 1.0, 8.0  # seconds between two questions while a job goes on, and while nothing is known of any
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
@@ -154,7 +154,7 @@ class Stage(ABC):
         """Lets the page ask how things stand, `stop` stop them all, and the buttons in `waiting` act on one."""
         lively = {"inputs": self.asked, "outputs": self.all_outputs}
         lively |= {"concurrency_limit": None, **QUIET}
-        self.clock.tick(self.updates, **lively, queue=False)  # one request, and never behind those of others
+        self.clock.tick(self.updates, **lively)  # in the queue: else gradio does not tell that a gr.State changed
         stop.click(self.stop_all, **lively)
         if waiting is not None:
             waiting.click(self.act_on_one, self.owner, self.clock, concurrency_limit=None, **QUIET)

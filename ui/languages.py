@@ -42,4 +42,4 @@ def _filled(text: str, values: tuple[object, ...], known: Mapping[str, str]) -> 
     return text.format(*parts) if values else text
 
 
-ENGLISH_ONLY = say("In English. Ctrl+Enter generates.")  # of prompts
+ENGLISH_ONLY = say("In English. Ctrl+Enter starts.")  # of prompts

@@ -1,6 +1,6 @@
 """Following a job: the backend's events, gathered into what the page shows at one moment."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from pipelines.events import DENOISING, TUNING, Failed, Losses, Preview, Progress, Result
@@ -44,16 +44,6 @@ def follow(backend: Backend, job: str, owner: str) -> Iterator[Moment | None]:
             case Result() | Failed():
                 moment = replace(moment, end=event)
         yield moment
-
-
-def follow_all(backend: Backend, jobs: Sequence[str], owner: str) -> Iterator[Moment | None]:
-    """As `follow`, of jobs that run one after another: the end is that of the last."""
-    for number, job in enumerate(jobs, 1):
-        for moment in follow(backend, job, owner):
-            if moment is None:
-                yield None
-            elif moment.end is None or number == len(jobs):
-                yield replace(moment, of=(number, len(jobs)))
 
 
 def describe(progress: Progress) -> str:
