@@ -204,8 +204,8 @@ def edit(built, path, **before):
 def test_edited_skeletons_are_followed_exactly_and_undone_by_one_button(built, tmp_path):
     demo, backend = built
     frames = json.loads(find_motion("wave").read_text())
-    for frame in frames[:4]:
-        frame["people"][0]["pose_keypoints_2d"][12:14] = [7.25, 9.5]  # the right wrist
+    for frame in frames[:8]:
+        frame["people"][0]["pose_keypoints_2d"][12:14] = [64, 400]  # the right wrist
     for frame in frames:
         frame["fps"] = 24
     (tmp_path / "edited.json").write_text(json.dumps(frames))
@@ -213,12 +213,11 @@ def test_edited_skeletons_are_followed_exactly_and_undone_by_one_button(built, t
     updates, held, (clip, *_) = edit(built, tmp_path / "edited.json", **before)
     pressed = event(demo, "press", "pose-generate")
     told = {one.elem_id: held[one.elem_id] for one in pressed.inputs if one.elem_id in held}
-    size = {"pose-width": frames[0]["canvas_width"], "pose-height": frames[0]["canvas_height"], "pose-frames": 4}
-    (task,), _ = press(built, clip=clip, **told | size)
+    (task,), _ = press(built, clip=clip, **told | {"pose-frames": 8})
     kept = backend.assets.clip(clip, backend.owners.of(ME))
     _, sequence = tiny.finish(pose_sequence.skeletons(task, ModelManager(CATALOG, Settings(), "cpu"), kept.file))
     wrists = sequence.poses.joints[:, 0, 4, :2]
-    assert wrists.shape == (4, 2) and np.allclose(wrists, (7.25, 9.5), atol=0.01)
+    assert wrists.shape == (8, 2) and np.allclose(wrists * 512 / task.width, (64, 400), atol=2)
 
     assert held["pose-fps"] == 24
     forget = event(demo, "forget_edits")
