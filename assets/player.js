@@ -163,7 +163,7 @@
       if (this.head !== this) return this.head.apply();
       const {lead, all} = this, sounding = this.videos[0], plays = this.playing && this.isSeen;
       for (const video of all) {
-        video.loop = video !== lead || this.repeats;
+        video.loop = plays && (video !== lead || this.repeats);  // Chromium loops a still one too, from its last frame
         video.playbackRate = video.defaultPlaybackRate = this.speed;
         video.muted = video !== sounding || !this.sounds;
         if (!plays) video.pause();

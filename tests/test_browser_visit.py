@@ -27,7 +27,7 @@ def test_whoever_wants_less_motion_starts_the_video_and_the_keyboard_does_it_all
 
     with visit(chromium, app) as page:
         page.emulate_media(reduced_motion="reduce")
-        page.wait_for_function("document.querySelector('.example img').currentSrc.startsWith('data:image/png')")
+        page.wait_for_function("document.querySelector('.example img').currentSrc.endsWith('/robot.png')")
         quickly(page, 2)
         page.locator("#prompt textarea").focus()
         for _ in range(8):

@@ -1,13 +1,14 @@
 """What the page draws from data: nobody's text becomes markup, and what matters is said."""
 
 from html import escape
+from pathlib import Path
 
 import pytest
 
 from pipelines.catalog import find
 from pipelines.events import Preview, Progress
 from pipelines.tasks import TextToVideo
-from ui import html
+from ui import html, public
 from ui.stream import Moment, describe
 
 THEATRE, FULL = find("miniature-modelscope"), find("modelscope-1.7b")
@@ -92,9 +93,9 @@ def test_a_caption_tells_what_was_made():
 
 
 def test_an_example_shows_its_pictures_or_does_without():
-    moving, still = html.url("shown/a b, c.webp"), html.url("shown/a.png")
+    moving, still = public.picture(Path("examples/a b, c.webp")), public.picture(Path("examples/a.png"))
     with_both = html.examples([html.Thumbnail("a robot", "2 seconds", still, moving)])
-    assert ' src="gradio_api/file=shown/a%20b%2C%20c.webp"' in with_both
-    assert 'media="(prefers-reduced-motion: reduce)" srcset="gradio_api/file=shown/a.png"' in with_both
+    assert ' src="pictures/examples/a%20b%2C%20c.webp"' in with_both
+    assert 'media="(prefers-reduced-motion: reduce)" srcset="pictures/examples/a.png"' in with_both
     without = html.examples([html.Thumbnail("a robot", "2 seconds", None, None)])
     assert "<img" not in without and "a robot" in without and "2 seconds" in without

@@ -11,7 +11,7 @@ import secrets
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import httpx
 import numpy as np
@@ -211,6 +211,20 @@ def test_no_path_of_the_server_is_told(made, mallory):
     told.append(mallory.get("/gradio_api/file=..").text)
     here = [str(made.app.data.parent), str(ROOT), os.path.realpath(tempfile.gettempdir()) + "/", str(Path.home()) + "/"]
     assert not [(path, text[:300]) for text in told for path in here if path in text]
+
+
+def test_of_the_app_itself_only_the_pages_own_pictures_are_served(mallory):
+    for name in ("motions/bow%20to%20the%20left.gif", "examples/bear.webp", "examples/bear.png"):
+        assert mallory.get(f"/pictures/{name}").content == (ROOT / "assets" / unquote(name)).read_bytes()
+    for name in (
+        "",
+        "motions",
+        "motions/",
+        "../checksums.txt",
+        "motions/../../checksums.txt",
+        "motions/%2e%2e/style.css",
+    ):
+        assert mallory.get(f"/pictures/{name}").status_code == 404, name
 
 
 def test_what_was_uploaded_is_served_to_nobody(made, mallory):

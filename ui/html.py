@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from html import escape
 from io import BytesIO
 from pathlib import Path
-from urllib.parse import quote
 
 from PIL import Image
 
@@ -341,11 +340,6 @@ def calm_picture(source: str, alt: str, still: str) -> str:
         f'<picture><source media="(prefers-reduced-motion: reduce)" srcset="{still}">'
         f'<img alt="{escape(alt)}" src="{source}" loading="lazy"></picture>'
     )
-
-
-def url(address: str) -> str:
-    """Where a browser that shows the page finds the file at an `address` of the backend's."""
-    return f"gradio_api/file={quote(address)}"
 
 
 def data_of(picture: Path) -> str:

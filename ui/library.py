@@ -43,14 +43,14 @@ def tab(
     given: dict[str, gr.State],
     begun: gr.State,
     is_open: bool,
-) -> gr.UploadButton:
+) -> tuple[gr.UploadButton, finish.Finishing]:
     """Builds the tab `this`, which is open.
 
     `forms` are where the settings of a video go to be used again, `given` where a video goes as the clip of a tab, and
     `begun` where its first frame goes for a new video to begin with. Where the app `is_open` to everybody, a video has
     a link to share.
 
-    Returns the button that takes a video to restore its settings.
+    Returns the button that takes a video to restore its settings, and what finishes the chosen video.
     """
     chosen = gr.State()  # the job that is looked at
     pages = gr.State(1)
@@ -97,7 +97,7 @@ def tab(
                     really = gr.Button(
                         say("Delete for good"), size="md", variant="stop", visible=False, elem_id="really"
                     )
-                finish.Finishing(backend, owner, chosen, "finish-chosen")
+                finishing = finish.Finishing(backend, owner, chosen, "finish-chosen")
                 with gr.Accordion(say("How it was made"), open=False, elem_id="chosen-facts"):
                     facts = gr.JSON(show_label=False, container=False)
     compare.panel(backend, owner, compared)
@@ -226,7 +226,7 @@ def tab(
     really_all.click(remove_picked, [owner, chosen, compared, picked], gone, **quiet).then(**seen)
     release.click(list, None, picked, **quiet)
     share.click(_copied, js=_COPY, **quiet)
-    return restore
+    return restore, finishing
 
 
 def _picked(selected: Sequence[str], job: str) -> list[str]:

@@ -23,6 +23,7 @@ from ui import (
     hub,
     library,
     pose_to_video,
+    public,
     responsible_use,
     restore,
     server,
@@ -34,7 +35,6 @@ from ui import (
 )
 from ui.languages import WORDS, say
 from ui.origins import Origins
-from ui.public import Shut
 from ui.refill import Forms
 from ui.theme import theme
 from ui.upload_limit import UploadLimit
@@ -72,8 +72,9 @@ def build(backend: Backend, settings: Settings) -> gr.Blocks:
             forms = Forms(tabs, {TextToVideo: text.form, PoseToVideo: posing.form, Edit: editing.form})
             with gr.Tab(say("Library"), id="library", elem_id="library") as shelf:
                 clips = {"edit-clip": given, "pose-to-video": followed}
-                button = library.tab(backend, owner, shelf, tabs, forms, clips, begun, access.is_open(settings))
-        stages = [text, posing, editing.bench, editing.panel, text.finish, posing.finish, editing.panel.finish]
+                opened = access.is_open(settings)
+                button, finish = library.tab(backend, owner, shelf, tabs, forms, clips, begun, opened)
+        stages = [text, posing, editing.bench, editing.panel, text.finish, posing.finish, editing.panel.finish, finish]
         follower.Watch(backend, owner, stages)
         use_by_code.section(demo)
         responsible_use.section()
@@ -94,7 +95,12 @@ def build(backend: Backend, settings: Settings) -> gr.Blocks:
 
 def launch_options(backend: Backend, settings: Settings) -> dict[str, Any]:
     """What `Blocks.launch` needs beside the page itself. Raises ValueError where `settings` let nobody in."""
-    before = [*access.gate(settings), Middleware(Shut, settings=settings), Middleware(UploadLimit, backend=backend)]
+    routes = [health.route(backend), bundle.route(settings), *public.pictures()]
+    before = [
+        *access.gate(settings),
+        Middleware(public.Shut, settings=settings),
+        Middleware(UploadLimit, backend=backend),
+    ]
     return {
         "theme": theme(),
         "i18n": WORDS,
@@ -111,7 +117,7 @@ def launch_options(backend: Backend, settings: Settings) -> dict[str, Any]:
         "enable_monitoring": settings.monitoring,
         **agents.tools(settings),
         **access.password(settings),
-        "_app": server.App(Origins.of(settings), before, [health.route(backend), bundle.route(settings)]),
+        "_app": server.App(Origins.of(settings), before, routes),
         "app_kwargs": {"lifespan": server.tidied},
     }
 

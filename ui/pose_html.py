@@ -5,22 +5,23 @@ from html import escape
 
 from pipelines.catalog import DETECTORS, find_motion, motions
 from pipelines.events import Progress
-from pipelines.serving.backend import Backend, PosePreview
+from pipelines.serving.backend import PosePreview
 from pipelines.serving.job import Job
-from ui.html import calm_picture, caption, first_frame, moving, url
+from ui import public
+from ui.html import calm_picture, caption, first_frame, moving
 from ui.languages import say
 from ui.stream import describe
 
 
-def motion_picture(backend: Backend, name: str) -> tuple[str, str]:
+def motion_picture(name: str) -> tuple[str, str]:
     """Where a browser finds the built-in motion `name`, moving and at rest."""
     picture = find_motion(name).with_suffix(".gif")
-    return url(backend.assets.built_in(picture)), first_frame(picture.read_bytes())
+    return public.picture(picture), first_frame(picture.read_bytes())
 
 
-def gallery(backend: Backend) -> str:
+def gallery() -> str:
     """A template of the built-in motions, for a gr.HTML whose value is the name of the one that is chosen."""
-    pictures = {name: motion_picture(backend, name) for name in motions()}
+    pictures = {name: motion_picture(name) for name in motions()}
     cards = "".join(
         f'<button type="button" class="motion" data-motion="{escape(name)}" aria-pressed="${{value === \'{name}\'}}">'
         f"{calm_picture(moves, '', rests)}<span>{escape(name.capitalize())}</span></button>"

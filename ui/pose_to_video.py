@@ -87,7 +87,7 @@ class PoseToVideoTab(Stage):
         gr.HTML(say("<h2>Examples</h2>"), elem_classes="step")
         self.examples = gr.HTML(
             say("|".join(f"Follows: {name}" for name, *_ in EXAMPLES)),
-            html_template=html.examples(_thumbnails(backend)),
+            html_template=html.examples(_thumbnails()),
             elem_id="pose-examples",
             js_on_load=CLICKS,
         )
@@ -103,9 +103,7 @@ class PoseToVideoTab(Stage):
     def _build_question(self) -> None:
         motion, prompted, _ = EXAMPLES[0]
         gr.HTML(say("<h2>Choose a motion</h2>"), elem_id="motions-title")
-        self.chosen = gr.HTML(
-            motion, html_template=pose_html.gallery(self.backend), elem_id="motions", js_on_load=CLICKS
-        )
+        self.chosen = gr.HTML(motion, html_template=pose_html.gallery(), elem_id="motions", js_on_load=CLICKS)
         self.file = gr.File(
             label=say("Or upload a clip, a skeleton video or keypoints"),
             file_types=[*CLIPS, ".json", ".zip"],
@@ -498,8 +496,8 @@ class PoseToVideoTab(Stage):
         return Form("pose-to-video", [self.wanted], self.fill)
 
 
-def _thumbnails(backend: Backend) -> list[html.Thumbnail]:
-    pictures = [pose_html.motion_picture(backend, name) for name, *_ in EXAMPLES]
+def _thumbnails() -> list[html.Thumbnail]:
+    pictures = [pose_html.motion_picture(name) for name, *_ in EXAMPLES]
     return [
         html.Thumbnail(prompt, html.part(index), rests, moves)
         for index, ((_, prompt, _), (moves, rests)) in enumerate(zip(EXAMPLES, pictures, strict=True))

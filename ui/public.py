@@ -8,12 +8,17 @@ to anybody who knows its name: `Shut` keeps that back, and what only developers 
 import os
 import re
 from dataclasses import replace
+from pathlib import Path
+from urllib.parse import quote
 
 from starlette.responses import JSONResponse
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pipelines.settings import Settings
 
+PICTURES = [Path(__file__).resolve().parent.parent / "assets" / name for name in ("examples", "motions")]
 _OF_FILES = re.compile(r"/file[=/](.*)", re.DOTALL)  # in the paths by which gradio serves files
 MADE = "made-"  # how folders begin, among those of the uploads, that hold what was made for a client
 _FOR_DEVELOPERS = re.compile(r"(/gradio_api)?/dev/reload/?")
@@ -28,6 +33,16 @@ def enter(settings: Settings) -> Settings:
     os.chdir(folder)
     os.environ["GRADIO_TEMP_DIR"] = str(settings.uploads.relative_to(folder))
     return settings
+
+
+def picture(file: Path) -> str:
+    """Where a browser that shows the page finds a picture that belongs to it, in one of PICTURES."""
+    return f"pictures/{file.parent.name}/{quote(file.name)}"
+
+
+def pictures() -> list[Mount]:
+    """The routes of the page's own pictures. Within the page they would be half of its bytes."""
+    return [Mount(f"/pictures/{folder.name}", StaticFiles(directory=folder)) for folder in PICTURES]
 
 
 class Shut:

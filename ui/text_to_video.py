@@ -12,7 +12,7 @@ from pipelines.serving.backend import Backend
 from pipelines.serving.job import Job
 from pipelines.settings import Settings
 from pipelines.tasks import Grid, Task, TextToVideo
-from ui import controls, estimates, finish, first_image, forms, hints, html, matrix, shortcuts, visitor, why
+from ui import controls, estimates, finish, first_image, forms, hints, html, matrix, public, shortcuts, visitor, why
 from ui.follower import QUIET, Stage, View, ends, halting, progress
 from ui.languages import ENGLISH_ONLY, say
 from ui.media import ARROWS, CLICKS, export
@@ -33,10 +33,15 @@ class Example:
     expect: str
     task: TextToVideo
 
-    def address(self, backend: Backend, kind: str) -> str | None:
-        """That of its pictures of a kind, made before (scripts/pictures.py); None where there are none."""
-        file = PICTURES / f"{self.pictures}.{kind}"
+    def film(self, backend: Backend) -> str | None:
+        """The address of its video, made before (scripts/pictures.py); None where there is none."""
+        file = PICTURES / f"{self.pictures}.mp4"
         return backend.assets.built_in(file) if file.exists() else None
+
+    def picture(self, kind: str) -> str | None:
+        """Where a browser finds its picture; None where there is none."""
+        file = PICTURES / f"{self.pictures}.{kind}"
+        return public.picture(file) if file.exists() else None
 
 
 def _example(pictures: str, expect: str, prompt: str, seed: int, **settings: object) -> Example:
@@ -92,7 +97,7 @@ class TextToVideoTab(Stage):
         gr.HTML(say("<h2>Examples</h2>"), elem_id="examples-title")
         self.examples = gr.HTML(
             say("|".join(one.expect for one in EXAMPLES)),
-            html_template=html.examples(_thumbnails(backend)),
+            html_template=html.examples(_thumbnails()),
             elem_id="examples",
             js_on_load=CLICKS,
         )
@@ -267,7 +272,7 @@ class TextToVideoTab(Stage):
         made, going = view.shown, bool(view.going)
         film = self.backend.assets.address(made.end.video) if made else None
         if ready := made is None and not going and view.about[0] is not None:
-            film = EXAMPLES[view.about[0]].address(self.backend, "mp4")
+            film = EXAMPLES[view.about[0]].film(self.backend)
         return {
             **ends(self.message, view),
             self.scene: html.scene("working" if going else "open" if film else "closed", view.moment),
@@ -367,12 +372,8 @@ def _about(backend: Backend, card: ModelCard) -> str:
     return html.model_card(card, backend.machine.availability(card.name))
 
 
-def _thumbnails(backend: Backend) -> list[html.Thumbnail]:
-    def seen(example: Example, kind: str) -> str | None:
-        address = example.address(backend, kind)
-        return html.url(address) if address else None
-
+def _thumbnails() -> list[html.Thumbnail]:
     return [
-        html.Thumbnail(example.task.prompt, html.part(index), seen(example, "png"), seen(example, "webp"))
+        html.Thumbnail(example.task.prompt, html.part(index), example.picture("png"), example.picture("webp"))
         for index, example in enumerate(EXAMPLES)
     ]
