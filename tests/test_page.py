@@ -11,7 +11,7 @@ from pipelines.media import video
 from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
 from pipelines.tasks import Edit, TextToVideo, Tune, to_json
-from ui import page, text_to_video
+from ui import page
 from ui.player import films
 
 
@@ -36,7 +36,7 @@ def test_gradio_keeps_no_copy_of_a_finished_video(tmp_path):
         assert told["path"] == str(file), name
     assert not (tmp_path / "copies").exists()
     shown = str(tmp_path / "data" / "public" / "shown")
-    assert launch_options(settings)["allowed_paths"] == [shown, str(text_to_video.PICTURES)]
+    assert launch_options(settings)["allowed_paths"] == [shown]
 
 
 def test_the_settings_of_a_video_go_to_the_tab_that_makes_such(tmp_path):
