@@ -86,3 +86,42 @@ def test_what_is_uploaded_is_shown_and_what_shows_nobody_is_answered(chromium, a
         page.locator("#pose-generate").click()
         expect(page.locator("#pose-problem")).to_contain_text("The prompt is empty")
         assert page.evaluate("document.documentElement.scrollWidth") <= SIZES["phone"]["width"]
+
+
+def test_joints_are_moved_frame_by_frame_and_followed(chromium, app):  # noqa: F811
+    with visit(chromium, app) as page:
+        open_tab(page)
+        slider = page.locator("#found .timeline input")
+        slider.focus()
+        for _ in range(4):
+            page.keyboard.press("ArrowRight")
+        expect(page.locator("#found [data-part=where]")).to_contain_text("Frame 5 of 16")
+        wrist = page.locator('#found circle[data-joint="0 4"]')
+        start = float(wrist.get_attribute("cx"))
+        wrist.focus()
+        page.keyboard.press("Shift+ArrowRight")
+        assert float(wrist.get_attribute("cx")) == start + 10
+        expect(page.locator("#found [data-part=key]")).to_have_attribute("aria-pressed", "true")
+        box = wrist.bounding_box()
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] / 2 + 30, box["y"] + box["height"] / 2 + 12)
+        page.mouse.up()
+        dragged = float(wrist.get_attribute("cx"))
+        assert dragged > start + 12
+        page.screenshot(path=PICTURES / "pose-edited.png", full_page=True)
+        slider.focus()
+        page.keyboard.press("ArrowLeft")
+        between = page.evaluate(
+            """() => {
+                const link = document.querySelector('#found a[download="keypoints.json"]').href;
+                const joint = JSON.parse(atob(link.split(',')[1]))[3].people[0].pose_keypoints_2d[12];
+                return document.querySelector('#found circle[data-joint="0 4"]').getAttribute('cx') - joint;
+            }"""
+        )
+        assert abs(between - 0.75 * (dragged - start)) < 0.1  # three of the four frames from the first to the key frame
+        page.locator("#found [data-part=follow]").click()
+        expect(page.locator("#found figcaption")).to_contain_text("· keypoints ·", timeout=PATIENCE)
+        page.locator("#pose-undo-edits").click()
+        expect(page.locator("#found figcaption")).to_contain_text("a built-in motion", timeout=PATIENCE)
+        expect(page.locator("#pose-undo-edits")).to_be_hidden()

@@ -7,10 +7,13 @@ from dataclasses import asdict, replace
 import gradio as gr
 import numpy as np
 import pytest
+import tiny
 
-from pipelines.catalog import find, find_motion
+from pipelines.catalog import CATALOG, find, find_motion
 from pipelines.events import Progress, Result
 from pipelines.media import video
+from pipelines.models.manager import ModelManager
+from pipelines.poses import pose_sequence
 from pipelines.serving.backend import PosePreview
 from pipelines.serving.job import Job
 from pipelines.serving.local import local_backend
@@ -183,6 +186,63 @@ def test_who_was_tuned_on_can_be_chosen_for_the_models_that_it_fits(built, tmp_p
     task = PoseToVideo.for_model(find("miniature-followyourpose"), "a bear", 9, motion="wave", tuned=job)
     updates = {one.elem_id: update for one, update in event(demo, "refill").fn(ME, (asdict(task), 0)).items()}
     assert updates["pose-tuned"].value == job and not updates["pose-problem"].visible
+
+
+def edit(built, path, **before):
+    """Follows the edited skeletons in the file; returns what every control then holds, by its elem_id, and the clip."""
+    demo, _ = built
+    take = event(demo, "take_edits")
+    values = {one: before.get(one.elem_id, getattr(one, "value", None)) for one in take.inputs}
+    (owner,) = [one for one in values if isinstance(one, gr.BrowserState)]
+    (edited,) = [one for one in values if one.elem_id == "pose-edited"]
+    updates = take.fn(values | {owner: ME, edited: str(path)})
+    states = [value for one, value in updates.items() if isinstance(one, gr.State)]
+    held = {one.elem_id: getattr(update, "value", update) for one, update in updates.items() if one.elem_id}
+    return updates, held, [state for state in states if isinstance(state, str) and state]
+
+
+def test_edited_skeletons_are_followed_exactly_and_undone_by_one_button(built, tmp_path):
+    demo, backend = built
+    frames = json.loads(find_motion("wave").read_text())
+    for frame in frames[:8]:
+        frame["people"][0]["pose_keypoints_2d"][12:14] = [64, 400]  # the right wrist
+    for frame in frames:
+        frame["fps"] = 24
+    (tmp_path / "edited.json").write_text(json.dumps(frames))
+    before = {"motions": "kick", "pose-smoothing": "strong", "pose-placing": "fill"}
+    updates, held, (clip, *_) = edit(built, tmp_path / "edited.json", **before)
+    pressed = event(demo, "press", "pose-generate")
+    told = {one.elem_id: held[one.elem_id] for one in pressed.inputs if one.elem_id in held}
+    (task,), _ = press(built, clip=clip, **told | {"pose-frames": 8})
+    kept = backend.assets.clip(clip, backend.owners.of(ME))
+    _, sequence = tiny.finish(pose_sequence.skeletons(task, ModelManager(CATALOG, Settings(), "cpu"), kept.file))
+    wrists = sequence.poses.joints[:, 0, 4, :2]
+    assert wrists.shape == (8, 2) and np.allclose(wrists * 512 / task.width, (64, 400), atol=2)
+
+    assert held["pose-fps"] == 24
+    forget = event(demo, "forget_edits")
+    (state,) = [one for one in forget.inputs if isinstance(one, gr.State)]
+    controls = {one: getattr(one, "value", None) for one in forget.inputs} | {state: updates[state]}
+    (wanted,) = [value for one, value in forget.fn(controls).items() if isinstance(one, gr.State)]
+    again = event(demo, "refill").fn(ME, wanted)
+    values = {one.elem_id: getattr(update, "value", update) for one, update in again.items() if one.elem_id}
+    assert {name: values[name] for name in before} == before
+    assert again[state] is None
+
+
+@pytest.mark.parametrize("wrong", ["not json", '[{"people": [[1, 2, 3]]}]', '[{"people": []}]'])
+def test_edits_that_are_no_skeletons_are_answered(built, tmp_path, wrong):
+    (tmp_path / "edited.json").write_text(wrong)
+    _, held, clips = edit(built, tmp_path / "edited.json")
+    assert not clips and "This can't be followed" in held["pose-problem"]
+
+
+def test_frames_can_be_gone_through_where_joints_are_known():
+    facts = {"frames": 2, "origin": "keypoints", "confidence_of_frames": [0.9, 0.0], "frames_without_anybody": [1]}
+    picture = video.animation(np.zeros((2, 8, 8, 3), np.uint8), 8)
+    html = pose_html.pose_preview(PosePreview(picture, True, facts, 8.0, '[{"people": []}]'))
+    assert 'type="range"' in html and 'max="1"' in html and 'class=nobody data-frame="1"' in html
+    assert 'type="range"' not in pose_html.pose_preview(PosePreview(picture, True, facts, 8.0, None))
 
 
 def test_what_was_found_is_told():

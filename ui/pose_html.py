@@ -41,20 +41,36 @@ def pose_preview(found: PosePreview) -> str:
     parts.append(facts["origin"])
     return (
         f'<figure class="pose-preview"><div class="dark-stage">{moving(found.picture, f"{shows}, moving")}</div>'
-        f"{_sureness(facts)}"
+        f"{_timeline(found)}"
         f"<figcaption>{escape(' · '.join(parts))}{_keypoints(found)}</figcaption></figure>{_note(facts)}"
     )
 
 
-def _sureness(facts: dict) -> str:
-    """A bar for every frame, as high as the detector was sure of it; a frame without anybody stands out."""
-    values = facts.get("confidence_of_frames")
-    if not values or min(values) == 1:
-        return ""
+def _timeline(found: PosePreview) -> str:
+    """A bar for every frame, as high as the detector was sure of it; a frame without anybody stands out. Where joints
+    are known, a click on a bar goes to its frame, whose joints can be moved (assets/poses.js)."""
+    values = found.facts.get("confidence_of_frames", [])
+    sure = values if values and min(values) < 1 else []
     bars = "".join(
-        f'<i style="height:{max(8, round(100 * value))}%"{"" if value else " class=nobody"}></i>' for value in values
+        f'<i style="height:{max(8, round(100 * value))}%"{"" if value else " class=nobody"} data-frame="{number}"></i>'
+        for number, value in enumerate(sure)
     )
-    return f'<div class="sureness" role="img" aria-label="How sure it is of every frame">{bars}</div>'
+    if bars:
+        bars = f'<div class="sureness" role="img" aria-label="How sure it is of every frame">{bars}</div>'
+    if found.keypoints is None:
+        return bars
+    last = max(found.facts["frames"] - 1, 0)
+    return (
+        f'<div class="timeline">{bars}<input type="range" data-part="frame" min="0" max="{last}" step="1" value="0" '
+        f'aria-label="Frame" data-confidence="{" ".join(f"{value:.2f}" for value in sure)}">'
+        '<div data-part="acts" hidden><p data-part="where" role="status"></p>'
+        '<p class="hint">Drag joints, or move them with the arrow keys. The frame becomes a key frame, and those up to '
+        "the next one follow.</p>"
+        '<button type="button" data-part="key" aria-pressed="false">Key frame</button>'
+        '<button type="button" data-part="undo">Undo all moves</button>'
+        '<button type="button" data-part="follow">Follow these</button>'
+        '<button type="button" data-part="play">Play</button></div></div>'
+    )
 
 
 def _keypoints(found: PosePreview) -> str:

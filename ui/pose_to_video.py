@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import gradio as gr
 
@@ -67,6 +67,7 @@ class PoseToVideoTab(Stage):
         self.clip = gr.State("")  # the upload that is followed; "" where it is a motion
         self.seen = gr.State(False)  # whether skeletons were shown
         self.wanted = gr.State()  # a task whose settings are to be used again, and when that was wished
+        self.unedited = gr.State()  # the values of the task whose skeletons were edited
         with gr.Row(elem_classes="bench", elem_id="pose-bench"):
             with gr.Column(elem_id="pose-ask"):
                 self._build_question()
@@ -92,7 +93,7 @@ class PoseToVideoTab(Stage):
         )
         self.taken = [
             *(self.clip, self.chosen, self.file, self.there, self.source, self.about_clip),
-            *(*self.poses.values(), self.controls["fps"], self.problem),
+            *(*self.poses.values(), self.controls["fps"], self.problem, self.undo_edits, self.unedited),
         ]
         filled = [self.prompt, self.model, self.about, self.seed, self.randomise, *self.controls.values()]
         self.filled = list(dict.fromkeys([*self.taken, *filled]))
@@ -163,6 +164,8 @@ class PoseToVideoTab(Stage):
             nobody = '<figure class="pose-preview"><div class="dark-stage"></div></figure>'
             self.figure = gr.HTML(nobody, elem_id="found")
             self.mist = gr.HTML(visible=False, elem_id="pose-forming")
+        self.edited = gr.File(visible="hidden", file_types=[".json"], elem_id="pose-edited")  # assets/poses.js
+        self.undo_edits = gr.Button(say("Undo the edits of the skeletons"), visible=False, elem_id="pose-undo-edits")
         self.search = gr.HTML(elem_id="pose-search")
         self.quit_search = gr.Button(say("Stop looking"), size="md", visible=False, elem_id="pose-stop-search")
         self.poses |= pose_controls.build(self.first)
@@ -180,6 +183,7 @@ class PoseToVideoTab(Stage):
         return {
             **{self.clip: "", self.chosen: name, self.file: None, self.there: gr.Column(visible=False)},
             **{self.problem: gr.HTML(visible=False), self.controls["fps"]: pose_controls.pace(measured)},
+            **{self.undo_edits: gr.Button(visible=False), self.unedited: None},
             **pose_controls.fitted(self.poses, measured),
         }
 
@@ -194,6 +198,7 @@ class PoseToVideoTab(Stage):
         return {
             **{self.owner: visitor_id, self.clip: kept.name, self.chosen: "", self.problem: gr.HTML(visible=False)},
             self.controls["fps"]: pose_controls.pace(kept.clip),
+            **{self.undo_edits: gr.Button(visible=False), self.unedited: None},
             **pose_controls.fitted(self.poses, kept.clip),
             **self._upload(kept),
         }
@@ -201,6 +206,30 @@ class PoseToVideoTab(Stage):
     def take_video(self, visitor_id: str, given: tuple[str, float]) -> dict:
         """As `take`, of a video of the library."""
         return self.take(visitor_id, given[0])
+
+    def take_edits(self, data: dict) -> dict:
+        """The skeletons as they were edited in the preview are followed as they are."""
+        before = self.values(data) | {"prompt": data[self.prompt], "seed": data[self.seed]}
+        updates = self.take(data[self.owner], data[self.edited])
+        if self.clip not in updates:
+            return updates
+        as_they_are = {"stride": 1, "gaps": False, "smoothing": "none", "placing": "fit", "retarget": False}
+        first = data[self.unedited] or before
+        measured = self.backend.assets.clip(updates[self.clip], updates[self.owner]).clip
+        return updates | {
+            self.controls["fps"]: pose_controls.pace(measured, 1),
+            **{self.poses[name]: value for name, value in as_they_are.items()},
+            **{self.unedited: first, self.undo_edits: gr.Button(visible=True), self.file: None},
+        }
+
+    def forget_edits(self, data: dict) -> dict:
+        """What was followed before the skeletons were edited is followed again."""
+        values = data[self.unedited] | {"prompt": data[self.prompt] or "a dance", "seed": data[self.seed]}
+        try:
+            (task, *_) = forms.poses_to_videos(values)
+        except ValueError as error:
+            return {self.problem: gr.HTML(html.failure(str(error)), visible=True)}
+        return self.fill(replace(task, prompt=data[self.prompt]))
 
     def _upload(self, kept: Kept) -> dict:
         measured = kept.clip
@@ -287,6 +316,7 @@ class PoseToVideoTab(Stage):
             **what,
             **{self.prompt: values["prompt"], self.model: card.name, self.seed: values["seed"], self.randomise: False},
             **{self.about: self._about(card.name), self.problem: gone},
+            **{self.undo_edits: gr.Button(visible=False), self.unedited: None},
             self.poses["tuned"]: pose_controls.wardrobe(tuned, values["tuned"]),
             **pose_controls.filled_in(self.poses, measured, values),
             **controls.updates(PoseToVideo, self.controls, card, values),
@@ -345,6 +375,12 @@ class PoseToVideoTab(Stage):
         self.chosen.click(self.choose_motion, None, self.taken, **QUIET).then(**again)
         uploaded = [self.file.upload, self.file.clear]
         gr.on(uploaded, self.take, [owner, self.file], show_progress_on=self.file, **takes).then(**again)
+        edits = {"fn": self.take_edits, "inputs": {owner, self.edited, self.unedited, self.prompt, self.seed}}
+        edits["inputs"] |= {*self.named.values()}
+        self.edited.upload(**edits | takes | {"show_progress": "hidden", "show_progress_on": None}).then(**again)
+        self.undo_edits.click(
+            self.forget_edits, {self.unedited, self.prompt, self.seed}, [self.wanted, self.problem], **QUIET
+        )
         given.change(self.take_video, [owner, given], show_progress="hidden", **takes).then(**again)
         refilled = self.wanted.change(self.refill, [owner, self.wanted], self.filled, **QUIET)
         refilled.then(**again | {"fn": self.look_again, "inputs": {self.wanted, *looked["inputs"]}})
