@@ -220,6 +220,16 @@ def test_of_the_app_itself_only_the_pages_own_pictures_are_served(mallory):
         assert mallory.get(f"/pictures/{name}").status_code == 404, name
 
 
+def test_a_range_that_is_none_is_passed_over(mallory):
+    said = mallory.get("/pictures/examples/bear.webp")
+    assert said.status_code == 200
+    for odd in ("bytes=²-³", "bytes=x-y", "lines=1-2"):
+        again = mallory.get("/pictures/examples/bear.webp", headers={"range": odd.encode()})
+        assert (again.status_code, again.content) == (200, said.content), odd
+    part = mallory.get("/pictures/examples/bear.webp", headers={"range": "bytes=2-5"})
+    assert (part.status_code, part.content) == (206, said.content[2:6])
+
+
 def test_what_was_uploaded_is_served_to_nobody(made, mallory):
     content = secrets.token_bytes(100)
     (path,) = mallory.post("/gradio_api/upload", files={"files": ("my-dance.mp4", content)}).json()

@@ -21,6 +21,7 @@ from pipelines.settings import Settings
 PICTURES = [Path(__file__).resolve().parent.parent / "assets" / name for name in ("examples", "motions")]
 _OF_FILES = re.compile(r"/file[=/](.*)", re.DOTALL)  # in the paths by which gradio serves files
 MADE = "made-"  # how folders begin, among those of the uploads, that hold what was made for a client
+_RANGE = re.compile(rb"bytes=[0-9, -]*$")
 _FOR_DEVELOPERS = re.compile(r"(/gradio_api)?/dev/reload/?")
 
 
@@ -54,6 +55,10 @@ class Shut:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and self._is_shut(scope["path"]):
             return await JSONResponse({"detail": "Not Found"}, 404)(scope, receive, send)
+        if scope["type"] == "http":  # a range that is none is passed over (RFC 9110, 14.2)
+            scope["headers"] = [
+                (name, said) for name, said in scope["headers"] if name != b"range" or _RANGE.match(said)
+            ]
         await self._app(scope, receive, send)
 
     def _is_shut(self, path: str) -> bool:
