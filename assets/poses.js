@@ -52,7 +52,7 @@
     const {canvas_width: width, canvas_height: height, people} = state.frames[frame];
     const focused = document.activeElement?.dataset?.joint;
     state.at = frame;
-    const stage = figure.querySelector('.dark-stage');
+    const stage = figure.querySelector('.pose-screen');
     stage.querySelector('svg')?.remove();
     stage.querySelector('picture').hidden = true;
     const drawing = make(stage, 'svg', {viewBox: `-0.5 -0.5 ${width} ${height}`, 'data-part': 'drawing', role: 'group',
@@ -139,8 +139,8 @@
       state.keys.clear();
       show(figure, state.at);
     } else if (act === 'play') {
-      figure.querySelector('.dark-stage svg')?.remove();
-      figure.querySelector('.dark-stage picture').hidden = false;
+      figure.querySelector('.pose-screen svg')?.remove();
+      figure.querySelector('.pose-screen picture').hidden = false;
       part(figure, 'acts').hidden = true;
       part(figure, 'frame').focus();
     } else if (act === 'follow') {

@@ -40,7 +40,7 @@ def pose_preview(found: PosePreview) -> str:
         parts.append(f"confidence {facts['confidence']:.2f}")
     parts.append(facts["origin"])
     return (
-        f'<figure class="pose-preview"><div class="dark-stage">{moving(found.picture, f"{shows}, moving")}</div>'
+        f'<figure class="pose-preview"><div class="pose-screen">{moving(found.picture, f"{shows}, moving")}</div>'
         f"{_timeline(found)}"
         f"<figcaption>{escape(' · '.join(parts))}{_keypoints(found)}</figcaption></figure>{_note(facts)}"
     )
@@ -100,7 +100,7 @@ def forming(picture: bytes) -> str:
     """The video as it forms, beside what it follows."""
     data = base64.b64encode(picture).decode()
     return (
-        f'<figure class="pose-preview"><div class="dark-stage"><img class="mist" alt="The video as it forms" '
+        f'<figure class="pose-preview"><div class="pose-screen"><img class="mist" alt="The video as it forms" '
         f'src="data:image/webp;base64,{data}"></div><figcaption>The video as it forms</figcaption></figure>'
     )
 

@@ -161,7 +161,7 @@ class PoseToVideoTab(Stage):
 
     def _build_skeletons(self) -> None:
         with gr.Row(elem_id="pose-stage"):
-            nobody = '<figure class="pose-preview"><div class="dark-stage"></div></figure>'
+            nobody = '<figure class="pose-preview"><div class="pose-screen"></div></figure>'
             self.figure = gr.HTML(nobody, elem_id="found")
             self.mist = gr.HTML(visible=False, elem_id="pose-forming")
         self.edited = gr.File(visible="hidden", file_types=[".json"], elem_id="pose-edited")  # assets/poses.js
