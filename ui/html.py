@@ -330,7 +330,7 @@ def moving(picture: bytes, alt: str) -> str:
 def first_frame(picture: bytes) -> str:
     """That of an animated `picture`, as an address of its own."""
     first = BytesIO()
-    Image.open(BytesIO(picture)).convert("RGB").quantize(32).save(first, "PNG", optimize=True)
+    Image.open(BytesIO(picture)).convert("RGB").save(first, "PNG")
     return f"data:image/png;base64,{base64.b64encode(first.getvalue()).decode()}"
 
 

@@ -1,12 +1,11 @@
 """The page as a whole: its head, its tabs, and how it is launched."""
 
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from starlette.middleware import Middleware
 
-from pipelines.catalog import CATALOG
+from pipelines.catalog import ASSETS, CATALOG
 from pipelines.serving.backend import Backend
 from pipelines.settings import Settings
 from pipelines.tasks import Edit, PoseToVideo, TextToVideo
@@ -38,8 +37,6 @@ from ui.origins import Origins
 from ui.refill import Forms
 from ui.theme import theme
 from ui.upload_limit import UploadLimit
-
-ASSETS = Path(__file__).resolve().parent.parent / "assets"
 
 
 def build(backend: Backend, settings: Settings) -> gr.Blocks:

@@ -2,8 +2,9 @@
 
 import base64
 from html import escape
+from pathlib import Path
 
-from pipelines.catalog import DETECTORS, find_motion, motions
+from pipelines.catalog import DETECTORS, motions
 from pipelines.events import Progress
 from pipelines.serving.backend import PosePreview
 from pipelines.serving.job import Job
@@ -13,15 +14,15 @@ from ui.languages import say
 from ui.stream import describe
 
 
-def motion_picture(name: str) -> tuple[str, str]:
-    """Where a browser finds the built-in motion `name`, moving and at rest."""
-    picture = find_motion(name).with_suffix(".gif")
+def motion_picture(motion: Path) -> tuple[str, str]:
+    """Where a browser finds the built-in `motion`, moving and at rest."""
+    picture = motion.with_suffix(".gif")
     return public.picture(picture), first_frame(picture.read_bytes())
 
 
 def gallery() -> str:
     """A template of the built-in motions, for a gr.HTML whose value is the name of the one that is chosen."""
-    pictures = {name: motion_picture(name) for name in motions()}
+    pictures = {name: motion_picture(motion) for name, motion in motions().items()}
     cards = "".join(
         f'<button type="button" class="motion" data-motion="{escape(name)}" aria-pressed="${{value === \'{name}\'}}">'
         f"{calm_picture(moves, '', rests)}<span>{escape(name.capitalize())}</span></button>"

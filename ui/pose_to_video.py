@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 
 import gradio as gr
 
-from pipelines.catalog import find, offered
+from pipelines.catalog import find, find_motion, offered
 from pipelines.serving.backend import Backend, Kept, Tuning
 from pipelines.task_settings import settings_of
 from pipelines.tasks import PoseToVideo, Task
@@ -183,7 +183,7 @@ class PoseToVideoTab(Stage):
         return {
             **{self.clip: "", self.chosen: name, self.file: None, self.there: gr.Column(visible=False)},
             **{self.problem: gr.HTML(visible=False), self.controls["fps"]: pose_controls.pace(measured)},
-            **{self.undo_edits: gr.Button(visible=False), self.unedited: None},
+            **self._no_edits(),
             **pose_controls.fitted(self.poses, measured),
         }
 
@@ -198,7 +198,7 @@ class PoseToVideoTab(Stage):
         return {
             **{self.owner: visitor_id, self.clip: kept.name, self.chosen: "", self.problem: gr.HTML(visible=False)},
             self.controls["fps"]: pose_controls.pace(kept.clip),
-            **{self.undo_edits: gr.Button(visible=False), self.unedited: None},
+            **self._no_edits(),
             **pose_controls.fitted(self.poses, kept.clip),
             **self._upload(kept),
         }
@@ -221,6 +221,9 @@ class PoseToVideoTab(Stage):
             **{self.poses[name]: value for name, value in as_they_are.items()},
             **{self.unedited: first, self.undo_edits: gr.Button(visible=True), self.file: None},
         }
+
+    def _no_edits(self) -> dict:
+        return {self.undo_edits: gr.Button(visible=False), self.unedited: None}
 
     def forget_edits(self, data: dict) -> dict:
         """What was followed before the skeletons were edited is followed again."""
@@ -316,7 +319,7 @@ class PoseToVideoTab(Stage):
             **what,
             **{self.prompt: values["prompt"], self.model: card.name, self.seed: values["seed"], self.randomise: False},
             **{self.about: self._about(card.name), self.problem: gone},
-            **{self.undo_edits: gr.Button(visible=False), self.unedited: None},
+            **self._no_edits(),
             self.poses["tuned"]: pose_controls.wardrobe(tuned, values["tuned"]),
             **pose_controls.filled_in(self.poses, measured, values),
             **controls.updates(PoseToVideo, self.controls, card, values),
@@ -375,9 +378,8 @@ class PoseToVideoTab(Stage):
         self.chosen.click(self.choose_motion, None, self.taken, **QUIET).then(**again)
         uploaded = [self.file.upload, self.file.clear]
         gr.on(uploaded, self.take, [owner, self.file], show_progress_on=self.file, **takes).then(**again)
-        edits = {"fn": self.take_edits, "inputs": {owner, self.edited, self.unedited, self.prompt, self.seed}}
-        edits["inputs"] |= {*self.named.values()}
-        self.edited.upload(**edits | takes | {"show_progress": "hidden", "show_progress_on": None}).then(**again)
+        edits = {owner, self.edited, self.unedited, self.prompt, self.seed, *self.named.values()}
+        self.edited.upload(self.take_edits, edits, show_progress="hidden", **takes).then(**again)
         self.undo_edits.click(
             self.forget_edits, {self.unedited, self.prompt, self.seed}, [self.wanted, self.problem], **QUIET
         )
@@ -497,7 +499,7 @@ class PoseToVideoTab(Stage):
 
 
 def _thumbnails() -> list[html.Thumbnail]:
-    pictures = [pose_html.motion_picture(name) for name, *_ in EXAMPLES]
+    pictures = [pose_html.motion_picture(find_motion(name)) for name, *_ in EXAMPLES]
     return [
         html.Thumbnail(prompt, html.part(index), rests, moves)
         for index, ((_, prompt, _), (moves, rests)) in enumerate(zip(EXAMPLES, pictures, strict=True))

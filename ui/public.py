@@ -16,12 +16,13 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from pipelines.catalog import ASSETS, MOTIONS
 from pipelines.settings import Settings
 
-PICTURES = [Path(__file__).resolve().parent.parent / "assets" / name for name in ("examples", "motions")]
+PICTURES = (ASSETS / "examples", MOTIONS)
 _OF_FILES = re.compile(r"/file[=/](.*)", re.DOTALL)  # in the paths by which gradio serves files
 MADE = "made-"  # how folders begin, among those of the uploads, that hold what was made for a client
-_RANGE = re.compile(rb"bytes=[0-9, -]*$")
+_RANGE = re.compile(rb"bytes=[0-9, -]*")
 _FOR_DEVELOPERS = re.compile(r"(/gradio_api)?/dev/reload/?")
 
 
@@ -47,18 +48,17 @@ def pictures() -> list[Mount]:
 
 
 class Shut:
-    """Answers 404 where an upload is asked for, or what only developers of gradio want."""
+    """Answers 404 where an upload is asked for, or what only developers of gradio want, and passes over a range of a
+    file that is none (RFC 9110, 14.2)."""
 
     def __init__(self, app: ASGIApp, settings: Settings):
         self._app, self._uploads = app, os.path.realpath(settings.uploads)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and self._is_shut(scope["path"]):
-            return await JSONResponse({"detail": "Not Found"}, 404)(scope, receive, send)
-        if scope["type"] == "http":  # a range that is none is passed over (RFC 9110, 14.2)
-            scope["headers"] = [
-                (name, said) for name, said in scope["headers"] if name != b"range" or _RANGE.match(said)
-            ]
+        if scope["type"] == "http":
+            if self._is_shut(scope["path"]):
+                return await JSONResponse({"detail": "Not Found"}, 404)(scope, receive, send)
+            scope["headers"] = [one for one in scope["headers"] if one[0] != b"range" or _RANGE.fullmatch(one[1])]
         await self._app(scope, receive, send)
 
     def _is_shut(self, path: str) -> bool:

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import gradio as gr
 
-from pipelines.catalog import ModelCard, find, offered
+from pipelines.catalog import ASSETS, ModelCard, find, offered
 from pipelines.serving.backend import Backend
 from pipelines.serving.job import Job
 from pipelines.settings import Settings
@@ -20,7 +19,7 @@ from ui.player import films, player
 from ui.refill import Form
 from ui.words import with_word
 
-PICTURES = Path(__file__).resolve().parent.parent / "assets" / "examples"
+PICTURES = ASSETS / "examples"
 # The first video of a visitor, chosen by eye (scripts/candidates.py). Choose anew when the built-in models change.
 FIRST_PROMPT, FIRST_SEED = "A bear wearing green dances in the snow", 21
 

@@ -14,7 +14,7 @@ from pipelines.catalog import ModelCard
 from pipelines.events import Result
 from pipelines.serving.job import Job
 from pipelines.settings import Settings
-from pipelines.tasks import Finish, Grid, Task, TextToVideo, Tune
+from pipelines.tasks import Edit, Finish, Grid, PoseToVideo, Task, TextToVideo, Tune
 
 # In calls of the network:
 DECODING = 2.5  # the VAE's work on all frames
@@ -44,12 +44,16 @@ def work(task: Task, card: ModelCard | None) -> float:
         branches = 1 + (task.guided_until - task.guided_from if task.guidance > 1 else 0)
         cached = max(task.steps - WHOLE, 0) * (1 - 1 / task.caching)
         calls = (task.steps - (1 - SHALLOW) * cached) * branches + DECODING
-    return calls * (card.flops or 1.0) * task.frames * task.width * task.height
+    return calls * _call(task, card)
 
 
 def step(task: TextToVideo, card: ModelCard) -> float:
-    """The FLOPs of one step of `task`, guided where it is."""
-    return (1 + (task.guidance > 1)) * card.flops * task.frames * task.width * task.height
+    """As `work`, of one step that takes no shortcut."""
+    return (1 + (task.guidance > 1)) * _call(task, card)
+
+
+def _call(task: TextToVideo | PoseToVideo | Tune | Edit, card: ModelCard) -> float:
+    return (card.flops or 1.0) * task.frames * task.width * task.height
 
 
 def seconds(task: Task, card: ModelCard | None, made: Iterable[Job], speed: float) -> float | None:

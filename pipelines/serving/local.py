@@ -140,7 +140,6 @@ class LocalExecutor:
             engine = import_module("pipelines.systems.engine").find_engine(card.system)
             yield
             for part in engine.parts:
-                manager.on_progress = None  # of a work before
                 with manager.lease(f"{card.name}/{part}"):
                     pass
                 yield
@@ -151,16 +150,13 @@ class LocalExecutor:
         """Begins a video of `card`, and takes the speed of this machine from its second step, then warm."""
         task = TextToVideo.for_model(card, "a bear", 0)
         with closing(engine.generate[TextToVideo](task, manager)) as events:
-            while True:
-                manager.on_progress = None
-                began = time.perf_counter()
-                match next(events, _OVER):
-                    case Progress(stage, 2, _) if stage == DENOISING:
-                        self._speed = estimate.step(task, card) / (time.perf_counter() - began)
-                        return
-                    case event if event is _OVER:
-                        return
+            began = time.perf_counter()
+            for event in events:
+                if isinstance(event, Progress) and (event.stage, event.step) == (DENOISING, 2):
+                    self._speed = estimate.step(task, card) / (time.perf_counter() - began)
+                    return
                 yield
+                began = time.perf_counter()
 
     def _carry_out(self, work: Work, tell: Callable[[Any], None]) -> None:
         self._wished.discard(work.job)
@@ -170,9 +166,13 @@ class LocalExecutor:
             manager.on_progress = lambda done, total: tell(Progress(LOADING, done, total))
             return manager
 
-        with closing(worker.carry_out(work, self._settings, models, partial(self._is_wished, work.job))) as events:
-            for event in events:
-                tell(event)
+        try:
+            with closing(worker.carry_out(work, self._settings, models, partial(self._is_wished, work.job))) as events:
+                for event in events:
+                    tell(event)
+        finally:
+            if self.manager is not None:
+                self.manager.on_progress = None
 
     def _is_wished(self, job: str) -> bool:
         wished = job in self._wished
