@@ -77,7 +77,8 @@
     // Who plays with whom --------------------------------------------------------------------------------------------
 
     get head() {
-      const leader = this.props.leader && [...players].find(one => one.name === this.props.leader && one.isThere);
+      const name = this.root.dataset.leader;
+      const leader = name && [...players].find(one => one.name === name && one.isThere);
       return leader && leader.videos.length ? leader : this;
     }
 
@@ -126,8 +127,8 @@
       if (films.length) Object.assign(head, {sounds: true, playing: !calm.matches});
       for (const one of players) {
         one.controls.hidden = one.head !== one;
-        if (one.props.leader === this.name && !films.length) one.playing = this.playing;  // it plays on by itself
-        if (one === head || one.props.leader === this.name) one.head.apply(), one.head.drawStrip();
+        if (one.root.dataset.leader === this.name && !films.length) one.playing = this.playing;  // it plays on by itself
+        if (one === head || one.root.dataset.leader === this.name) one.head.apply(), one.head.drawStrip();
       }
     }
 

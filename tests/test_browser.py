@@ -433,6 +433,14 @@ def test_a_clip_is_tuned_on_and_told_again_in_two_ways(chromium, app):
             }""",
             timeout=PATIENCE,
         )
+        page.locator("#after [data-do=toggle]").click()
+        page.wait_for_function(  # the one stops with the other, at the same frame
+            """() => {
+                const [one, other] = document.querySelectorAll('#before video, #after video');
+                return one.paused && other.paused && Math.abs(one.currentTime - other.currentTime) < 0.01;
+            }""",
+            timeout=PATIENCE,
+        )
         page.screenshot(path=PICTURES / "edit-finished.png", full_page=True)
         page.get_by_role("button", name="a bear in red bows on the moon").click()
         expect(page.locator("#side-by-side")).to_contain_text("a bear in red bows on the moon")

@@ -36,7 +36,7 @@ def _button(does: str) -> str:
 
 
 TEMPLATE = (
-    '<div class="player" role="group" hidden><div class="films"></div><div class="controls">'
+    '<div class="player" role="group" data-leader="{leader}" hidden><div class="films"></div><div class="controls">'
     '<div class="strip"><canvas aria-hidden="true"></canvas><input type="range" min="1" max="1" value="1"></div>'
     f'<div class="buttons">{_button("back")}{_button("toggle")}{_button("on")}<span class="moment"></span>'
     f'<span class="views" hidden>{_button("side")}{_button("wipe")}</span>'
@@ -64,8 +64,8 @@ def player(label: I18nData, leader: str = "", **options: Any) -> gr.HTML:
         "Divider|Frame %1 of %2, at %3 seconds",
         label,
     )
-    fixed = {"html_template": TEMPLATE, "js_on_load": HANDS_OVER, "apply_default_css": False}
-    return gr.HTML(label=words, leader=leader, **fixed, **options)
+    template = TEMPLATE.replace("{leader}", leader)  # not a property of gr.HTML: gr.skip() would take it away
+    return gr.HTML(label=words, html_template=template, js_on_load=HANDS_OVER, apply_default_css=False, **options)
 
 
 def films(*shown: Film | str | None) -> list[dict[str, Any]]:
