@@ -4,8 +4,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-DENOISING, TUNING, FINISHING = "Denoising", "Tuning", "Finishing"
-LAYING = "Laying the videos side by side"
+from pipelines.messages import said
+
+DENOISING, TUNING, FINISHING = said("Denoising"), said("Tuning"), said("Finishing")
+LAYING = said("Laying the videos side by side")
 # A job spends nearly all of its time in one of these stages: what came before tells nothing of it.
 LONGEST = frozenset({DENOISING, TUNING, FINISHING, LAYING})
 

@@ -14,6 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 UI = ROOT / "ui"
 SPOKEN = {"label", "info", "placeholder"}  # arguments that a person reads, of whatever is called
+TOLD = {"said", "tell"}  # make a message of a template, or tell it
 FIRST = {  # what is called -> a person reads its first argument
     *("Button", "Tab", "Accordion", "UploadButton", "DownloadButton", "DuplicateButton", "LoginButton"),
     *("HTML", "Markdown", "player", "export"),
@@ -43,6 +44,16 @@ def said(tree: ast.AST) -> set[str]:
     """What is said in `tree` word by word; with values, as it is before they are filled in."""
     calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "say")
     return {call.args[0].value for call in calls if isinstance(call.args[0], ast.Constant)}
+
+
+def messages() -> set[str]:
+    """The templates of all that is told while the app runs, in pipelines and on the page."""
+    found = set()
+    for file in (*(ROOT / "pipelines").rglob("*.py"), *UI.glob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in TOLD and node.args:
+                found |= {node.args[0].value} if isinstance(node.args[0], ast.Constant) else set()
+    return found
 
 
 def declared() -> set[str]:
@@ -90,7 +101,7 @@ def main() -> int:
                 print(f"{file.relative_to(ROOT)}: {count} wrapped; run ruff")
     from ui.languages import TRANSLATIONS
 
-    source = declared().union(*(said(ast.parse(file.read_text("utf-8"))) for file in UI.glob("*.py")))
+    source = (declared() | messages()).union(*(said(ast.parse(file.read_text("utf-8"))) for file in UI.glob("*.py")))
     lacks = False
     for locale, words in TRANSLATIONS.items():
         for text in sorted(source - words.keys()):

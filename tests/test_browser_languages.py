@@ -51,17 +51,44 @@ def test_a_spanish_browser_gets_spanish_also_in_what_changes(chromium, app):
     expect(page.locator("#grid-seeds")).to_contain_text("Semillas de la cuadrícula")
     page.locator("#grid-seeds input, #grid-seeds textarea").first.fill("1, 2")
     test_browser.quickly(page, 2)
-    expect(page.locator("#ahead")).to_contain_text("2 videos")
+    expect(page.locator("#ahead")).to_contain_text("2 vídeos: alrededor de", timeout=PATIENCE)
+    page.evaluate(test_browser.REMEMBER)
     page.locator("#generate").click()
     expect(page.locator("#stop")).to_have_text("Detener")
     expect(page.locator("#caption")).to_contain_text("A grid of 2 videos", timeout=PATIENCE)
+    lines = page.evaluate("[...window.seen]")
+    assert any("Eliminando ruido · paso" in line for line in lines), lines
+    assert not any(word in line for line in lines for word in ("Denoising", "left", "Getting")), lines
     test_browser.plays(page)
     expect(page.get_by_role("button", name="¿Por qué se ve así?")).to_be_visible()
     page.locator("#model input").click()
     page.get_by_role("option", name="ModelScope text-to-video 1.7B").click()
     expect(page.locator("#width")).to_contain_text("De 128 a 768 píxeles")
-    expect(page.locator("#ahead")).to_contain_text("It has no GPU")
+    expect(page.locator("#ahead")).to_contain_text("en este equipo. No tiene GPU", timeout=PATIENCE)
     page.locator("#steps").scroll_into_view_if_needed()
     page.screenshot(path=PICTURES / "grid.png", full_page=True)
     decode_frames(page, "es")
+    page.context.close()
+
+
+def test_the_chosen_language_is_that_of_the_page_and_of_what_the_server_tells(chromium, app):
+    """It outlives a reload, and goes before the browser's own."""
+    page = visit(chromium, app, "fr-FR")
+    assert page.evaluate("document.documentElement.lang") == "en"
+    choice = page.locator(".masthead select")
+    expect(choice).to_have_value("en")
+    choice.select_option("zh-CN")
+    expect(page.locator("#generate")).to_have_text("生成")
+    expect(page.locator("#ahead")).to_contain_text("在这台机器上约")
+    page.reload()
+    expect(page.locator("#generate")).to_have_text("生成")
+    expect(choice).to_have_value("zh-CN")
+    assert page.evaluate("document.documentElement.lang") == "zh-CN"
+    for size, shape in SIZES.items():
+        page.set_viewport_size(shape)
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        page.screenshot(path=PICTURES / f"language-choice-{size}.png")
+    choice.select_option("en")
+    expect(page.locator("#generate")).to_have_text("Generate")
+    expect(page.locator("#ahead")).to_contain_text("on this machine")
     page.context.close()

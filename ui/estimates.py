@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from pipelines.serving.backend import Backend
 from pipelines.tasks import Task, Tune
+from ui.languages import tell
 from ui.stream import about
 
 LONG = 90.0  # seconds: from here on it is worth saying what a GPU would do
@@ -21,18 +22,23 @@ def line(backend: Backend, tasks: Sequence[Task]) -> str:
     """How long `tasks`, one after another, will take here, or for how long they ask for a GPU."""
     first, count = tasks[0], len(tasks)
     lent, one = backend.machine.lent(first), backend.machine.estimate(first)
-    each = f"{count} videos: " if count > 1 else ""
     if lent is not None:
-        words = f"{each}asks for {lent} s of a GPU{', once for each' if each else ''}."
-        if isinstance(first, Tune):
-            words = f"Asks for {lent} s of a GPU at a time, until the tuning is done."
+        words = tell("asks for {seconds} s of a GPU.", seconds=lent)
+        if count > 1:
+            words = tell("asks for {seconds} s of a GPU, once for each.", seconds=lent)
+        elif isinstance(first, Tune):
+            words = tell("asks for {seconds} s of a GPU at a time, until the tuning is done.", seconds=lent)
     elif one is None:
         return ""
     else:
-        ahead = backend.machine.seconds_ahead()
-        after = f", after {about(ahead)} for what is made before" if ahead is not None and ahead >= 1 else ""
-        words = f"{each}{about(count * one)} on this machine{after}."
+        ahead, time = backend.machine.seconds_ahead(), about(count * one)
+        words = tell("{time} on this machine.", time=time)
+        if ahead is not None and ahead >= 1:
+            before = about(ahead)
+            words = tell("{time} on this machine, after {before} for what is made before.", time=time, before=before)
         on_gpu = backend.machine.estimate_on_gpu(first)
         if count * one > LONG and on_gpu is not None:
-            words += f" It has no GPU: one would do it in {about(count * on_gpu)}."
+            words += " " + tell("It has no GPU: one would do it in {time}.", time=about(count * on_gpu))
+    if count > 1:
+        words = tell("{count} videos: {words}", count=count, words=words)
     return f'<p class="hint ahead">{words[0].upper()}{words[1:]}</p>'

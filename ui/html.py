@@ -14,7 +14,8 @@ from PIL import Image
 from pipelines.catalog import CATALOG, SCHEDULERS, ModelCard
 from pipelines.serving.job import Job
 from pipelines.tasks import Finish, Grid, Task
-from ui.languages import say
+from ui.language_choice import CHOICE
+from ui.languages import say, tell
 from ui.stream import WAITING, Moment, describe
 from ui.words import chosen_words, unknown_words
 
@@ -44,9 +45,10 @@ HEADER = r"""
     <circle cx="20" cy="17.5" r="3.6" fill="currentColor"/>
   </svg>
   <div><h1>Marionette</h1><p>${value.split(/\n/)[0]}</p></div>
+  LANGUAGES
 </header>
 <div class="drop-hint" hidden>${value.split(/\n/)[1]}</div>
-"""
+""".replace("LANGUAGES", CHOICE)
 HEADLINES = say("Write one line. Watch it come to life.\nDrop a video made here to restore its settings.")
 
 
@@ -57,7 +59,8 @@ def scene(state: str, moment: Moment | None = None) -> str:
         inside = f'<div class="playbill">{FIRST_SCENE}</div>'
     elif preview:
         data = base64.b64encode(preview.image).decode()
-        inside = f'<img class="forming" alt="The video as it forms" src="data:image/webp;base64,{data}">'
+        alt = tell("The video as it forms")
+        inside = f'<img class="forming" alt="{alt}" src="data:image/webp;base64,{data}">'
     else:
         inside = '<div class="spotlight"></div>'
     return (
@@ -76,12 +79,12 @@ def footlights(moment: Moment) -> str:
         fraction = progress.done
     number, total = moment.of
     fraction = (number - 1 + fraction) / total
-    which = f"{number} of {total} · " if total > 1 else ""
+    which = f"{tell('{number} of {total}', number=number, total=total)} · " if total > 1 else ""
     lamps = "".join(f'<i class="{"lit" if lamp < round(fraction * LAMPS) else "unlit"}"></i>' for lamp in range(LAMPS))
     return (
-        f'<div class="footlights"><div class="lamps" role="progressbar" aria-label="Progress" aria-valuemin="0" '
-        f'aria-valuemax="100" aria-valuenow="{100 * fraction:.0f}">{lamps}</div>'
-        f"<p>{which}{escape(describe(progress)) if progress else 'Getting ready'}</p></div>"
+        f'<div class="footlights"><div class="lamps" role="progressbar" aria-label="{tell("Progress")}" '
+        f'aria-valuemin="0" aria-valuemax="100" aria-valuenow="{100 * fraction:.0f}">{lamps}</div>'
+        f"<p>{which}{escape(describe(progress) if progress else tell('Getting ready'))}</p></div>"
     )
 
 
@@ -213,9 +216,9 @@ def making(jobs: Sequence[Job], movable: bool = False) -> str:
     if not jobs:
         return ""
     waiting = sum(job.waits for job in jobs)
-    head = f'<p class="caption">{waiting} waiting</p>' if movable and waiting else ""
+    head = f'<p class="caption">{tell("{count} waiting", count=waiting)}</p>' if movable and waiting else ""
     rows = "".join(_made_now(job, movable and job.waits, jobs) for job in jobs)
-    return f'{head}<ul class="making" aria-label="Being made">{rows}</ul>'
+    return f'{head}<ul class="making" aria-label="{tell("Being made")}">{rows}</ul>'
 
 
 def _made_now(job: Job, movable: bool, jobs: Sequence[Job]) -> str:
@@ -223,14 +226,14 @@ def _made_now(job: Job, movable: bool, jobs: Sequence[Job]) -> str:
     if movable:
         ends = {"up": jobs[0], "down": jobs[-1]}
         buttons = "".join(
-            f'<button type="button" data-job="{job.id}" data-act="{act}" aria-label="Move {act}: {prompt}"'
+            f'<button type="button" data-job="{job.id}" data-act="{act}" aria-label="{name}: {prompt}"'
             f"{' disabled' if ends[act] is job else ''}>{sign}</button>"
-            for act, sign in (("up", "↑"), ("down", "↓"))
+            for act, sign, name in (("up", "↑", tell("Move up")), ("down", "↓", tell("Move down")))
         )
-    stop = "Stopping…" if job.stopping else "Remove" if movable else "Stop"
+    stop = tell("Stopping…") if job.stopping else tell("Remove") if movable else tell("Stop")
     return (
         f"<li><span><b>{prompt}</b>"
-        f"<small>{escape(describe(job.progress)) if job.progress else 'Getting ready'}</small></span>{buttons}"
+        f"<small>{escape(describe(job.progress) if job.progress else tell('Getting ready'))}</small></span>{buttons}"
         f'<button type="button" data-job="{job.id}" data-act="stop" aria-label="{stop}: {prompt}"'
         f"{' disabled' if job.stopping else ''}>{stop}</button></li>"
     )

@@ -1,17 +1,21 @@
-"""The page's own words in the reader's language: English, simplified Chinese and Spanish, by the browser's locale.
+"""The page's words in the reader's language: English, simplified Chinese or Spanish, by choice or the browser's locale.
 
-Every text that stands on the page goes through `say`. Its English is its key in translations/*.json, which hold whole
-texts with their markup; what is missing there is shown in English, and found by a test. What is made while the app
-runs stays English: errors, facts, how far a job is, estimates, and hints on a prompt. So do prompts, which the models
-know in no other language.
+Every text that stands on the page goes through `say`, what is made while the app runs through `tell`. The English text,
+or the template of a message, is the key in translations/*.json, which hold whole texts with their markup; what is
+missing there is shown in English, and found by a test. Prompts stay English: the models know no other language. So
+does what endpoints answer.
 """
 
 import json
+import re
 from collections.abc import Mapping
+from contextvars import ContextVar
 from pathlib import Path
 
 import gradio as gr
 from gradio.i18n import I18nData
+
+from pipelines.messages import Message, fill, said
 
 FOLDER = Path(__file__).resolve().parent / "translations"
 TRANSLATIONS: dict[str, dict[str, str]] = {  # locale, as gradio calls it -> English -> the translation
@@ -43,3 +47,35 @@ def _filled(text: str, values: tuple[object, ...], known: Mapping[str, str]) -> 
 
 
 ENGLISH_ONLY = say("In English. Ctrl+Enter starts.")  # of prompts
+
+
+# What is said while the app runs ---------------------------------------------------------------------------------
+
+
+LANGUAGE: ContextVar[str] = ContextVar("language", default="en")  # of who asks for what is being done
+
+
+def asked_for(header: str | None) -> str:
+    """The language of a request by its Accept-Language: English where that names none of TRANSLATIONS first.
+
+    The page sends the visitor's choice in it (assets/language.js).
+    """
+    first = re.split("[,;]", header or "")[0].strip().lower()
+    return next((one for one in TRANSLATIONS if one.lower() == first or one.split("-")[0] == first.split("-")[0]), "en")
+
+
+def tell(text: str, **values: object) -> str:
+    """`text` in the language of who asks: a message, or a template with the `values` of its {places}.
+
+    Whatever has no translation is told as it is. So is a message that the data of an older version kept.
+    """
+    template = text.template if isinstance(text, Message) else text
+    message = said(template, **values) if values or not isinstance(text, Message) else text
+    translated = TRANSLATIONS.get(LANGUAGE.get(), {}).get(template)
+    if translated is None:
+        return str.__str__(message)
+    told = {name: tell(value) if isinstance(value, Message) else value for name, value in message.values.items()}
+    try:
+        return translated if message == template else fill(translated, told)
+    except (KeyError, TypeError, ValueError):
+        return str.__str__(message)

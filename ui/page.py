@@ -20,6 +20,7 @@ from ui import (
     health,
     html,
     hub,
+    language_choice,
     library,
     pose_to_video,
     public,
@@ -97,6 +98,7 @@ def launch_options(backend: Backend, settings: Settings) -> dict[str, Any]:
         *access.gate(settings),
         Middleware(public.Shut, settings=settings),
         Middleware(UploadLimit, backend=backend),
+        Middleware(language_choice.Scripted),
     ]
     return {
         "theme": theme(),

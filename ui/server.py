@@ -18,8 +18,10 @@ from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
+from pipelines.messages import said
 from pipelines.serving.backend import log_error
 from ui import inputs, visitor
+from ui.languages import LANGUAGE, asked_for, tell
 from ui.origins import Guard, Origins
 
 SESSIONS = 200  # of which gradio keeps what differs from a fresh page
@@ -27,7 +29,7 @@ THREADS = 200  # in which handlers run; who follows a job has one for as long
 FOLLOWERS = 160  # of one kind: the other threads are for what ends at once
 AT_ONCE = 8  # calls of a handler that is not queued
 TIDY_SECONDS, LEFT_SECONDS = 60.0, 900.0  # a program may come late for what it asked for
-UNFIT = "What was sent is not what this action takes. /gradio_api/info says what that is."
+UNFIT = said("What was sent is not what this action takes. /gradio_api/info says what that is.")
 ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 
 
@@ -60,6 +62,8 @@ class Page(gr.Blocks):
         request = rest.get("request")
         if isinstance(request, gr.Request) and request.client is not None:
             visitor.ADDRESS.set(request.client.host)
+        told = isinstance(request, gr.Request) and block_fn.api_visibility != "public"  # programs read English
+        LANGUAGE.set(asked_for(request.headers.get("accept-language")) if told else "en")
         try:
             if block_fn.queue:
                 return await super().process_api(block_fn, inputs, **rest)
@@ -69,14 +73,14 @@ class Page(gr.Blocks):
             raise
         except Exception as error:
             words = [value for value in inputs if isinstance(value, str)]
-            said = log_error(error, f"Action {block_fn.api_name}", words, undone="nothing was changed")
-            raise gr.Error(said, print_exception=False) from error
+            sentence = log_error(error, f"Action {block_fn.api_name}", words, undone="nothing was changed")
+            raise gr.Error(tell(sentence), print_exception=False) from error
 
     async def preprocess_data(self, block_fn: BlockFunction, inputs: list[Any], *rest: Any) -> list[Any]:
         try:
             return await super().preprocess_data(block_fn, inputs, *rest)
         except Exception as error:
-            raise gr.Error(UNFIT, print_exception=False) from error
+            raise gr.Error(tell(UNFIT), print_exception=False) from error
 
 
 class _Fixed(dict):

@@ -4,11 +4,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from pipelines.events import DENOISING, TUNING, Failed, Losses, Preview, Progress, Result
+from pipelines.messages import said
 from pipelines.serving.backend import Backend
+from ui.languages import tell
 
-UNITS = {
-    **dict.fromkeys((DENOISING, TUNING, "Inverting the clip"), "step "),
-    **dict.fromkeys(("Decoding", "Finding people", "Looking at the poses"), "frame "),
+UNITS = {  # stage -> how its steps are counted
+    **dict.fromkeys((DENOISING, TUNING, "Inverting the clip"), said("step {number} of {total}")),
+    **dict.fromkeys(("Decoding", "Finding people", "Looking at the poses"), said("frame {number} of {total}")),
 }
 WAITING = "Waiting"  # the stage of a job in the queue: its step is its place there
 
@@ -48,26 +50,28 @@ def follow(backend: Backend, job: str, owner: str) -> Iterator[Moment | None]:
 
 def describe(progress: Progress) -> str:
     """One line for a person: the stage, how far it is, and the time left where it can be told."""
+    left = progress.seconds_left
     if progress.stage == WAITING:
-        place = "Your video is next" if progress.step == 1 else f"Place {progress.step} in the queue"
-        left = progress.seconds_left
-        return place if not left else f"{place} · its turn comes in {about(left)}"
-    parts = [progress.stage]
+        first = progress.step == 1
+        place = tell("Your video is next") if first else tell("Place {number} in the queue", number=progress.step)
+        return f"{place} · {tell('its turn comes in {time}', time=about(left))}" if left else place
+    parts = [tell(progress.stage)]
     if progress.total > 999:  # bytes
         parts.append(f"{100 * progress.step / progress.total:.0f}%")
     elif progress.total > 1:
-        parts.append(f"{UNITS.get(progress.stage, '')}{progress.step} of {progress.total}")
-    if progress.seconds_left is not None:
-        parts.append(f"{about(progress.seconds_left)} left")
+        counted = UNITS.get(progress.stage, "{number} of {total}")
+        parts.append(tell(counted, number=progress.step, total=progress.total))
+    if left is not None:
+        parts.append(tell("{time} left", time=about(left)))
     return " · ".join(parts)
 
 
 def about(seconds: float) -> str:
     """A time in words, as precise as an estimate is."""
     if seconds < 1.5:
-        return "about a second"
+        return tell("about a second")
     if seconds < 90:
-        return f"about {seconds:.0f} s"
+        return tell("about {count:.0f} s", count=seconds)
     if seconds < 90 * 60:
-        return f"about {seconds / 60:.0f} min"
-    return f"about {seconds / 3600:.1f} h"
+        return tell("about {count:.0f} min", count=seconds / 60)
+    return tell("about {count:.1f} h", count=seconds / 3600)

@@ -15,10 +15,12 @@ import numpy as np
 from pipelines.catalog import AUTO
 from pipelines.events import Progress
 from pipelines.media.video import BLACK
+from pipelines.messages import said
 from pipelines.models.manager import ModelManager
 from pipelines.poses.keypoints import Poses, stack
 
-FINDING, CHOOSING = "Finding people", "Looking for drawn figures"
+FINDING, CHOOSING = said("Finding people"), said("Looking for drawn figures")
+LOADING = said("Loading the detector")
 THREADS = min(4, os.cpu_count() or 1)  # reading OpenPose's maps is much of its work, and lets other threads run
 WORKING_BYTES = 150 * 2**20  # a thread: OpenPose's widest layer at 184 x 552 pixels, and what it is made from
 PEOPLE, DRAWN = "blazepose", "miniature-openpose"  # what "auto" chooses between
@@ -86,7 +88,7 @@ def _look(
     from pipelines.poses import openpose
 
     count, height, width, _ = frames.shape
-    yield Progress("Loading the detector", 0, 1)
+    yield Progress(LOADING, 0, 1)
     with models.lease(f"{detector}/body", THREADS * WORKING_BYTES) as network:
         find = openpose.finder(network)
         started, found = time.monotonic(), []
@@ -109,7 +111,7 @@ def _follow(frames: np.ndarray, fps: float, models: ModelManager, stage: str) ->
     from pipelines.poses import blazepose
 
     count, height, width, _ = frames.shape
-    yield Progress("Loading the detector", 0, 1)
+    yield Progress(LOADING, 0, 1)
     with (
         models.lease(f"{PEOPLE}/detector", blazepose.WORKING_BYTES) as detector,
         models.lease(f"{PEOPLE}/landmarks", blazepose.WORKING_BYTES) as landmarks,

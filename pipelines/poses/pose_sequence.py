@@ -15,6 +15,7 @@ from pipelines.catalog import find_motion
 from pipelines.events import Progress
 from pipelines.media import clips, uploads, video
 from pipelines.media.uploads import Choice, Measured
+from pipelines.messages import said
 from pipelines.poses import keypoints, openpose_json, rainbow, retargeting, skeleton, tracking
 from pipelines.poses.keypoints import Poses
 from pipelines.tasks import PoseToVideo
@@ -22,7 +23,7 @@ from pipelines.tasks import PoseToVideo
 if TYPE_CHECKING:
     from pipelines.models.manager import ModelManager
 
-READING = "Reading the clip"
+READING = said("Reading the clip")
 SIDE = 768  # pixels of the longer side in which a clip is looked at: OpenPose looks at 184 rows
 FOUND = {"blazepose": "people", "miniature-openpose": "drawn figures", "openpose": "people"}  # by each detector
 COMPANIONS = {  # what is kept with a video -> how its file's name goes on after the video's

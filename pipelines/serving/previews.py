@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.catalog import ModelCard
 from pipelines.events import Progress
+from pipelines.messages import said
 from pipelines.serving.executor import Executor, Work
 from pipelines.serving.inputs import Inputs
 from pipelines.serving.run import Run
@@ -16,7 +17,7 @@ if TYPE_CHECKING:  # they come with OpenCV
     from pipelines.poses.pose_preview import PosePreview
     from pipelines.poses.search import Found
 
-WAITING = Progress("Waiting for another search to end", 0, 1)
+WAITING = Progress(said("Waiting for another search to end"), 0, 1)
 
 
 class Previews:

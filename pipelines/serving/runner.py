@@ -13,6 +13,7 @@ from pipelines.catalog import CLIP
 from pipelines.errors import log_error
 from pipelines.events import LONGEST, Losses, Preview, Progress, Result
 from pipelines.media import clips, video
+from pipelines.messages import said
 from pipelines.serving import clip_storage
 from pipelines.settings import Settings
 from pipelines.systems.engine import find_engine
@@ -25,9 +26,9 @@ if TYPE_CHECKING:  # torch comes with the manager, and waits for the first job
     from pipelines.poses.keypoints import Poses
     from pipelines.poses.pose_sequence import PoseSequence
 
-LOADING = "Loading the model"
-WRITING = "Writing the file"
-MEASURING = "Looking at the poses"
+LOADING = said("Loading the model")
+WRITING = said("Writing the file")
+MEASURING = said("Looking at the poses")
 MEASURING_SECONDS = 30.0  # that a figure is worth waiting for
 
 Generated = Generator[Progress | Preview | Losses, None, tuple["np.ndarray", dict[str, Any], "PoseSequence | None"]]

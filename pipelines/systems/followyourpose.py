@@ -19,6 +19,7 @@ from torch import Tensor
 
 from pipelines.events import DENOISING, Preview, Progress
 from pipelines.media.uploads import Measured
+from pipelines.messages import said
 from pipelines.models.memory import peak_bytes, remembered
 from pipelines.models.networks.inflated_unet import EditingUNet, InflatedUNet
 from pipelines.models.networks.pose_adapter import VAE_SCALE_FACTOR
@@ -44,7 +45,7 @@ from pipelines.tasks import PoseToVideo
 if TYPE_CHECKING:
     from pipelines.models.manager import ModelManager
 
-FINDING = "Finding the poses"
+FINDING = said("Finding the poses")
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from pipelines.events import Preview, Progress
+from pipelines.messages import said
 from pipelines.models.memory import allotted, peak_bytes, remembered
 from pipelines.models.tokens import MAX_TOKENS
 from pipelines.systems.diffusion import Step, spread
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from pipelines.models.manager import ModelManager
     from pipelines.tasks import Edit, PoseToVideo, TextToVideo
 
-READING, DECODING = "Reading the prompt", "Decoding"
+READING, DECODING = said("Reading the prompt"), said("Decoding")
 
 
 class Prepared(NamedTuple):

@@ -17,6 +17,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from pipelines.events import DENOISING, Preview, Progress
+from pipelines.messages import said
 from pipelines.models.convert import tuned as files
 from pipelines.models.convert.tuned import Tuned
 from pipelines.models.memory import peak_bytes, remembered
@@ -51,7 +52,7 @@ from pipelines.tasks import Edit
 if TYPE_CHECKING:
     from pipelines.models.manager import ModelManager
 
-INVERTING = "Inverting the clip"
+INVERTING = said("Inverting the clip")
 
 
 @torch.no_grad()

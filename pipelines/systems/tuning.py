@@ -21,6 +21,7 @@ from pipelines.catalog import ModelCard
 from pipelines.events import TUNING, Losses, Preview, Progress
 from pipelines.media import clips, uploads, video
 from pipelines.media.uploads import Measured
+from pipelines.messages import said
 from pipelines.models.convert import tuned as files
 from pipelines.models.convert.tuned import Tuned
 from pipelines.models.loading import component
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 
-READING = "Reading the clip"
+READING = said("Reading the clip")
 MODULES = (".attn1.to_q.", ".attn2.to_q.", ".attn_temp.")  # what is trained (section 4.2)
 KEEP_EVERY = 50  # steps; what a killed process can lose
 SAMPLE_STEPS, SAMPLE_GUIDANCE = 10, 5.0  # of a sample that is drawn while it tunes

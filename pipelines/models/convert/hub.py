@@ -14,8 +14,9 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from pipelines.catalog import ModelCard
 from pipelines.events import Progress
+from pipelines.messages import said
 
-UPLOADING = "Uploading"
+UPLOADING = said("Uploading")
 LICENCES = {"MIT": "mit", "CreativeML Open RAIL-M": "creativeml-openrail-m"}  # as a card says it -> as the Hub does
 
 
