@@ -10,6 +10,7 @@
   const known = new WeakMap();
   const figureOf = node => node.closest?.('.pose-preview:has(.timeline)');
   const part = (figure, name) => figure.querySelector(`[data-part="${name}"]`);
+  const say = (text, ...values) => values.reduce((told, value, at) => told.replace(`%${at + 1}`, value), text);
 
   function stateOf(figure) {
     if (!known.has(figure)) {
@@ -50,13 +51,15 @@
   function show(figure, frame) {
     const state = stateOf(figure);
     const {canvas_width: width, canvas_height: height, people} = state.frames[frame];
+    const words = figure.querySelector('.timeline').dataset.words.split('|');  // ui/pose_html.py
+    const [joints, ofPerson, place, confidenceOf, nobody, frameOf] = words.slice(JOINTS.length);
     const focused = document.activeElement?.dataset?.joint;
     state.at = frame;
     const stage = figure.querySelector('.pose-screen');
     stage.querySelector('svg')?.remove();
     stage.querySelector('picture').hidden = true;
     const drawing = make(stage, 'svg', {viewBox: `-0.5 -0.5 ${width} ${height}`, 'data-part': 'drawing', role: 'group',
-      'aria-label': 'Joints of this frame'});
+      'aria-label': joints});
     for (const person of people) {
       const number = person.person_id[0];
       const points = pointsOf(state, frame, person);
@@ -69,10 +72,10 @@
       }
       points.forEach(([x, y, sure], joint) => {
         if (!sure) return;
-        const name = `${JOINTS[joint]}${people.length > 1 ? ` of person ${number + 1}` : ''}`;
+        const name = people.length > 1 ? say(ofPerson, words[joint], number + 1) : words[joint];
         const handle = make(drawing, 'circle', {cx: x, cy: y, r: 0.017 * height, 'stroke-width': 0.04 * height,
           tabindex: 0, role: 'button', 'data-joint': `${number} ${joint}`,
-          'aria-label': `${name}, ${Math.round(x)} across, ${Math.round(y)} down. Arrow keys move it.`});
+          'aria-label': say(place, name, Math.round(x), Math.round(y))});
         make(handle, 'title', {}).textContent = name;
         if (handle.dataset.joint === focused) handle.focus({preventScroll: true});
       });
@@ -80,8 +83,8 @@
     const slider = part(figure, 'frame');
     slider.value = frame;
     const confidence = slider.dataset.confidence.split(' ')[frame];
-    const sure = people.length ? (confidence ? `confidence ${confidence}` : '') : 'nobody is found here';
-    const told = [`Frame ${frame + 1} of ${state.frames.length}`, sure].filter(Boolean).join(' · ');
+    const sure = people.length ? (confidence ? say(confidenceOf, confidence) : '') : nobody;
+    const told = [say(frameOf, frame + 1, state.frames.length), sure].filter(Boolean).join(' · ');
     slider.setAttribute('aria-valuetext', told);
     part(figure, 'where').textContent = told;
     part(figure, 'acts').hidden = false;

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from pipelines.messages import said
+
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 MINIATURES = ASSETS / "miniature"
 MOTIONS = ASSETS / "motions"
@@ -173,10 +175,17 @@ class ModelCard:
         if name == "":
             return self
         if not isinstance(name, str) or name not in self.loras:
-            choice = (
-                f"Choose one of: {', '.join(self.loras)}." if self.loras else "Leave it out, or take another model."
+            choice = said("Leave it out, or take another model.")
+            if self.loras:
+                choice = said("Choose one of: {names}.", names=", ".join(self.loras))
+            raise ValueError(
+                said(
+                    "{title} has no LoRA called {name}. {choice}",
+                    title=self.title,
+                    name=repr(str(name)[:40]),
+                    choice=choice,
+                )
             )
-            raise ValueError(f"{self.title} has no LoRA called {str(name)[:40]!r}. {choice}")
         lora = self.loras[name]
         defaults = replace(self.defaults, steps=lora.steps, guidance=lora.guidance, scheduler=lora.scheduler)
         return replace(self, defaults=defaults, schedulers=(lora.scheduler,))
@@ -452,7 +461,7 @@ class Detector:
     parts: tuple[str, ...] = ("body",)  # its networks
 
 
-_BETTER_CLIP = (
+_BETTER_CLIP = said(
     "Choose a part of the clip in which somebody is to be seen from head to foot, larger and in better light, or "
     "another clip."
 )
@@ -484,7 +493,7 @@ DETECTORS: Mapping[str, Detector] = {
             source=Source(str(MINIATURES / "openpose")),
             licence="MIT, like this app",
             needs="Nothing: built in. For drawn figures.",
-            advice="This detector knows only drawn figures such as this app's own. For people choose BlazePose.",
+            advice=said("This detector knows only drawn figures such as this app's own. For people choose BlazePose."),
         ),
         Detector(
             name="openpose",
@@ -502,7 +511,13 @@ def find_detector(name: object, detectors: Mapping[str, Detector] = DETECTORS) -
     """The detector called `name`. Raises ValueError listing the names there are."""
     if isinstance(name, str) and name in detectors:
         return detectors[name]
-    raise ValueError(f"There is no detector called {str(name)[:80]!r}. Choose one of: {', '.join(detectors)}.")
+    raise ValueError(
+        said(
+            "There is no detector called {name}. Choose one of: {names}.",
+            name=repr(str(name)[:80]),
+            names=", ".join(detectors),
+        )
+    )
 
 
 def offered(kind: str, catalog: Mapping[str, ModelCard] = CATALOG) -> dict[str, ModelCard]:
@@ -514,7 +529,13 @@ def find(name: object, catalog: Mapping[str, ModelCard] = CATALOG) -> ModelCard:
     """The card of the model `name`. Raises ValueError listing the names there are."""
     if isinstance(name, str) and name in catalog:
         return catalog[name]
-    raise ValueError(f"There is no model called {str(name)[:80]!r}. Choose one of: {', '.join(catalog)}.")
+    raise ValueError(
+        said(
+            "There is no model called {name}. Choose one of: {names}.",
+            name=repr(str(name)[:80]),
+            names=", ".join(catalog),
+        )
+    )
 
 
 def motions() -> dict[str, Path]:
@@ -527,4 +548,10 @@ def find_motion(name: object) -> Path:
     known = motions()
     if isinstance(name, str) and name in known:
         return known[name]
-    raise ValueError(f"There is no motion called {str(name)[:80]!r}. Choose one of: {', '.join(known)}.")
+    raise ValueError(
+        said(
+            "There is no motion called {name}. Choose one of: {names}.",
+            name=repr(str(name)[:80]),
+            names=", ".join(known),
+        )
+    )

@@ -7,6 +7,8 @@ import sqlite3
 import traceback
 from collections.abc import Iterable
 
+from pipelines.messages import said
+
 log = logging.getLogger(__name__)
 
 
@@ -26,12 +28,20 @@ def log_error(error: BaseException, where: str, words: Iterable[str], undone: st
     trace = re.sub(r"(?<=[0-9a-f]{32}[/\\])[^/\\'\"\n]+", "[file]", trace)
     log.error("%s, log number %s\n%s", where, number, trace)
     if isinstance(error, OSError) and error.strerror:  # the system's words, and the name of a file
-        return f"A file could not be read or written: {error.strerror}. Try again in a while. (Log number {number}.)"
+        return said(
+            "A file could not be read or written: {reason}. Try again in a while. (Log number {number}.)",
+            reason=error.strerror,
+            number=number,
+        )
     if isinstance(error, sqlite3.Error):
-        return f"The list of jobs could not be read or written. Try again in a while. (Log number {number}.)"
+        return said(
+            "The list of jobs could not be read or written. Try again in a while. (Log number {number}.)", number=number
+        )
     if type(error) in (ValueError, MemoryError, VideoError) and str(error):  # in words for the person who asked
-        return f"{error} (Log number {number}.)"
-    return (
-        f"Something went wrong inside the app, and {undone}. Try again; if it happens again, "
-        f"report it with the log number {number}."
+        return said("{sentence} (Log number {number}.)", sentence=str(error), number=number)
+    return said(
+        "Something went wrong inside the app, and {undone}. Try again; if it happens again, report it with the log "
+        "number {number}.",
+        undone=undone,
+        number=number,
     )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from pipelines.catalog import ModelCard, Range
+from pipelines.messages import Message, said
 
 MAX_PROMPT = 2_000  # characters; CLIP reads 77 tokens, so that more is a mistake and not a wish
 # What is kept, by its id; in a file that left the app, by the SHA-256 of its content (serving/content.py).
@@ -32,6 +33,11 @@ class Setting:
     taken: OfModel = lambda card: True  # whether this model does
     flag: str = ""  # of the command line, where --name is not what people would type; for a truth, what turns it off
     asked: bool = True  # whether a person may set it; else it follows from what the task works on
+
+    @property
+    def called(self) -> Message:
+        """Its noun, for a sentence; told in another language, its label."""
+        return Message(self.noun, self.label, {})
 
     def default_for(self, card: ModelCard | None) -> Any:
         """The value where nothing is said."""
@@ -55,13 +61,22 @@ class Text(Setting):
 
     def check(self, value: object, card: ModelCard | None) -> str:
         if not isinstance(value, str):
-            raise ValueError(f"The {self.noun} must be text, not {_called(value)}.")
+            raise ValueError(said("The {noun} must be text, not {value}.", noun=self.called, value=_called(value)))
         # Control characters and halves of surrogate pairs can't be typed, and break files and terminals.
         if any(unicodedata.category(letter) in ("Cc", "Cs") and letter not in "\t\n\r" for letter in value):
-            raise ValueError(f"The {self.noun} holds control characters. Type it again as plain text.")
+            raise ValueError(
+                said("The {noun} holds control characters. Type it again as plain text.", noun=self.called)
+            )
         value = " ".join(value.split())
         if len(value) > MAX_PROMPT:
-            raise ValueError(f"The {self.noun} has {len(value)} characters. Shorten it to {MAX_PROMPT} or fewer.")
+            raise ValueError(
+                said(
+                    "The {noun} has {count} characters. Shorten it to {most} or fewer.",
+                    noun=self.called,
+                    count=len(value),
+                    most=MAX_PROMPT,
+                )
+            )
         if not value and self.empty:
             raise ValueError(self.empty)
         return value
@@ -81,7 +96,7 @@ class Number(Setting):
         return self.within if isinstance(self.within, Range) else self.within(card)
 
     def check(self, value: object, card: ModelCard | None) -> int | float | None:
-        return None if value is None and self.optional else number(self.noun, value, self.range_for(card))
+        return None if value is None and self.optional else number(self.called, value, self.range_for(card))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +105,7 @@ class Truth(Setting):
 
     def check(self, value: object, card: ModelCard | None) -> bool:
         if not isinstance(value, bool):
-            raise ValueError(f"Whether {self.noun} must be true or false.")
+            raise ValueError(said("Whether {noun} must be true or false.", noun=self.called))
         return value
 
 
@@ -111,7 +126,14 @@ class Choice(Setting):
             return ""
         names = self.names_for(card)
         if not isinstance(value, str) or value not in names:
-            raise ValueError(f"There is no {self.noun} called {str(value)[:40]!r}. Choose one of: {', '.join(names)}.")
+            raise ValueError(
+                said(
+                    "There is no {noun} called {value}. Choose one of: {names}.",
+                    noun=self.called,
+                    value=repr(str(value)[:40]),
+                    names=", ".join(names),
+                )
+            )
         return value
 
 
@@ -124,7 +146,14 @@ class OneOf(Setting):
     def check(self, value: object, card: ModelCard | None) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or value not in self.numbers:
             among = ", ".join(map(str, self.numbers))
-            raise ValueError(f"The {self.noun} must be one of {among}, not {str(value)[:40]!r}.")
+            raise ValueError(
+                said(
+                    "The {noun} must be one of {among}, not {value}.",
+                    noun=self.called,
+                    among=among,
+                    value=repr(str(value)[:40]),
+                )
+            )
         return value
 
 
@@ -159,16 +188,33 @@ def number(noun: str, value: object, allowed: Range) -> int | float:
     """
     low, high, step = allowed.low, allowed.high, allowed.step
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
-        raise ValueError(f"The {noun} must be a number from {low:.10g} to {high:.10g}, not {str(value)[:40]!r}.")
+        raise ValueError(
+            said(
+                "The {noun} must be a number from {low:.10g} to {high:.10g}, not {value}.",
+                noun=noun,
+                low=low,
+                high=high,
+                value=repr(str(value)[:40]),
+            )
+        )
     if not low <= value <= high:
-        raise ValueError(f"The {noun} must be from {low:.10g} to {high:.10g}, not {str(value)[:40]}.")
+        raise ValueError(
+            said(
+                "The {noun} must be from {low:.10g} to {high:.10g}, not {value}.",
+                noun=noun,
+                low=low,
+                high=high,
+                value=str(value)[:40],
+            )
+        )
     if step == 0:
         return float(value)
     if value not in allowed:
-        kind = "a whole number" if step == 1 else f"a multiple of {step:g}"
+        kind = said("a whole number") if step == 1 else said("a multiple of {step:g}", step=step)
         if low % step:
-            kind = f"one of {low:g}, {low + step:g}, {low + 2 * step:g}, … {allowed.numbers(high)[-1]}"
-        raise ValueError(f"The {noun} must be {kind}, not {value:g}.")
+            first = ", ".join(f"{low + times * step:g}" for times in range(3))
+            kind = said("one of {first}, … {last}", first=first, last=allowed.numbers(high)[-1])
+        raise ValueError(said("The {noun} must be {kind}, not {value:g}.", noun=noun, kind=kind, value=value))
     return int(value)
 
 
@@ -190,11 +236,17 @@ def checked(task: type, card: ModelCard | None, given: Mapping[str, object]) -> 
     """
     settings = settings_of(task)
     if unknown := given.keys() - settings.keys():
-        raise ValueError(f"There is no setting called {', '.join(sorted(unknown))[:80]}.")
+        raise ValueError(said("There is no setting called {names}.", names=", ".join(sorted(unknown))[:80]))
     values = {name: given[name] if name in given else one.default_for(card) for name, one in settings.items()}
     for name, setting in settings.items():
         if card is not None and setting.refused(values[name], card):
-            raise ValueError(f"{card.title} takes no {setting.needs}. Leave it out, or choose another model.")
+            raise ValueError(
+                said(
+                    "{title} takes no {needs}. Leave it out, or choose another model.",
+                    title=card.title,
+                    needs=Message(setting.needs, setting.label, {}),
+                )
+            )
     return {name: setting.check(values[name], card) for name, setting in settings.items()}
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import ClassVar, Self
 
 from pipelines.catalog import CATALOG, DETECTORS, SCHEDULERS, ModelCard, Range, find, motions, offered
+from pipelines.messages import said
 from pipelines.task_settings import (
     Choice,
     Kept,
@@ -54,8 +55,8 @@ NOBODY = "0" * 32  # a name that nothing has
 SIDES = ("left", "right", "top", "bottom")
 _SECONDS = Range(0, 86_400, 0)
 _SHARE = Range(0, 1, 0)
-_NO_CLIP = "There is no clip. Upload one first."
-_NO_POSES = "There are no poses to follow. Upload a clip, or choose one of the motions, but not both."
+_NO_CLIP = said("There is no clip. Upload one first.")
+_NO_POSES = said("There are no poses to follow. Upload a clip, or choose one of the motions, but not both.")
 
 # Settings that several kinds of task have -----------------------------------------------------------------------------
 
@@ -63,7 +64,7 @@ PROMPT = Text(
     label="Prompt",
     help="What the video should show, in English.",
     noun="prompt",
-    empty="The prompt is empty. Say what the video should show.",
+    empty=said("The prompt is empty. Say what the video should show."),
 )
 NEGATIVE_PROMPT = Text(
     label="Leave out",
@@ -215,7 +216,7 @@ TUNED = Kept(
     label="Tuned model",
     help="Who is in the clip that it was tuned on then dances.",
     noun="tuned model",
-    missing="There is no such tuned model. Tune on a clip first, then choose it.",
+    missing=said("There is no such tuned model. Tune on a clip first, then choose it."),
     needs="tuned model",
     taken=lambda card: bool(card.tuned_from or card.tuning),
 )
@@ -234,7 +235,13 @@ class _OfModel:
         of the model's limits.
         """
         if card.kind != cls.FOR:
-            raise ValueError(f"{card.title} is not made for this. Choose one of: {', '.join(offered(cls.FOR))}.")
+            raise ValueError(
+                said(
+                    "{title} is not made for this. Choose one of: {names}.",
+                    title=card.title,
+                    names=", ".join(offered(cls.FOR)),
+                )
+            )
         card = card.with_lora(settings.get("lora", ""))
         values = checked(cls, card, {"prompt": prompt, "seed": seed, **settings})
         cls._check(card, values)
@@ -254,14 +261,25 @@ class _OfModel:
 def _check_part(values: Mapping) -> None:
     """Raises ValueError where the part of a clip ends before it starts."""
     if values["end"] is not None and values["end"] <= values["start"]:
-        raise ValueError("The end of the part that is used must come after its start.")
+        raise ValueError(said("The end of the part that is used must come after its start."))
 
 
 def _check_voxels(card: ModelCard, frames: int, width: int, height: int) -> None:
     if frames * width * height > card.limits.voxels:
         possible = card.limits.frames.numbers(card.limits.voxels // (width * height))
-        advice = f"At this size it makes {possible[-1]} frames at most." if possible else "Choose a smaller size."
-        raise ValueError(f"{frames} frames of {width}x{height} are more than {card.title} can make. {advice}")
+        advice = said("Choose a smaller size.")
+        if possible:
+            advice = said("At this size it makes {count} frames at most.", count=possible[-1])
+        raise ValueError(
+            said(
+                "{frames} frames of {width}x{height} are more than {title} can make. {advice}",
+                frames=frames,
+                width=width,
+                height=height,
+                title=card.title,
+                advice=advice,
+            )
+        )
 
 
 @dataclass(frozen=True)
@@ -288,7 +306,7 @@ class _Sampled(_OfModel):
     @classmethod
     def _check(cls, card: ModelCard, values: dict) -> None:
         if values["guided_from"] >= values["guided_until"]:
-            raise ValueError("Guidance must begin before it ends. A guidance of 1 turns it off altogether.")
+            raise ValueError(said("Guidance must begin before it ends. A guidance of 1 turns it off altogether."))
 
     @property
     def seconds(self) -> float:
@@ -319,7 +337,7 @@ class TextToVideo(_Sampled):
             label="First image",
             help="What the video begins with.",
             noun="first image",
-            missing="There is no such image. Upload it first.",
+            missing=said("There is no such image. Upload it first."),
             needs="first image",
             taken=lambda card: "image" in card.takes,
         )
@@ -329,7 +347,7 @@ class TextToVideo(_Sampled):
             label="Mask",
             help="White where the first image is not to be followed.",
             noun="mask",
-            missing="There is no such image. Upload it first.",
+            missing=said("There is no such image. Upload it first."),
             needs="first image with a mask",
             taken=lambda card: "mask" in card.takes,
         )
@@ -352,7 +370,9 @@ class TextToVideo(_Sampled):
     def _check(cls, card: ModelCard, values: dict) -> None:
         super()._check(card, values)
         if values["mask"] and not values["image"]:
-            raise ValueError("A mask needs the first image that it belongs to. Upload that too, or leave out the mask.")
+            raise ValueError(
+                said("A mask needs the first image that it belongs to. Upload that too, or leave out the mask.")
+            )
         if card.image_model is not None and values["image_guidance"] is None:
             values["image_guidance"] = values["guidance"]
 
@@ -372,7 +392,7 @@ class Tune(_OfModel):
             label="Caption",
             help="What the clip shows: who, wearing what, doing what, where.",
             noun="caption",
-            empty="The caption is empty. Say what the clip shows: who, wearing what, doing what, where.",
+            empty=said("The caption is empty. Say what the clip shows: who, wearing what, doing what, where."),
         )
     )
     model: str  # the Stable Diffusion that it starts from
@@ -437,7 +457,9 @@ class Tune(_OfModel):
     def for_model(cls, card: ModelCard, /, prompt: object, seed: object, **settings: object) -> Self:
         """As `_OfModel.for_model`."""
         if card.kind == cls.FOR and card.tuning is None:
-            raise ValueError(f"{card.title} is tuned already. Choose the model that it was made from.")
+            raise ValueError(
+                said("{title} is tuned already. Choose the model that it was made from.", title=card.title)
+            )
         return super().for_model(card, prompt, seed, **settings)
 
     @classmethod
@@ -602,7 +624,7 @@ class PoseToVideo(_Sampled):
             raise ValueError(_NO_POSES)
         _check_part(values)
         if max(values["left"] + values["right"], values["top"] + values["bottom"]) > 0.9:
-            raise ValueError("The crop leaves less than a tenth of the picture. Cut off less.")
+            raise ValueError(said("The crop leaves less than a tenth of the picture. Cut off less."))
         values["retarget"] = values["retarget"] and bool(card.bodies)
 
 
@@ -651,7 +673,7 @@ class Finish(_OfVideo):
             label="Video",
             help="The video to finish.",
             noun="video",
-            missing="There is no video to finish. Make one first, then choose it.",
+            missing=said("There is no video to finish. Make one first, then choose it."),
             required=True,
         )
     )
@@ -681,9 +703,11 @@ class Finish(_OfVideo):
         TextToVideo.for_model does, and where the result would be too large."""
         values = checked(cls, None, {"source": source, "upscale": upscale, "interpolate": interpolate})
         if not isinstance(of, _Sampled | None):
-            raise ValueError("Only videos that were made of a prompt can be finished. Choose the one it came from.")
+            raise ValueError(
+                said("Only videos that were made of a prompt can be finished. Choose the one it came from.")
+            )
         if upscale == interpolate == 1:
-            raise ValueError("Nothing would change. Choose a larger size, more smoothness, or both.")
+            raise ValueError(said("Nothing would change. Choose a larger size, more smoothness, or both."))
         task = cls(**values, of=of)
         if of is not None:
             task.becomes(of.frames, of.width, of.height, of.fps)
@@ -700,13 +724,25 @@ class Finish(_OfVideo):
         width, height = width * self.upscale, height * self.upscale
         if max(width, height) > FINISHED_SIDE:
             raise ValueError(
-                f"{width}x{height} is too large: a finished video has {FINISHED_SIDE} pixels a side at most. "
-                "Choose a smaller size."
+                said(
+                    "{width}x{height} is too large: a finished video has {most} pixels a side at "
+                    "most. Choose a smaller size.",
+                    width=width,
+                    height=height,
+                    most=FINISHED_SIDE,
+                )
             )
         if frames > FINISHED_FRAMES or fps > FINISHED_FPS:
             raise ValueError(
-                f"{frames} frames, {fps:.4g} a second, are too many: a finished video has {FINISHED_FRAMES} frames at "
-                f"most, and {FINISHED_FPS} a second. Choose less smoothness."
+                said(
+                    "{frames} frames, {fps:.4g} a second, are too many: a finished video has "
+                    "{most} frames at most, and {rate} a second. Choose less "
+                    "smoothness.",
+                    frames=frames,
+                    fps=fps,
+                    most=FINISHED_FRAMES,
+                    rate=FINISHED_FPS,
+                )
             )
         return frames, width, height, fps
 
@@ -734,17 +770,17 @@ class Grid(_OfVideo):
     def for_videos(cls, of: object, prompt: object, seeds: object, jobs: object) -> "Grid":
         """A task for the videos that `jobs` make. Raises ValueError as TextToVideo.for_model does."""
         if not isinstance(of, TextToVideo):
-            raise ValueError("A grid is made of videos of a prompt each.")
+            raise ValueError(said("A grid is made of videos of a prompt each."))
         if not isinstance(prompt, str) or not isinstance(seeds, list | tuple) or not isinstance(jobs, list | tuple):
-            raise ValueError("This is not the description of a grid.")
+            raise ValueError(said("This is not the description of a grid."))
         lines = prompt.split("\n")
         check_cells(len(lines), len(seeds))
         prompts = [PROMPT.check(line, None) for line in lines]
         seeds = tuple(SEED.check(seed, None) for seed in seeds)
         if len(jobs) != len(prompts) * len(seeds):
-            raise ValueError("A grid has a video for every one of its prompts and seeds.")
+            raise ValueError(said("A grid has a video for every one of its prompts and seeds."))
         if not all(isinstance(job, str) and is_name(job) for job in jobs):
-            raise ValueError("There is no such video. Make the grid anew.")
+            raise ValueError(said("There is no such video. Make the grid anew."))
         return cls("\n".join(prompts), seeds, tuple(jobs), of)
 
     def checked(self, catalog: Mapping[str, ModelCard] = CATALOG) -> "Grid":
@@ -765,11 +801,17 @@ def check_cells(rows: int, columns: int) -> None:
     """Raises ValueError where a grid would have none, one or too many videos."""
     if rows * columns > CELLS:
         raise ValueError(
-            f"{rows} prompts and {columns} seeds make {rows * columns} videos. A grid holds {CELLS} at most: take "
-            "fewer of either."
+            said(
+                "{rows} prompts and {columns} seeds make {count} videos. A grid holds {most} at most: "
+                "take fewer of either.",
+                rows=rows,
+                columns=columns,
+                count=rows * columns,
+                most=CELLS,
+            )
         )
     if rows * columns < 2:
-        raise ValueError("A grid wants several prompts, several seeds, or both.")
+        raise ValueError(said("A grid wants several prompts, several seeds, or both."))
 
 
 KINDS = {
@@ -834,7 +876,7 @@ def from_json(text: str, catalog: Mapping[str, ModelCard] = CATALOG) -> Task:
         else:
             model, prompt, seed = values.pop("model"), values.pop("prompt"), values.pop("seed")
     except (KeyError, TypeError, AttributeError, RecursionError, ValueError) as error:
-        raise ValueError("This is not the description of a video made by Marionette.") from error
+        raise ValueError(said("This is not the description of a video made by Marionette.")) from error
     if kind is Finish:
         choices = {name: values.get(name) for name in ("source", "upscale", "interpolate")}
         return Finish.for_video(from_json(json.dumps(made), catalog), **choices)
@@ -842,5 +884,7 @@ def from_json(text: str, catalog: Mapping[str, ModelCard] = CATALOG) -> Task:
         choices = {name: values.get(name) for name in ("prompt", "seeds", "jobs")}
         return Grid.for_videos(from_json(json.dumps(made), catalog), **choices)
     if not isinstance(model, str) or model not in catalog:
-        raise ValueError(f"This video was made with {str(model)[:80]!r}, a model that is not offered here.")
+        raise ValueError(
+            said("This video was made with {model}, a model that is not offered here.", model=repr(str(model)[:80]))
+        )
     return kind.for_model(find(model, catalog), prompt, seed, **values)

@@ -10,7 +10,7 @@ def visit(chromium, app, locale):
     page = chromium.new_context(viewport=SIZES["desktop"], locale=locale).new_page()
     page.set_default_timeout(PATIENCE)
     page.goto(app.url)
-    expect(page.locator("#hints")).to_contain_text("of 77 tokens", timeout=PATIENCE)
+    expect(page.locator("#hints")).to_contain_text("77", timeout=PATIENCE)
     return page
 
 
@@ -55,12 +55,16 @@ def test_a_spanish_browser_gets_spanish_also_in_what_changes(chromium, app):
     page.evaluate(test_browser.REMEMBER)
     page.locator("#generate").click()
     expect(page.locator("#stop")).to_have_text("Detener")
-    expect(page.locator("#caption")).to_contain_text("A grid of 2 videos", timeout=PATIENCE)
+    expect(page.locator("#caption")).to_contain_text("Una cuadrícula de 2 vídeos · 1 fila de prompts", timeout=PATIENCE)
     lines = page.evaluate("[...window.seen]")
     assert any("Eliminando ruido · paso" in line for line in lines), lines
     assert not any(word in line for line in lines for word in ("Denoising", "left", "Getting")), lines
     test_browser.plays(page)
     expect(page.get_by_role("button", name="¿Por qué se ve así?")).to_be_visible()
+    page.locator("#prompt textarea").fill("")
+    page.locator("#generate").click()
+    expect(page.locator("#problem")).to_contain_text("El prompt está vacío. Escribe qué debe mostrar", timeout=PATIENCE)
+    page.locator("#prompt textarea").fill("A bear dances")
     page.locator("#model input").click()
     page.get_by_role("option", name="ModelScope text-to-video 1.7B").click()
     expect(page.locator("#width")).to_contain_text("De 128 a 768 píxeles")

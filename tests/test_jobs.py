@@ -15,6 +15,7 @@ from running_app import ROOT
 
 from pipelines.catalog import find
 from pipelines.events import Failed, Losses, Preview, Progress, Result
+from pipelines.messages import said
 from pipelines.serving import recovery
 from pipelines.serving import table as table_rules
 from pipelines.serving.fairness import Limits
@@ -401,7 +402,7 @@ def test_a_table_of_the_version_before_is_brought_up_to_date(table, tmp_path):
     job = table.add(task("a bear"), "me")
     table.close()
     rows = sqlite3.connect(tmp_path / "jobs.db")
-    for column in ("title", "favourite"):
+    for column in ("title", "favourite", "message"):
         rows.execute(f"ALTER TABLE jobs DROP COLUMN {column}")
     rows.execute("PRAGMA user_version = 1")
     rows.commit()
@@ -434,6 +435,25 @@ def test_favourites_are_found_and_survive_a_restart_and_the_loss_of_the_table(ta
     assert [job.id for job in table.finished("me", "bear", favourites=True)] == [mine.id]
     table.favour(mine.id, False)
     assert table.finished("me", favourites=True) == []
+    table.close()
+
+
+def test_what_an_error_is_made_of_survives_a_restart_and_the_loss_of_the_table(table, tmp_path):
+    """So that it can be told in another language then."""
+    told = said("{time} left", time=said("about {count:.0f} s", count=4))
+    job = table.add(tuning(), "me")
+    table.take(0)
+    table.tell(job.id, Failed(told))
+    table = reopened(table, tmp_path)
+    kept = table.get(job.id)
+    sidecars = Sidecars(tmp_path / "videos")
+    sidecars.note(kept)
+    for failed in (kept.end, sidecars.read(job.id).end):
+        message = failed.message
+        assert message == told == "about 4 s left" and message.template == "{time} left"
+        assert message.values["time"].template == "about {count:.0f} s" and message.values["time"].values == {
+            "count": 4
+        }
     table.close()
 
 

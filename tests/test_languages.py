@@ -20,7 +20,6 @@ NAMES = {card.title for card in (*CATALOG.values(), *DETECTORS.values()) if "bui
 NAMES |= {"MP4", "GIF", "WebM", "curl", "7, 8, 9"}
 AT_RUN_TIME = {  # component -> why it is in English
     "motions": "the name of a built-in motion, as endpoints want it",
-    "responsible-use-text": "a paper of the repository",
     "hints": "made of the prompt",
     "chips": "what the model knows, as prompts say it",
     "ahead": "made of the settings",

@@ -6,12 +6,13 @@ import gradio as gr
 
 from pipelines.catalog import ModelCard, find, offered
 from pipelines.events import Failed
+from pipelines.messages import said
 from pipelines.serving.backend import Backend, Tuning
 from pipelines.serving.job import Job
 from pipelines.tasks import Edit
 from ui import controls, edit_html, estimates, finish, forms, hints, html, hub, shortcuts, tune_clip, visitor, why
 from ui.follower import QUIET, Stage, View, ends, halting, progress
-from ui.languages import ENGLISH_ONLY, say
+from ui.languages import ENGLISH_ONLY, say, tell
 from ui.media import CLICKS, export
 from ui.player import films, player
 from ui.refill import Form
@@ -170,7 +171,7 @@ class Panel(Stage):
         for tuning in self.backend.tunings.of(visitor_id):
             if tuning.job.id == identifier:
                 return tuning
-        raise ValueError("The tuned model of this video is not here.")
+        raise ValueError(said("The tuned model of this video is not here."))
 
     def tuned(self, identifier: str, visitor_id: str) -> Tuning | ModelCard:
         return PUBLISHED.get(identifier) or self.tuning_of(identifier, visitor_id)
@@ -189,7 +190,7 @@ class Panel(Stage):
             tuning = self.tuning_of(identifier, visitor_id)
         except ValueError as error:
             if identifier:
-                gr.Warning(f"{error} Tune on the clip once more.")
+                gr.Warning(tell("{sentence} Tune on the clip once more.", sentence=str(error)))
             return {self.panel: gr.Column(visible=False)}
         settings = {"sound": False, "prompt": tuning.job.task.prompt} | again
         card, title = find(tuning.job.task.model), edit_html.title_of(tuning)
@@ -266,7 +267,7 @@ class Panel(Stage):
                     exported = self.backend.assets.address(self.backend.tunings.export(identifier, visitor_id))
                     return {self.archive: gr.File(exported, visible=True)}
         except (ValueError, OSError) as error:
-            return {self.problem: gr.HTML(html.failure(str(error), "That did not work."), visible=True)}
+            return {self.problem: gr.HTML(html.failure(str(error), said("That did not work.")), visible=True)}
         if act == "rename":
             return {self.changed: count + 1, self.heading: _heading(title)}
         left = "" if act == "delete" else identifier

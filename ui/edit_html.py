@@ -6,10 +6,11 @@ from html import escape
 from statistics import fmean
 
 from pipelines.catalog import CATALOG, SCHEDULERS, ModelCard
+from pipelines.messages import Message, said
 from pipelines.serving.backend import Tuning
 from pipelines.serving.job import Job
 from ui.html import data_of, moving, shorten
-from ui.languages import say
+from ui.languages import say, tell
 
 OTHERS = say('<p class="others">Published tuned models</p>')
 NOTHING = say(
@@ -17,37 +18,47 @@ NOTHING = say(
     'press Tune.</p><p class="others">Published tuned models</p>'
 )
 WIDTH, HEIGHT = 600, 150  # of the plot, in its own units
+EVERY = said("every {number}th frame")  # English has its ordinals
 SETTINGS = {  # of an edit -> what a person reads
-    "strength": "strength",
-    "guidance": "guidance",
-    "steps": "steps",
-    "scheduler": "sampler",
-    "lora": "speed",
-    "precision": "precision",
-    "caching": "deep features shared",
-    "guided_from": "guided from",
-    "guided_until": "guided until",
-    "negative_prompt": "left out",
-    "seed": "seed",
+    "strength": said("strength"),
+    "guidance": said("guidance"),
+    "steps": said("steps"),
+    "scheduler": said("sampler"),
+    "lora": said("speed"),
+    "precision": said("precision"),
+    "caching": said("deep features shared"),
+    "guided_from": said("guided from"),
+    "guided_until": said("guided until"),
+    "negative_prompt": said("left out"),
+    "seed": said("seed"),
 }
 
 
 def about_clip(seconds: float, width: int, height: int, fps: float, cut: bool) -> str:
-    more = " The file is longer; this is the part that is read." if cut else ""
-    return f'<p class="caption">{seconds:.1f} s · {width}×{height} · {fps:.4g} frames a second.{more}</p>'
+    told = tell(
+        "{seconds:.1f} s · {width}×{height} · {fps:.4g} frames a second.",
+        **{"seconds": seconds, "width": width, "height": height, "fps": fps},
+    )
+    more = f" {tell('The file is longer; this is the part that is read.')}" if cut else ""
+    return f'<p class="caption">{told}{more}</p>'
 
 
 def look(picture: bytes, choice, width: int, height: int) -> str:
     """The frames that will be used, moving, and in words which they are. `choice` is an uploads.Choice."""
-    every = "every frame" if choice.stride == 1 else f"every {_ordinal(choice.stride)} frame"
+    every = tell("every frame")
+    if choice.stride > 1:
+        every = tell(Message(f"every {_ordinal(choice.stride)} frame", EVERY, {"number": choice.stride}))
     short = ""
     if choice.frames < choice.wanted:
-        short = f'<p class="hint warning">The chosen part holds {choice.frames} frames, not {choice.wanted}.</p>'
-    return (
-        f'<figure class="look">{moving(picture, "The part of the clip that will be used")}'
-        f"<figcaption>{choice.frames} frames, {every}, {choice.frames / choice.fps:.1f} s at {choice.fps:.3g} a "
-        f"second, {width}×{height}</figcaption></figure>{short}"
+        told = tell("The chosen part holds {frames} frames, not {wanted}.", frames=choice.frames, wanted=choice.wanted)
+        short = f'<p class="hint warning">{told}</p>'
+    told = tell(
+        "{frames} frames, {every}, {seconds:.1f} s at {fps:.3g} a second, {width}×{height}",
+        **{"frames": choice.frames, "every": every, "seconds": choice.frames / choice.fps, "fps": choice.fps},
+        **{"width": width, "height": height},
     )
+    alt = tell("The part of the clip that will be used")
+    return f'<figure class="look">{moving(picture, alt)}<figcaption>{told}</figcaption></figure>{short}'
 
 
 def losses(values: Sequence[float], steps: int) -> str:
@@ -65,20 +76,22 @@ def losses(values: Sequence[float], steps: int) -> str:
             if index % every == 0 or index == len(points) - 1
         )
 
+    done, now = len(values), smooth[-1]
+    name = tell("Loss over {done} steps, now {now:.3f}", done=done, now=now)
+    told = tell("Loss {now:.4f} after {done} of {steps} steps", now=now, done=done, steps=steps)
     return (
         f'<figure class="losses"><svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none" role="img" '
-        f'aria-label="Loss over {len(values)} steps, now {smooth[-1]:.3f}">'
+        f'aria-label="{name}">'
         f'<polyline class="each" points="{line(values)}"/><polyline class="mean" points="{line(smooth)}"/></svg>'
-        f"<figcaption>Loss {smooth[-1]:.4f} after {len(values)} of {steps} steps</figcaption></figure>"
+        f"<figcaption>{told}</figcaption></figure>"
     )
 
 
 def sample(picture: bytes) -> str:
     """What a tuning makes of its own clip, moving."""
-    return (
-        f'<figure class="look">{moving(picture, "A sample of the tuning")}'
-        "<figcaption>A rough sample of the tuning: the clip by its own caption</figcaption></figure>"
-    )
+    told = tell("A rough sample of the tuning: the clip by its own caption")
+    alt = tell("A sample of the tuning")
+    return f'<figure class="look">{moving(picture, alt)}<figcaption>{told}</figcaption></figure>'
 
 
 def tunings(found: Sequence[Tuning], published: Mapping[str, ModelCard], chosen: str) -> str:
@@ -101,7 +114,9 @@ def _published(card: ModelCard, chosen: str) -> str:
 
 def _tuned(tuning: Tuning, chosen: str) -> str:
     task, done = tuning.job.task, len(tuning.facts["losses"])
-    steps = f"{done} steps" if done == task.steps else f"stopped after {done} of {task.steps} steps"
+    steps = tell("{done} steps", done=done)
+    if done != task.steps:
+        steps = tell("stopped after {done} of {steps} steps", done=done, steps=task.steps)
     base = CATALOG[task.model].title if task.model in CATALOG else task.model
     picture = f'<img alt="" src="{data_of(tuning.poster)}">' if tuning.poster else '<span class="no-picture"></span>'
     caption = f"“{escape(shorten(task.prompt, 80))}”<br>" if tuning.job.title else ""
@@ -118,15 +133,18 @@ def edits(jobs: Sequence[Job], shown: str) -> str:
         return ""
     settings = [asdict(job.task) for job in jobs]
     differ = [name for name in SETTINGS if len({str(values[name]) for values in settings}) > 1]
-    head = "".join(f"<th>{SETTINGS[name]}</th>" for name in differ)
+    head = "".join(f"<th>{tell(SETTINGS[name])}</th>" for name in differ)
     rows = "".join(
         f'<tr aria-selected="{str(job.id == shown).lower()}"><td><button type="button" data-job="{job.id}">'
         f"{escape(shorten(job.task.prompt, 120))}</button></td>"
         f"{''.join(f'<td>{_value(name, values[name])}</td>' for name in differ)}</tr>"
         for job, values in zip(jobs, settings, strict=True)
     )
-    same = "" if differ or len(jobs) == 1 else '<p class="hint">All with the same settings.</p>'
-    return f'<table class="edits"><thead><tr><th>Edit</th>{head}</tr></thead><tbody>{rows}</tbody></table>{same}'
+    all_same = tell("All with the same settings.")
+    same = "" if differ or len(jobs) == 1 else f'<p class="hint">{all_same}</p>'
+    return (
+        f'<table class="edits"><thead><tr><th>{tell("Edit")}</th>{head}</tr></thead><tbody>{rows}</tbody></table>{same}'
+    )
 
 
 def _value(name: str, value: object) -> str:

@@ -7,7 +7,9 @@ from html import escape
 
 import gradio as gr
 
+from pipelines.messages import said
 from pipelines.serving.backend import log_error
+from ui.languages import tell
 
 
 def telling(handler: Callable) -> Callable:
@@ -20,8 +22,8 @@ def telling(handler: Callable) -> Callable:
         if len(values) == 1 and isinstance(values[0], dict):  # of a handler that is given controls and their values
             values = tuple(values[0].values())
         words = [value for value in values if isinstance(value, str)]
-        sentence = log_error(error, f"Page, {handler.__name__}", words, undone="nothing was changed")
-        return gr.Error(escape(sentence), print_exception=False)
+        sentence = log_error(error, f"Page, {handler.__name__}", words, undone=said("nothing was changed"))
+        return gr.Error(escape(tell(sentence)), print_exception=False)
 
     @wraps(handler)
     def call(*values):

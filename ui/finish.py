@@ -7,7 +7,7 @@ from pipelines.serving.job import Job
 from pipelines.tasks import Finish
 from ui import controls, forms, html, visitor
 from ui.follower import QUIET, Stage, View, ends, halting
-from ui.languages import say
+from ui.languages import say, tell
 from ui.player import films, player
 
 
@@ -54,7 +54,7 @@ class Finishing(Stage):
                 task = forms.finish(self.backend.jobs.get(source, visitor_id), *choice)
                 told = f'<p class="caption">{html.finished(task)}</p>'
             except ValueError as error:
-                told = f'<p class="hint warning">{html.escape(str(error))}</p>'
+                told = f'<p class="hint warning">{html.escape(tell(str(error)))}</p>'
         return {self.becomes: told, self.problem: gr.HTML(visible=False)}
 
     def belongs(self, job: Job, visitor_id: str, source: object = None) -> bool:

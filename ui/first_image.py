@@ -9,10 +9,11 @@ from pathlib import Path
 import gradio as gr
 
 from pipelines.catalog import ModelCard
+from pipelines.messages import said
 from pipelines.serving.backend import Backend
 from pipelines.tasks import TextToVideo
 from ui import controls, html, visitor
-from ui.languages import say
+from ui.languages import say, tell
 from ui.media import READING
 
 PICTURES = [".png", ".jpg", ".jpeg", ".webp", ".bmp"]
@@ -141,7 +142,7 @@ def keep_drawn(backend: Backend, owner: str, strokes: object) -> str:
     try:
         picture = base64.b64decode(strokes.removeprefix(PNG), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise ValueError("The mask did not arrive whole. Draw it again.") from error
+        raise ValueError(said("The mask did not arrive whole. Draw it again.")) from error
     with tempfile.TemporaryDirectory(prefix="marionette-") as folder:
         file = Path(folder) / "mask.png"
         file.write_bytes(picture)
@@ -152,7 +153,7 @@ def drawn(event: gr.EventData) -> str:
     """The mask that a browser tells. Raises ValueError where that can't be one."""
     told = event.mask
     if not isinstance(told, str) or len(told) > LARGEST or (told and not told.startswith(PNG)):
-        raise ValueError("The mask did not arrive whole. Draw it again.")
+        raise ValueError(said("The mask did not arrive whole. Draw it again."))
     return told
 
 
@@ -183,14 +184,14 @@ def build(backend: Backend, owner: gr.BrowserState, card: ModelCard) -> FirstIma
         try:
             name = backend.assets.keep_image(path, visitor_id)
         except (ValueError, OSError) as error:
-            return refused(error, "This image can't be used.")
+            return refused(error, said("This image can't be used."))
         return {owner: visitor_id, image: name, mask: "", message: gr.HTML(visible=False)}
 
     def take_mask(visitor_id: str, path: str) -> dict:
         try:
             return {mask: backend.assets.keep_image(path, visitor_id, mask=True), message: gr.HTML(visible=False)}
         except (ValueError, OSError) as error:
-            return refused(error, "This mask can't be used.")
+            return refused(error, said("This mask can't be used."))
 
     def refused(error: Exception, head: str) -> dict:
         return {message: gr.HTML(html.failure(str(error), head), visible=True)}
@@ -200,7 +201,7 @@ def build(backend: Backend, owner: gr.BrowserState, card: ModelCard) -> FirstIma
         try:
             pictures = [backend.assets.image(one, visitor_id) if one else b"" for one in (name, mask_name)]
         except ValueError:
-            gr.Warning("The first image of this video, or its mask, is not here any more. Upload it again.")
+            gr.Warning(tell("The first image of this video, or its mask, is not here any more. Upload it again."))
             name, pictures = "", [b"", b""]
         there = bool(name)
         return {

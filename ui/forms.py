@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 from pipelines.catalog import CATALOG, ModelCard, find
+from pipelines.messages import said
 from pipelines.serving.backend import Tuning
 from pipelines.serving.job import Job
 from pipelines.task_settings import Kept, settings_of
@@ -60,7 +61,7 @@ def texts_to_videos(
     lines = list(dict.fromkeys(_lines(values["prompt"])))
     numbers = list(dict.fromkeys(re.findall(r"[^\s,;]+", str(seeds))))
     if not all(re.fullmatch(r"\d{1,10}", number, re.ASCII) for number in numbers):
-        raise ValueError("The seeds of a grid are whole numbers with commas between them, such as 7, 8, 9.")
+        raise ValueError(said("The seeds of a grid are whole numbers with commas between them, such as 7, 8, 9."))
     chosen = [int(number) for number in numbers] or [new_seed() if randomise else values["seed"]]
     if len(lines) * len(chosen) > 1:
         check_cells(len(lines), len(chosen))

@@ -12,6 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from pipelines.catalog import CATALOG, SCHEDULERS, ModelCard
+from pipelines.messages import said
 from pipelines.serving.job import Job
 from pipelines.tasks import Finish, Grid, Task
 from ui.language_choice import CHOICE
@@ -91,35 +92,45 @@ def footlights(moment: Moment) -> str:
 def caption(task: Task) -> str:
     """What has been made, in one line under it."""
     if isinstance(task, Finish):
-        return f'<p class="caption" role="status">Finished: {finished(task)}</p>'
+        told = tell("Finished: {what}", what=finished(task))
+        return f'<p class="caption" role="status">{told}</p>'
     if isinstance(task, Grid):
         seeds = ", ".join(map(str, task.seeds))
-        rows = "1 row" if len(task.prompts) == 1 else f"{len(task.prompts)} rows"
-        return (
-            f'<p class="caption" role="status">A grid of {len(task.jobs)} videos · {rows} of prompts · '
-            f"columns of the seeds {seeds}</p>"
+        rows = tell("1 row of prompts")
+        if len(task.prompts) > 1:
+            rows = tell("{count} rows of prompts", count=len(task.prompts))
+        told = tell(
+            "A grid of {count} videos · {rows} · columns of the seeds {seeds}",
+            count=len(task.jobs),
+            rows=rows,
+            seeds=seeds,
         )
-    return (
-        f'<p class="caption" role="status">{task.frames} frames · {task.seconds:.1f} s · '
-        f"{task.width}×{task.height} · {task.steps} steps of {SCHEDULERS[task.scheduler]} · seed {task.seed}</p>"
+        return f'<p class="caption" role="status">{told}</p>'
+    told = tell(
+        "{frames} frames · {seconds:.1f} s · {width}×{height} · {steps} steps of {sampler} · seed {seed}",
+        **{name: getattr(task, name) for name in ("frames", "seconds", "width", "height", "steps", "seed")},
+        sampler=SCHEDULERS[task.scheduler],
     )
+    return f'<p class="caption" role="status">{told}</p>'
 
 
 def finished(task: Finish) -> str:
     """What `task` makes, in a few words."""
     frames, width, height, fps = task.becomes(task.of.frames, task.of.width, task.of.height, task.of.fps)
-    shares = {1: "", 2: " · every other frame interpolated", 4: " · three of four frames interpolated"}
-    return f"{frames} frames · {fps:.4g} a second · {width}×{height}{shares[task.interpolate]}"
-
-
-def failure(message: str, head: str = "No video this time.") -> str:
-    return (
-        f'<div class="message failed" role="alert"><b>{head}</b><p>{escape(message).replace(chr(10), "<br>")}</p></div>'
+    told = tell(
+        "{frames} frames · {fps:.4g} a second · {width}×{height}", frames=frames, fps=fps, width=width, height=height
     )
+    shares = {2: said("every other frame interpolated"), 4: said("three of four frames interpolated")}
+    return f"{told} · {tell(shares[task.interpolate])}" if task.interpolate in shares else told
 
 
-def stopped(message: str, what: str = "Nothing was made or kept.") -> str:
-    return f'<div class="message stopped" role="status"><b>{escape(message)}</b> {what}</div>'
+def failure(message: str, head: str = said("No video this time.")) -> str:
+    told = escape(tell(message)).replace("\n", "<br>")
+    return f'<div class="message failed" role="alert"><b>{tell(head)}</b><p>{told}</p></div>'
+
+
+def stopped(message: str, what: str = said("Nothing was made or kept.")) -> str:
+    return f'<div class="message stopped" role="status"><b>{escape(tell(message))}</b> {tell(what)}</div>'
 
 
 def prompt_hints(prompt: str, card: ModelCard, tokens: tuple[int, str] | None) -> str:
@@ -128,22 +139,38 @@ def prompt_hints(prompt: str, card: ModelCard, tokens: tuple[int, str] | None) -
     if tokens is not None and prompt.strip():
         count, cut = tokens
         if cut:
-            hints.append(
-                f'<p class="hint warning">Too long: the model reads the first {card.max_tokens} tokens of {count}. '
-                f"It will not see “{escape(shorten(cut, 200))}”.</p>"
+            told = tell(
+                "Too long: the model reads the first {most} tokens of {count}. It will not see “{rest}”.",
+                most=card.max_tokens,
+                count=count,
+                rest=escape(shorten(cut, 200)),
             )
+            hints.append(f'<p class="hint warning">{told}</p>')
         else:
-            hints.append(f'<p class="hint count">{count} of {card.max_tokens} tokens</p>')
+            told = tell("{count} of {most} tokens", count=count, most=card.max_tokens)
+            hints.append(f'<p class="hint count">{told}</p>')
     if card.vocabulary and (new := unknown_words(prompt, card.vocabulary)):
         named = ", ".join(f"“{escape(shorten(word, 24))}”" for word in new[:4])
+        if len(new) == 1:
+            told = tell(
+                "{words}: the paper theatre never learned it. It will play something all the same.", words=named
+            )
+        elif len(new) <= 4:
+            told = tell(
+                "{words}: the paper theatre never learned them. It will play something all the same.", words=named
+            )
+        else:
+            told = tell(
+                "{words} and more: the paper theatre never learned them. It will play something all the same.",
+                words=named,
+            )
         kinds = "".join(
             f"<li><span>{escape(kind)}</span> {escape(', '.join(words))}</li>"
             for kind, words in card.vocabulary.items()
         )
         hints.append(
-            f'<div class="hint kind"><p>{named}{" and more" if len(new) > 4 else ""}: the paper theatre never learned '
-            f"{'it' if len(new) == 1 else 'them'}. It will play something all the same.</p>"
-            f"<details><summary>The paper theatre knows</summary><ul>{kinds}</ul></details></div>"
+            f'<div class="hint kind"><p>{told}</p>'
+            f"<details><summary>{tell('The paper theatre knows')}</summary><ul>{kinds}</ul></details></div>"
         )
     return f'<div class="hints" aria-live="polite">{"".join(hints)}</div>'
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 import gradio as gr
 
 from pipelines.events import Progress
+from pipelines.messages import said
 from pipelines.serving.backend import Backend
 from ui import html, stream, visitor
 from ui.languages import say
@@ -46,10 +47,10 @@ def keeping(backend: Backend, owner: gr.BrowserState, chosen: gr.State) -> None:
 
     def publish(identifier: str, visitor_id: str, title: str, token: gr.OAuthToken | None) -> Iterator[str]:
         if token is None:
-            yield html.failure("Sign in at the top of the page first.", "Nothing was uploaded.")
+            yield html.failure(said("Sign in at the top of the page first."), said("Nothing was uploaded."))
             return
         if not identifier:
-            yield html.failure("Choose a tuned model first.", "Nothing was uploaded.")
+            yield html.failure(said("Choose a tuned model first."), said("Nothing was uploaded."))
             return
         try:
             going = backend.tunings.publish(identifier, visitor_id, title.strip(), token.token)
@@ -62,7 +63,7 @@ def keeping(backend: Backend, owner: gr.BrowserState, chosen: gr.State) -> None:
                     return
                 yield html.footlights(stream.Moment(progress=step))
         except (ValueError, OSError) as error:
-            yield html.failure(str(error), "Nothing was uploaded.")
+            yield html.failure(str(error), said("Nothing was uploaded."))
 
     keep.click(
         publish, [chosen, owner, name], line, api_visibility="private", show_progress="hidden", concurrency_limit=2

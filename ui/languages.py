@@ -21,6 +21,17 @@ FOLDER = Path(__file__).resolve().parent / "translations"
 TRANSLATIONS: dict[str, dict[str, str]] = {  # locale, as gradio calls it -> English -> the translation
     file.stem: json.loads(file.read_text("utf-8")) for file in sorted(FOLDER.glob("*.json"))
 }
+
+
+def _paper(file: Path) -> str:
+    """The text of a Markdown file without its heading, a paragraph a line."""
+    text = re.sub("^# .*\n+", "", file.read_text("utf-8"))
+    return re.sub(r"(?<!\n)\n *(?=[^\s#-])", " ", text).strip()
+
+
+RESPONSIBLE_USE = _paper(FOLDER.parent.parent / "RESPONSIBLE_USE.md")
+for _locale, _words in TRANSLATIONS.items():
+    _words[RESPONSIBLE_USE] = _paper(FOLDER / f"responsible_use.{_locale}.md")
 ENGLISH = {text: text for words in TRANSLATIONS.values() for text in words}
 WORDS = gr.I18n(en=dict(ENGLISH), **{locale: dict(words) for locale, words in TRANSLATIONS.items()})
 

@@ -11,7 +11,7 @@ from pipelines.serving.backend import Backend
 from pipelines.serving.job import Job
 from pipelines.tasks import Grid
 from ui import bundle, compare, finish, html
-from ui.languages import say
+from ui.languages import say, tell
 from ui.media import CLICKS, export
 from ui.player import films, player
 from ui.refill import Forms
@@ -121,7 +121,11 @@ def tab(
     ) -> list[html.Card]:
         grids = [job.task for job in backend.jobs.finished(visitor_id, limit=PAGE, kind="grid")]
         grids += [job.task for job in backend.jobs.unfinished(visitor_id) if isinstance(job.task, Grid)]
-        places = {job: f"{at} of {len(grid.jobs)}" for grid in grids for at, job in enumerate(grid.jobs, 1)}
+        places = {
+            job: tell("{number} of {total}", number=at, total=len(grid.jobs))
+            for grid in grids
+            for at, job in enumerate(grid.jobs, 1)
+        }
         cards = []
         for job, apart in zip(jobs, compare.apart([job.task for job in jobs]), strict=True):
             told = " · ".join(filter(None, (places.get(job.id), apart)))
@@ -180,7 +184,7 @@ def tab(
         return {chosen: None, panel: gr.Column(visible=False), video: films(), compared: rest}
 
     def show_picked(selected: list[str]) -> dict:
-        told = f'<p class="caption" role="status">{len(selected)} selected</p>'
+        told = f'<p class="caption" role="status">{tell("{count} selected", count=len(selected))}</p>'
         return {together_bar: gr.Row(visible=bool(selected)), count: told, really_all: gr.Button(visible=False)}
 
     def save_picked(visitor_id: str, selected: list[str]) -> str:
@@ -234,10 +238,10 @@ def _picked(selected: Sequence[str], job: str) -> list[str]:
     if job in selected:
         return [one for one in selected if one != job]
     if len(selected) >= bundle.MOST:
-        gr.Warning(f"{bundle.MOST} videos can be selected at once.")
+        gr.Warning(tell("{most} videos can be selected at once.", most=bundle.MOST))
         return list(selected)
     return [*selected, job]
 
 
 def _copied() -> None:
-    gr.Success("Whoever has the link can watch this video until it is deleted.", title="The link is copied")
+    gr.Success(tell("Whoever has the link can watch this video until it is deleted."), title=tell("The link is copied"))

@@ -10,7 +10,7 @@ from pipelines.serving.backend import PosePreview
 from pipelines.serving.job import Job
 from ui import public
 from ui.html import calm_picture, caption, first_frame, moving
-from ui.languages import say
+from ui.languages import say, tell
 from ui.stream import describe
 
 
@@ -34,14 +34,15 @@ def gallery() -> str:
 def pose_preview(found: PosePreview) -> str:
     """What the dancer will follow, moving, with the clip to its left where there is one, and what was found."""
     facts = found.facts
-    shows = "The clip, and beside it the skeletons" if found.beside else "The skeletons"
-    parts = [f"{facts['frames']} frames, {facts['frames'] / found.fps:.1f} s"]
+    shows = tell("The clip, and beside it the skeletons, moving") if found.beside else tell("The skeletons, moving")
+    parts = [tell("{frames} frames, {seconds:.1f} s", frames=facts["frames"], seconds=facts["frames"] / found.fps)]
     if "people" in facts:
-        parts.append("one person" if facts["people"] == 1 else f"{facts['people']} people")
-        parts.append(f"confidence {facts['confidence']:.2f}")
-    parts.append(facts["origin"])
+        one = facts["people"] == 1
+        parts.append(tell("one person") if one else tell("{count} people", count=facts["people"]))
+        parts.append(tell("confidence {share:.2f}", share=facts["confidence"]))
+    parts.append(tell(facts["origin"]))
     return (
-        f'<figure class="pose-preview"><div class="pose-screen">{moving(found.picture, f"{shows}, moving")}</div>'
+        f'<figure class="pose-preview"><div class="pose-screen">{moving(found.picture, shows)}</div>'
         f"{_timeline(found)}"
         f"<figcaption>{escape(' · '.join(parts))}{_keypoints(found)}</figcaption></figure>{_note(facts)}"
     )
@@ -57,34 +58,47 @@ def _timeline(found: PosePreview) -> str:
         for number, value in enumerate(sure)
     )
     if bars:
-        bars = f'<div class="sureness" role="img" aria-label="How sure it is of every frame">{bars}</div>'
+        name = tell("How sure it is of every frame")
+        bars = f'<div class="sureness" role="img" aria-label="{name}">{bars}</div>'
     if found.keypoints is None:
         return bars
     last = max(found.facts["frames"] - 1, 0)
+    words = tell(  # those of assets/poses.js
+        "nose|neck|right shoulder|right elbow|right wrist|left shoulder|left elbow|left wrist|right hip|right knee|"
+        "right ankle|left hip|left knee|left ankle|right eye|left eye|right ear|left ear|Joints of this frame|"
+        "%1 of person %2|%1, %2 across, %3 down. Arrow keys move it.|confidence %1|nobody is found here|Frame %1 of %2"
+    )
+    hint = tell(
+        "Drag joints, or move them with the arrow keys. The frame becomes a key frame, and those up to the next one "
+        "follow."
+    )
     return (
-        f'<div class="timeline">{bars}<input type="range" data-part="frame" min="0" max="{last}" step="1" value="0" '
-        f'aria-label="Frame" data-confidence="{" ".join(f"{value:.2f}" for value in sure)}">'
+        f'<div class="timeline" data-words="{escape(words)}">{bars}'
+        f'<input type="range" data-part="frame" min="0" max="{last}" step="1" value="0" '
+        f'aria-label="{tell("Frame")}" data-confidence="{" ".join(f"{value:.2f}" for value in sure)}">'
         '<div data-part="acts" hidden><p data-part="where" role="status"></p>'
-        '<p class="hint">Drag joints, or move them with the arrow keys. The frame becomes a key frame, and those up to '
-        "the next one follow.</p>"
-        '<button type="button" data-part="key" aria-pressed="false">Key frame</button>'
-        '<button type="button" data-part="undo">Undo all moves</button>'
-        '<button type="button" data-part="follow">Follow these</button>'
-        '<button type="button" data-part="play">Play</button></div></div>'
+        f'<p class="hint">{hint}</p>'
+        f'<button type="button" data-part="key" aria-pressed="false">{tell("Key frame")}</button>'
+        f'<button type="button" data-part="undo">{tell("Undo all moves")}</button>'
+        f'<button type="button" data-part="follow">{tell("Follow these")}</button>'
+        f'<button type="button" data-part="play">{tell("Play")}</button></div></div>'
     )
 
 
 def _keypoints(found: PosePreview) -> str:
     if found.keypoints is None:
         return ""
-    data = base64.b64encode(found.keypoints.encode()).decode()
-    return f' · <a download="keypoints.json" href="data:application/json;base64,{data}">Keypoints (OpenPose JSON)</a>'
+    data, name = base64.b64encode(found.keypoints.encode()).decode(), tell("Keypoints (OpenPose JSON)")
+    return f' · <a download="keypoints.json" href="data:application/json;base64,{data}">{name}</a>'
 
 
 def _note(facts: dict) -> str:
     notes = [facts["note"]] if "note" in facts else []
     if "people" not in facts and (empty := facts["frames_without_anybody"]):
-        notes.append(f"{len(empty)} of the {facts['frames']} frames are black: the video is free there.")
+        count, frames = len(empty), facts["frames"]
+        notes.append(
+            tell("{count} of the {frames} frames are black: the video is free there.", count=count, frames=frames)
+        )
     return "".join(f'<p class="hint warning">{escape(note)}</p>' for note in notes)
 
 
@@ -99,10 +113,10 @@ def searching(progress: Progress) -> str:
 
 def forming(picture: bytes) -> str:
     """The video as it forms, beside what it follows."""
-    data = base64.b64encode(picture).decode()
+    data, name = base64.b64encode(picture).decode(), tell("The video as it forms")
     return (
-        f'<figure class="pose-preview"><div class="pose-screen"><img class="mist" alt="The video as it forms" '
-        f'src="data:image/webp;base64,{data}"></div><figcaption>The video as it forms</figcaption></figure>'
+        f'<figure class="pose-preview"><div class="pose-screen"><img class="mist" alt="{name}" '
+        f'src="data:image/webp;base64,{data}"></div><figcaption>{name}</figcaption></figure>'
     )
 
 
@@ -120,15 +134,17 @@ def measures(job: Job) -> str:
     facts, task = job.end.facts, job.task
     figures = []
     if "pose_accuracy" in facts:
-        by = DETECTORS[facts["pose_accuracy_by"]].title if facts["pose_accuracy_by"] in DETECTORS else "the detector"
-        how = f"of 100: average precision of the joints that {by} finds in it, against those it follows"
-        figures.append(("Pose accuracy", f"{facts['pose_accuracy']:.0f}", how))
+        by = tell("the detector")
+        if facts["pose_accuracy_by"] in DETECTORS:
+            by = DETECTORS[facts["pose_accuracy_by"]].title
+        how = tell("of 100: average precision of the joints that {by} finds in it, against those it follows", by=by)
+        figures.append((tell("Pose accuracy"), f"{facts['pose_accuracy']:.0f}", how))
     if "frame_consistency" in facts:
-        figures.append(("Frame consistency", f"{facts['frame_consistency']:.1f}", "of 100: CLIP, frame to frame"))
+        how = tell("of 100: CLIP, frame to frame")
+        figures.append((tell("Frame consistency"), f"{facts['frame_consistency']:.1f}", how))
     elif "flicker" in facts:
-        figures.append(
-            ("Change from frame to frame", f"{100 * facts['flicker']:.1f}%", "of full scale, flicker included")
-        )
+        how = tell("of full scale, flicker included")
+        figures.append((tell("Change from frame to frame"), f"{100 * facts['flicker']:.1f}%", how))
     rows = "".join(
         f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd><small>{escape(how)}</small></div>"
         for name, value, how in figures

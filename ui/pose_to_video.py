@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 import gradio as gr
 
 from pipelines.catalog import find, find_motion, offered
+from pipelines.messages import said
 from pipelines.serving.backend import Backend, Kept, Tuning
 from pipelines.task_settings import settings_of
 from pipelines.tasks import PoseToVideo, Task
@@ -194,7 +195,7 @@ class PoseToVideoTab(Stage):
         try:
             kept = self.backend.assets.keep_clip(path, visitor_id, poses=True)
         except (ValueError, OSError) as error:
-            return {self.problem: gr.HTML(html.failure(str(error), "This can't be followed."), visible=True)}
+            return {self.problem: gr.HTML(html.failure(str(error), said("This can't be followed.")), visible=True)}
         return {
             **{self.owner: visitor_id, self.clip: kept.name, self.chosen: "", self.problem: gr.HTML(visible=False)},
             self.controls["fps"]: pose_controls.pace(kept.clip),
@@ -260,7 +261,7 @@ class PoseToVideoTab(Stage):
                     else:
                         yield {self.search: pose_html.searching(event), self.quit_search: gr.Button(visible=True)}
         except (ValueError, OSError) as error:
-            problem = html.failure(str(error), "There is nothing to follow yet.")
+            problem = html.failure(str(error), said("There is nothing to follow yet."))
             yield {self.search: problem, self.quit_search: gr.Button(visible=False)}
             return
         if found is None:  # another search has begun, or somebody stopped this one
@@ -287,7 +288,7 @@ class PoseToVideoTab(Stage):
     def quit_looking(self, visitor_id: str) -> dict:
         self.backend.previews.stop(visitor_id)
         return {
-            self.search: html.stopped("Stopped.", "What was found before is shown."),
+            self.search: html.stopped(said("Stopped."), said("What was found before is shown.")),
             self.quit_search: gr.Button(visible=False),
         }
 
@@ -305,7 +306,7 @@ class PoseToVideoTab(Stage):
             try:
                 kept = self.backend.assets.clip(values["clip"], visitor_id)
             except ValueError as error:
-                gone = html.failure(str(error), "What this video followed is gone.")
+                gone = html.failure(str(error), said("What this video followed is gone."))
                 return {self.problem: gr.HTML(gone, visible=True)}
             measured, what = kept.clip, {self.clip: kept.name, self.chosen: "", **self._upload(kept)}
         else:
@@ -313,8 +314,8 @@ class PoseToVideoTab(Stage):
             what = {self.clip: "", self.chosen: values["motion"], self.file: None, self.there: gr.Column(visible=False)}
         tuned, gone = self.tuned_for(visitor_id, card.name), gr.HTML(visible=False)
         if values["tuned"] not in ("", *(one.job.id for one in tuned)):
-            trouble = "The tuned model of this video is not here. Its dancer will look as the model draws it."
-            gone = gr.HTML(html.failure(trouble, "Whose looks it had is gone."), visible=True)
+            trouble = said("The tuned model of this video is not here. Its dancer will look as the model draws it.")
+            gone = gr.HTML(html.failure(trouble, said("Whose looks it had is gone.")), visible=True)
         return {
             **what,
             **{self.prompt: values["prompt"], self.model: card.name, self.seed: values["seed"], self.randomise: False},

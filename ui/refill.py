@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import gradio as gr
 
+from pipelines.messages import said
 from pipelines.tasks import Finish, Grid, Task, TextToVideo
 
 
@@ -33,5 +34,7 @@ class Forms:
             task = task.of.checked()
         form = self._forms.get(TextToVideo if isinstance(task, Grid) else type(task))
         if form is None:
-            raise ValueError("This is the part of a clip that a model was tuned on. Upload it where clips are edited.")
+            raise ValueError(
+                said("This is the part of a clip that a model was tuned on. Upload it where clips are edited.")
+            )
         return form.fill(task) | {self._tabs: gr.Tabs(selected=form.tab)}

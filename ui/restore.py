@@ -5,6 +5,7 @@ from pathlib import Path
 import gradio as gr
 
 from pipelines.serving.backend import Backend
+from ui.languages import tell
 from ui.refill import Forms
 from ui.text_to_video import TO_PROMPT
 
@@ -16,7 +17,7 @@ def takers(backend: Backend, owner: gr.BrowserState, forms: Forms, button: gr.Up
 
     def restore(visitor_id: str, file: str) -> dict:
         filled = forms.fill(backend.assets.task_of(Path(file), visitor_id))
-        gr.Success("This video's settings are filled in.", title="Restored")
+        gr.Success(tell("This video's settings are filled in."), title=tell("Restored"))
         return filled
 
     for taker in (dropped, button):

@@ -73,7 +73,7 @@ class Page(gr.Blocks):
             raise
         except Exception as error:
             words = [value for value in inputs if isinstance(value, str)]
-            sentence = log_error(error, f"Action {block_fn.api_name}", words, undone="nothing was changed")
+            sentence = log_error(error, f"Action {block_fn.api_name}", words, undone=said("nothing was changed"))
             raise gr.Error(tell(sentence), print_exception=False) from error
 
     async def preprocess_data(self, block_fn: BlockFunction, inputs: list[Any], *rest: Any) -> list[Any]:

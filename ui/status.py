@@ -7,11 +7,16 @@ from html import escape
 import gradio as gr
 
 from pipelines.catalog import CATALOG, DETECTORS
+from pipelines.messages import said
 from pipelines.serving.backend import Backend, Status
 from pipelines.settings import Settings
-from ui.languages import say
+from ui.languages import say, tell
 
-KINDS = {"text-to-video": "text to video", "pose-to-video": "pose to video", "edit": "edits of clips"}
+KINDS = {
+    "text-to-video": said("text to video"),
+    "pose-to-video": said("pose to video"),
+    "edit": said("edits of clips"),
+}
 SECONDS = 3.0  # from one look to the next, while the corner is open
 
 
@@ -49,29 +54,35 @@ def corner(backend: Backend, settings: Settings, environment: Mapping[str, str] 
 
 
 def drawn(status: Status) -> str:
-    rows = [("Device", escape(status.device)), ("Queue", _queue(status)), ("Models in memory", _models(status))]
-    rows += [("Data", escape(note)) for note in status.notes]
+    rows = [(tell("Device"), escape(tell(status.device))), (tell("Queue"), _queue(status))]
+    rows += [
+        (tell("Models in memory"), _models(status)),
+        *((tell("Data"), escape(tell(note))) for note in status.notes),
+    ]
     return f'<dl class="status">{"".join(f"<dt>{name}</dt><dd>{text}</dd>" for name, text in rows)}</dl>'
 
 
 def _queue(status: Status) -> str:
-    made = {0: "Nothing is being made", 1: "One video is being made"}.get(
-        status.running, f"{status.running} videos are being made"
-    )
-    return f"{made}, {status.waiting or 'none'} {'waits' if status.waiting < 2 else 'wait'}"
+    made = tell("{count} videos are being made", count=status.running)
+    if status.running < 2:
+        made = tell("One video is being made") if status.running else tell("Nothing is being made")
+    waits = tell("{count} wait", count=status.waiting)
+    if status.waiting < 2:
+        waits = tell("1 waits") if status.waiting else tell("none waits")
+    return tell("{made}, {waits}", made=made, waits=waits)
 
 
 def _models(status: Status) -> str:
     if not status.loaded:
-        return "None. A video loads what it needs."
+        return tell("None. A video loads what it needs.")
     rows = "".join(
-        f"<li><span>{escape(_titles(one.models))}{', in use' if one.in_use else ''}</span> "
+        f"<li><span>{escape(_titles(one.models))}{tell(', in use') if one.in_use else ''}</span> "
         f"<b>{_size(one.bytes)}</b></li>"
         for one in status.loaded
         if one.bytes
     )
     total = sum(one.bytes for one in status.loaded)
-    return f"{_size(total)} in all<ul>{rows}</ul>"
+    return f"{tell('{size} in all', size=_size(total))}<ul>{rows}</ul>"
 
 
 def _titles(models: Sequence[str]) -> str:
@@ -81,8 +92,8 @@ def _titles(models: Sequence[str]) -> str:
         card = CATALOG.get(model) or DETECTORS.get(model)
         used = uses.setdefault(card.title if card else model, [])
         if model in CATALOG:
-            used.append(KINDS[CATALOG[model].kind])
-    return " and ".join(f"{title}: {', '.join(used)}" if used else title for title, used in uses.items())
+            used.append(tell(KINDS[CATALOG[model].kind]))
+    return tell(" and ").join(f"{title}: {', '.join(used)}" if used else title for title, used in uses.items())
 
 
 def _size(count: int) -> str:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 import gradio as gr
 
 from pipelines.catalog import ASSETS, ModelCard, find, offered
+from pipelines.messages import said
 from pipelines.serving.backend import Backend
 from pipelines.serving.job import Job
 from pipelines.settings import Settings
@@ -172,7 +173,9 @@ class TextToVideoTab(Stage):
     def fill(self, task: Task) -> dict:
         """The updates that show what `task` says. Raises ValueError for one that another tab makes."""
         if not isinstance(task, TextToVideo | Grid):
-            raise ValueError("These are settings of another tab. Use them there, with the clip that they belong to.")
+            raise ValueError(
+                said("These are settings of another tab. Use them there, with the clip that they belong to.")
+            )
         of = task.of if isinstance(task, Grid) else task
         card, values = find(task.model), asdict(of)
         chosen = {self.prompt: task.prompt, self.model: task.model, self.seed: task.seed, self.randomise: False}
@@ -197,7 +200,7 @@ class TextToVideoTab(Stage):
     def choose_example(self, visitor_id: str, followed: object, event: gr.EventData) -> dict:
         """Fills the form with an example and plays its video. Raises ValueError for one that there is not."""
         if str(event.example) not in map(str, range(len(EXAMPLES))):
-            raise ValueError("There is no such example.")
+            raise ValueError(said("There is no such example."))
         number = int(event.example)
         filled = self.fill(EXAMPLES[number].task) | {self.randomise: True, self.picked: True, self.example: number}
         return filled | self.updates(visitor_id, followed, "", number)

@@ -7,6 +7,7 @@ from pathlib import Path
 import gradio as gr
 
 from pipelines.catalog import ModelCard, find, offered
+from pipelines.messages import said
 from pipelines.serving.backend import Backend
 from pipelines.serving.job import Job
 from pipelines.tasks import NOBODY, Tune
@@ -122,7 +123,9 @@ class Bench(Stage):
         try:
             kept = self.backend.assets.keep_clip(path, visitor_id)
         except (ValueError, OSError) as error:
-            return nothing | {self.problem: gr.HTML(html.failure(str(error), "This clip can't be used."), visible=True)}
+            return nothing | {
+                self.problem: gr.HTML(html.failure(str(error), said("This clip can't be used.")), visible=True)
+            }
         measured = kept.clip
         size = measured.seconds, measured.width, measured.height, measured.fps, measured.cut
         return {
@@ -167,7 +170,7 @@ class Bench(Stage):
             task = forms.tune(self.values(data) | {"prompt": "a clip"})
             picture, choice = self.backend.assets.look(task, data[self.owner])
         except (ValueError, OSError) as error:
-            return {self.strip: html.failure(str(error), "This part can't be used.")}
+            return {self.strip: html.failure(str(error), said("This part can't be used."))}
         return {self.strip: edit_html.look(picture, choice, task.width, task.height)}
 
     def foresee(self, data: dict) -> str:
@@ -258,12 +261,16 @@ class Bench(Stage):
         """How the last tuning ended, and what is to be done next."""
         if not view.failed:
             done = view.shown is not None and not view.going
-            card = html.stopped("The model has learned the clip.", "Say below what it should show instead.")
+            card = html.stopped(said("The model has learned the clip."), said("Say below what it should show instead."))
             return {self.message: gr.HTML(card, visible=done)}
         last = view.failed[-1]
-        what = "What was tuned so far is kept: use it, or resume it." if view.shown else "Nothing was tuned yet."
+        what = said("Nothing was tuned yet.")
+        if view.shown:
+            what = said("What was tuned so far is kept: use it, or resume it.")
         card = (
-            html.stopped(last.message, what) if last.stopped else html.failure(last.message, "The tuning ended early.")
+            html.stopped(last.message, what)
+            if last.stopped
+            else html.failure(last.message, said("The tuning ended early."))
         )
         return {self.message: gr.HTML(card, visible=True)}
 
@@ -274,7 +281,7 @@ class Bench(Stage):
             task = forms.tune(self.values(data) | {"prompt": data[self.prompt]})
             job = self.backend.jobs.submit(task, visitor_id, visitor.ADDRESS.get())
         except ValueError as error:
-            return {self.problem: gr.HTML(html.failure(str(error), "Nothing was tuned."), visible=True)}
+            return {self.problem: gr.HTML(html.failure(str(error), said("Nothing was tuned.")), visible=True)}
         following = data[self.followed], "", ""
         return {
             **{self.owner: visitor_id, self.problem: gr.HTML(visible=False), self.awaited: ""},

@@ -7,11 +7,12 @@ import numpy as np
 
 from pipelines.media import uploads
 from pipelines.media.uploads import Choice, Clip, Measured
+from pipelines.messages import said
 from pipelines.settings import Settings
 from pipelines.tasks import PoseToVideo, Tune
 
 SOUND = "sound.m4a"  # in a tuned model's folder: that of the part that it was tuned on
-SILENT = "There is no sound to keep. Choose a clip with sound, or do without."
+SILENT = said("There is no sound to keep. Choose a clip with sound, or do without.")
 
 
 def used(task: Tune | PoseToVideo, clip: Clip) -> Choice:

@@ -12,12 +12,13 @@ import PIL
 from PIL import Image
 
 from pipelines.media import limited, video
+from pipelines.messages import said
 from pipelines.settings import Settings
 
 KINDS = ("PNG", "JPEG", "WEBP", "BMP")  # plain pictures; PIL's readers of other kinds do far more than read
 SECONDS = 20  # of computing that one may take to decode
 SHOWN = 512  # pixels: as large as a picture is shown to be drawn on
-LOST = "There is no such image here. Upload it again."
+LOST = said("There is no such image here. Upload it again.")
 
 
 class Images:
@@ -97,10 +98,12 @@ def read(path: str | Path, settings: Settings, mode: str = "RGB") -> Image.Image
     except (OSError, ValueError):
         file = None
     if file is None:
-        raise ValueError(f"This is no picture that can be read. Save it as one of: {', '.join(KINDS)}.")
+        raise ValueError(
+            said("This is no picture that can be read. Save it as one of: {kinds}.", kinds=", ".join(KINDS))
+        )
     with file:
         if file.seek(0, 2) > settings.upload_mb * 2**20:
-            raise ValueError(f"The picture has more than {settings.upload_mb} MB. Save it smaller.")
+            raise ValueError(said("The picture has more than {most} MB. Save it smaller.", most=settings.upload_mb))
         try:
             facts, pixels = limited.parse(
                 Path(__file__).with_name("image_parser.py"),
@@ -115,9 +118,13 @@ def read(path: str | Path, settings: Settings, mode: str = "RGB") -> Image.Image
             )
         except (limited.OutOfTime, limited.OutOfMemory) as error:
             raise ValueError(
-                f"The picture takes more than {SECONDS} seconds or {settings.upload_memory_mb} MB of memory to read. "
-                "Save it smaller, as a plain JPEG or PNG."
+                said(
+                    "The picture takes more than {seconds} seconds or {memory} MB of memory to "
+                    "read. Save it smaller, as a plain JPEG or PNG.",
+                    seconds=SECONDS,
+                    memory=settings.upload_memory_mb,
+                )
             ) from error
         except limited.Failed as error:
-            raise ValueError("This picture is damaged. Save it again, and upload that.") from error
+            raise ValueError(said("This picture is damaged. Save it again, and upload that.")) from error
     return Image.frombytes(mode, (facts["width"], facts["height"]), pixels)

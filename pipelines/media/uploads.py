@@ -21,6 +21,7 @@ from typing import BinaryIO
 import numpy as np
 
 from pipelines.media import colour, ffmpeg, limited, video
+from pipelines.messages import said
 from pipelines.settings import Settings
 
 KINDS = {"mov": "MP4 or MOV", "matroska": "WebM or MKV", "gif": "GIF"}  # demuxer -> what people call its files
@@ -45,8 +46,8 @@ PREVIEW_HEIGHT, PREVIEW_FPS = 720, 60
 PREVIEW_RATE = 10**6  # bytes a second, at most
 SOUND_RATE = 40_000  # likewise
 MAX_COMMENT = 2**18  # bytes that are read of what a file says about itself; a task takes a few thousand
-SMALLER = "Cut it shorter, or save it smaller (1280x720 is plenty)."
-SAVE_AGAIN = "If it plays elsewhere, save it again there as an MP4 (H.264) and upload that."
+SMALLER = said("Cut it shorter, or save it smaller (1280x720 is plenty).")
+SAVE_AGAIN = said("If it plays elsewhere, save it again there as an MP4 (H.264) and upload that.")
 
 
 @dataclass(frozen=True)
@@ -120,19 +121,26 @@ def choose(clip: Clip, start: float = 0.0, end: float | None = None, frames: int
     it holds fewer frames, all of them are used and the choice says so; nothing past the end is ever named. Raises
     ValueError where a value is of the wrong type, not finite or out of its limits.
     """
-    start = _number("start", start)
+    start = _number(said("start"), start)
     if not 0 <= start < clip.seconds:
-        length = f"{clip.seconds:.6g} seconds"
         if clip.cut:
             raise ValueError(
-                f"The start must be from 0 to less than {length}: of a longer clip no more is read. Cut the clip, or "
-                "set MARIONETTE_UPLOAD_SECONDS higher where the app runs."
+                said(
+                    "The start must be from 0 to less than {seconds:.6g} seconds: of a longer clip no more is read. "
+                    "Cut the clip, or set MARIONETTE_UPLOAD_SECONDS higher where the app runs.",
+                    seconds=clip.seconds,
+                )
             )
-        raise ValueError(f"The start must be from 0 to less than {length}, the length of the clip.")
-    end = clip.seconds if end is None else _number("end", end)
+        raise ValueError(
+            said(
+                "The start must be from 0 to less than {seconds:.6g} seconds, the length of the clip.",
+                seconds=clip.seconds,
+            )
+        )
+    end = clip.seconds if end is None else _number(said("end"), end)
     if not start < end < math.inf:
-        raise ValueError(f"The end must be a time in seconds after the start, {start:.6g}.")
-    wanted, stride = _count("number of frames", frames), _count("stride", stride)
+        raise ValueError(said("The end must be a time in seconds after the start, {start:.6g}.", start=start))
+    wanted, stride = _count(said("number of frames"), frames), _count(said("stride"), stride)
     # Times that people type are not exactly those of frames: a millionth of a frame makes no difference.
     first = min(math.floor(start * clip.fps + 1e-6), clip.frames - 1)
     stop = max(min(math.ceil(min(end, clip.seconds) * clip.fps - 1e-6), clip.frames), first + 1)
@@ -159,7 +167,7 @@ def frames(
     `choose` do, where the frames would take more than 512 MB, and where the file is damaged in the chosen part.
     """
     if not 1 <= _number("side", side) <= settings.upload_side:
-        raise ValueError(f"The longest side must be from 1 to {settings.upload_side} pixels.")
+        raise ValueError(said("The longest side must be from 1 to {most} pixels.", most=settings.upload_side))
     with _opened(path, settings) as upload:
         measured = measured or _measure(upload)
         clip = measured.clip
@@ -169,8 +177,16 @@ def frames(
         each = height * width * 3
         if choice.frames * each > MAX_BYTES:
             raise ValueError(
-                f"{choice.frames} frames of {width}x{height} take {choice.frames * each // 2**20} MB of memory, and "
-                f"{MAX_BYTES // 2**20} can be had. Choose {MAX_BYTES // each} frames or fewer, or a smaller size."
+                said(
+                    "{frames} frames of {width}x{height} take {needed} MB of memory, and {room} can be "
+                    "had. Choose {most} frames or fewer, or a smaller size.",
+                    frames=choice.frames,
+                    width=width,
+                    height=height,
+                    needed=choice.frames * each // 2**20,
+                    room=MAX_BYTES // 2**20,
+                    most=MAX_BYTES // each,
+                )
             )
         pixels = _read(
             upload,
@@ -180,8 +196,13 @@ def frames(
     found = len(pixels) // each
     if found < choice.frames:
         raise ValueError(
-            f"The clip is damaged: of the {choice.frames} chosen frames only {found} can be read. "
-            f"Choose another part of it. {SAVE_AGAIN}"
+            said(
+                "The clip is damaged: of the {frames} chosen frames only {found} can be read. Choose "
+                "another part of it. {advice}",
+                frames=choice.frames,
+                found=found,
+                advice=SAVE_AGAIN,
+            )
         )
     return np.frombuffer(pixels, np.uint8).reshape(choice.frames, height, width, 3)
 
@@ -210,7 +231,7 @@ def normalise(path: str | Path, out: Path, settings: Settings, measured: Measure
             try:
                 video.probe(temporary)
             except video.VideoError as error:
-                raise ValueError(f"The clip is damaged. {SAVE_AGAIN}") from error
+                raise ValueError(said("The clip is damaged. {advice}", advice=SAVE_AGAIN)) from error
 
 
 def read_comment(path: str | Path, settings: Settings) -> str:
@@ -220,11 +241,13 @@ def read_comment(path: str | Path, settings: Settings) -> str:
     """
     with _opened(path, settings) as upload, tempfile.TemporaryDirectory(prefix="marionette-") as folder:
         if upload.demuxer != "mov":
-            raise ValueError(f"This is a {KINDS[upload.demuxer]} file, and only MP4 files tell how they were made.")
-        said = Path(folder) / "said"
+            raise ValueError(
+                said("This is a {kind} file, and only MP4 files tell how they were made.", kind=KINDS[upload.demuxer])
+            )
+        comment = Path(folder) / "comment"
         # To a file, for whose size there is a limit that the system keeps.
-        _read(upload, [], ["-map_chapters", "-1", "-f", "ffmetadata", f"file:{said}"], written=1)
-        with said.open("rb") as file:
+        _read(upload, [], ["-map_chapters", "-1", "-f", "ffmetadata", f"file:{comment}"], written=1)
+        with comment.open("rb") as file:
             return video.comment_in(file.read(MAX_COMMENT).decode("utf-8", "replace"))
 
 
@@ -247,7 +270,7 @@ def sound(
     with _opened(path, settings) as upload:
         measured = measured or _measure(upload)
         if not measured.clip.sound:
-            raise ValueError("The clip has no sound.")
+            raise ValueError(said("The clip has no sound."))
         filters = ["aresample=48000:async=1:first_pts=0", f"atrim=end={seconds:.6f}", *_tempo(seconds / length)]
         filters += [f"apad=whole_dur={length:.6f}", f"atrim=end={length:.6f}"]
         with video.whole(out) as temporary:
@@ -279,21 +302,32 @@ def _opened(path: str | Path, settings: Settings) -> Iterator[_Upload]:
     try:
         file = limited.open_file(path)
     except (OSError, ValueError) as error:  # ValueError: no file has such a name
-        raise ValueError("The uploaded file can't be opened. Upload it again.") from error
+        raise ValueError(said("The uploaded file can't be opened. Upload it again.")) from error
     if file is None:
-        raise ValueError("That is not an ordinary file. Upload a video file itself, not a link to one or a folder.")
+        raise ValueError(
+            said("That is not an ordinary file. Upload a video file itself, not a link to one or a folder.")
+        )
     with file:
         size = os.fstat(file.fileno()).st_size
         if not size:
-            raise ValueError("The file is empty. Upload it again.")
+            raise ValueError(said("The file is empty. Upload it again."))
         if size > settings.upload_mb * 10**6:
             raise ValueError(
-                f"The file has {math.ceil(size / 10**6)} MB, and {settings.upload_mb} are allowed. {SMALLER}"
+                said(
+                    "The file has {size} MB, and {most} are allowed. {advice}",
+                    size=math.ceil(size / 10**6),
+                    most=settings.upload_mb,
+                    advice=SMALLER,
+                )
             )
         demuxer = _sniff(file.read(12))
         if demuxer is None:
             raise ValueError(
-                f"This is not a video that can be used. Upload an {KINDS['mov']}, {KINDS['matroska']} or GIF file."
+                said(
+                    "This is not a video that can be used. Upload an {kind}, {other} or GIF file.",
+                    kind=KINDS["mov"],
+                    other=KINDS["matroska"],
+                )
             )
         yield _Upload(file, demuxer, settings)
 
@@ -320,18 +354,31 @@ def _measure(upload: _Upload) -> Measured:
     ).decode("ascii", "replace")
     told = dict(re.findall(r"^#(\w+) 0: (\S+)$", listing, re.MULTILINE))
     if told["codec_id"] not in CODECS:
-        raise ValueError(f"The clip's codec ({told['codec_id']}) is not read here. {SAVE_AGAIN}")
+        raise ValueError(
+            said(
+                "The clip's codec ({codec}) is not read here. {advice}",
+                codec=told["codec_id"],
+                advice=SAVE_AGAIN,
+            )
+        )
     _check_side(*map(int, told["dimensions"].split("x")), side)
     # Stream, decoding time, time, duration, size, checksum, flags: 2 if it is incomplete, 4 if it is not to be seen.
     packets = re.findall(r"^0, +\S+, +(-?\d+), +(\d+), +\d+, \w+(?:, F=0x(\w+))?", listing, re.MULTILINE)
     shown = {int(time): int(duration) for time, duration, flags in packets if not int(flags or "1", 16) & 6}
     if not shown:
-        raise ValueError(f"There is no picture in the clip. {SAVE_AGAIN}")
+        raise ValueError(said("There is no picture in the clip. {advice}", advice=SAVE_AGAIN))
     tick, times = Fraction(told["tb"]), sorted(shown)
     last = shown[times[-1]]
     fps = _rate(times, last, tick)
     if fps > MAX_FPS * 1.01:
-        raise ValueError(f"The clip has {float(fps):.0f} frames a second, and {MAX_FPS} are allowed. {SAVE_AGAIN}")
+        raise ValueError(
+            said(
+                "The clip has {fps:.0f} frames a second, and {most} are allowed. {advice}",
+                fps=float(fps),
+                most=MAX_FPS,
+                advice=SAVE_AGAIN,
+            )
+        )
     seconds = (times[-1] - times[0]) * tick + (last * tick or 1 / fps)
 
     done = _run(
@@ -342,7 +389,7 @@ def _measure(upload: _Upload) -> Measured:
     first = done.stdout.decode("ascii", "replace")
     size = re.search(r"^#dimensions 0: (\d+)x(\d+)\n#sar 0: (\d+)/(\d+)$.*^0,", first, re.MULTILINE | re.DOTALL)
     if size is None:
-        raise ValueError(f"The clip is damaged: not one frame can be read. {SAVE_AGAIN}")
+        raise ValueError(said("The clip is damaged: not one frame can be read. {advice}", advice=SAVE_AGAIN))
     coded_width, coded_height, wide, high = map(int, size.groups())
     width, height = coded_width, coded_height
     if wide and high:  # pixels that are not square
@@ -353,7 +400,13 @@ def _measure(upload: _Upload) -> Measured:
     most = int(PIXELS * upload.settings.upload_work_seconds / DEARER.get(upload.demuxer, 1)) // work
     if (coded_width + ROUNDED) * (coded_height + ROUNDED) > most:
         raise ValueError(
-            f"The clip has {work} frames of {coded_width}x{coded_height}, and reading them takes too long. {SMALLER}"
+            said(
+                "The clip has {work} frames of {width}x{height}, and reading them takes too long. {advice}",
+                work=work,
+                width=coded_width,
+                height=coded_height,
+                advice=SMALLER,
+            )
         )
     clip = Clip(
         width=width,
@@ -390,7 +443,13 @@ def _rate(times: list[int], last: int, tick: Fraction) -> Fraction:
 def _check_side(width: int, height: int, side: int) -> None:
     if max(width, height) > side:
         raise ValueError(
-            f"The clip has {width}x{height} pixels, and a side may have {side}. Save it smaller (1280x720 is plenty)."
+            said(
+                "The clip has {width}x{height} pixels, and a side may have {side}. Save it smaller "
+                "(1280x720 is plenty).",
+                width=width,
+                height=height,
+                side=side,
+            )
         )
 
 
@@ -441,7 +500,11 @@ def _run(
         "RLIMIT_FSIZE": max(written, 16 * ffmpeg.MAX_LOG),
         "RLIMIT_CORE": 0,
     }
-    too_long = f"The clip takes longer than {settings.upload_work_seconds:.10g} seconds to read. {SMALLER}"
+    too_long = said(
+        "The clip takes longer than {seconds:.10g} seconds to read. {advice}",
+        seconds=settings.upload_work_seconds,
+        advice=SMALLER,
+    )
     try:
         done = ffmpeg.run(arguments, upload.file, seconds=settings.upload_work_seconds, limits=limits)
     except subprocess.TimeoutExpired as error:
@@ -451,26 +514,28 @@ def _run(
     complaints = done.stderr.decode("utf-8", "replace")
     if re.search("Cannot allocate memory|Resource temporarily unavailable", complaints):  # ffmpeg goes on all the same
         raise ValueError(
-            f"The clip takes more than {settings.upload_memory_mb} MB of memory to read. Save it smaller (1280x720 is "
-            "plenty)."
+            said(
+                "The clip takes more than {most} MB of memory to read. Save it smaller (1280x720 is plenty).",
+                most=settings.upload_memory_mb,
+            )
         )
     if done.returncode or not (done.stdout or written):
         if "matches no streams" in complaints:
-            raise ValueError("There is no moving picture in this file. Upload a video.")
+            raise ValueError(said("There is no moving picture in this file. Upload a video."))
         size = re.search(r"Picture size (\d+)x(\d+) (?:exceeds|is invalid)", complaints)
         if size:
             _check_side(*map(int, size.groups()), settings.upload_side)
-        raise ValueError(f"The file is damaged, or no video after all. {SAVE_AGAIN}")
+        raise ValueError(said("The file is damaged, or no video after all. {advice}", advice=SAVE_AGAIN))
     return done
 
 
 def _number(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
-        raise ValueError(f"The {name} must be a number, not {str(value)[:40]!r}.")
+        raise ValueError(said("The {name} must be a number, not {value}.", name=name, value=repr(str(value)[:40])))
     return value
 
 
 def _count(name: str, value: object) -> int:
     if not 1 <= _number(name, value) <= MAX_COUNT or value % 1:
-        raise ValueError(f"The {name} must be a whole number from 1 to {MAX_COUNT}.")
+        raise ValueError(said("The {name} must be a whole number from 1 to {most}.", name=name, most=MAX_COUNT))
     return int(value)

@@ -19,6 +19,7 @@ from PIL import Image
 
 from pipelines.errors import VideoError
 from pipelines.media import ffmpeg
+from pipelines.messages import said
 
 TIMEOUT = 120.0  # seconds for one run of ffmpeg; a minute of video takes two or three
 FILES_ONLY = ("-protocol_whitelist", "file,pipe")
@@ -57,9 +58,9 @@ def write(frames: np.ndarray, path: Path, fps: float, comment: str = "", sound: 
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not frames.size:
         raise ValueError(f"A video is made of frames [F, H, W, 3] uint8, not {list(frames.shape)} {frames.dtype}.")
     if frames.max() <= BLACK:
-        raise ValueError("The video came out black, so it was not kept. Try another seed or a lower guidance.")
+        raise ValueError(said("The video came out black, so it was not kept. Try another seed or a lower guidance."))
     if (np.ptp(frames, axis=(0, 1, 2)) <= FLAT).all():
-        raise ValueError("The video came out as one plain colour, so it was not kept. Try another seed.")
+        raise ValueError(said("The video came out as one plain colour, so it was not kept. Try another seed."))
     _, height, width, _ = frames.shape
     frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     count, height, width, _ = frames.shape

@@ -42,11 +42,11 @@ def extract(
     """
     card = models.detector(detector)
     if frames.max() <= BLACK:
-        raise ValueError("This part of the clip is black. Choose another part of it, or another clip.")
+        raise ValueError(said("This part of the clip is black. Choose another part of it, or another clip."))
     poses, by = yield from find(frames, fps, detector, models)
     if not poses.seen.any():
-        which = "the frame" if len(frames) == 1 else f"any of the {len(frames)} frames"
-        raise ValueError(f"Nobody was found in {which}. {card.advice}")
+        which = said("the frame") if len(frames) == 1 else said("any of the {count} frames", count=len(frames))
+        raise ValueError(said("Nobody was found in {which}. {advice}", which=which, advice=card.advice))
     return poses, by
 
 

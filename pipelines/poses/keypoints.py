@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pipelines.media.uploads import Clip
+from pipelines.messages import said
 from pipelines.tasks import PLACEMENTS, SMOOTHING
 
 JOINTS = (
@@ -91,7 +92,13 @@ def choose(poses: Poses, person: int | None) -> Poses:
     count = poses.joints.shape[1]
     if isinstance(person, bool) or not isinstance(person, int) or not 0 <= person < count:
         people = "one person" if count == 1 else f"{count} people"
-        raise ValueError(f"There is no person {person!r}: {people} were found. Choose one of them, or all.")
+        raise ValueError(
+            said(
+                "There is no person {person}: {people} were found. Choose one of them, or all.",
+                person=repr(person),
+                people=people,
+            )
+        )
     return replace(poses, joints=poses.joints[:, person : person + 1])
 
 
@@ -202,7 +209,7 @@ def box(poses: Poses) -> tuple[float, float, float, float]:
     """Left, top, right and bottom of all joints of the clip. Raises ValueError where there are none."""
     points = poses.joints[poses.seen][:, :2]
     if not len(points):
-        raise ValueError("Nobody was found in the clip. Choose another part of it, or another clip.")
+        raise ValueError(said("Nobody was found in the clip. Choose another part of it, or another clip."))
     return (*points.min(axis=0).tolist(), *points.max(axis=0).tolist())
 
 
@@ -226,8 +233,16 @@ def crop(poses: Poses, left: int = 0, right: int = 0, top: int = 0, bottom: int 
     width, height = poses.width - left - right, poses.height - top - bottom
     if min(left, right, top, bottom) < 0 or width < 1 or height < 1:
         raise ValueError(
-            f"Of a picture of {poses.width}x{poses.height} pixels, {left}, {right}, {top} and {bottom} can't be cut "
-            "off at the left, right, top and bottom. Cut off less."
+            said(
+                "Of a picture of {width}x{height} pixels, {left}, {right}, {top} and {bottom} can't be "
+                "cut off at the left, right, top and bottom. Cut off less.",
+                width=poses.width,
+                height=poses.height,
+                left=left,
+                right=right,
+                top=top,
+                bottom=bottom,
+            )
         )
     joints = poses.joints.copy()
     joints[..., :2] -= (left, top)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.media import limited
+from pipelines.messages import said
 from pipelines.poses import openpose_parser
 from pipelines.poses.keypoints import Poses, from_coco, stack
 from pipelines.poses.openpose_parser import FAR, MAX_FRAMES, MAX_PEOPLE, VALUES, WRITE_AGAIN
@@ -35,15 +36,17 @@ def read(path: str | Path, fps: float | None = None) -> Poses:
     try:
         file = limited.open_file(path)
     except (OSError, ValueError) as error:
-        raise ValueError("The uploaded file can't be opened. Upload it again.") from error
+        raise ValueError(said("The uploaded file can't be opened. Upload it again.")) from error
     if file is None:
-        raise ValueError("That is not an ordinary file. Upload a JSON file or a zip of them.")
+        raise ValueError(said("That is not an ordinary file. Upload a JSON file or a zip of them."))
     with file:
         size = file.seek(0, 2)
         if not size:
-            raise ValueError("The file is empty. Upload it again.")
+            raise ValueError(said("The file is empty. Upload it again."))
         if size > MAX_BYTES:
-            raise ValueError(f"The keypoints take more than {MAX_BYTES // 2**20} MB. Choose a part of the clip.")
+            raise ValueError(
+                said("The keypoints take more than {most} MB. Choose a part of the clip.", most=MAX_BYTES // 2**20)
+            )
         try:
             facts, payload = limited.parse(
                 Path(openpose_parser.__file__),
@@ -56,10 +59,15 @@ def read(path: str | Path, fps: float | None = None) -> Poses:
             )
         except (limited.OutOfTime, limited.OutOfMemory) as error:
             raise ValueError(
-                f"The keypoints take more than {SECONDS} seconds or {MEMORY_MB} MB of memory to read. {WRITE_AGAIN}"
+                said(
+                    "The keypoints take more than {seconds} seconds or {memory} MB of memory to read. {advice}",
+                    seconds=SECONDS,
+                    memory=MEMORY_MB,
+                    advice=WRITE_AGAIN,
+                )
             ) from error
         except limited.Failed as error:
-            raise ValueError(f"The keypoints are damaged. {WRITE_AGAIN}") from error
+            raise ValueError(said("The keypoints are damaged. {advice}", advice=WRITE_AGAIN)) from error
     people = _people(facts["frames"], np.frombuffer(payload, np.float32).reshape(facts["bodies"], row))
     width, height = _size([tuple(told) for told in facts["sizes"]], people)
     return stack(people, width, height, fps or facts["fps"] or FPS)
@@ -134,12 +142,17 @@ def _size(told: list[tuple[int, int]], people: list[np.ndarray]) -> tuple[int, i
     every = np.concatenate(people)
     points = every[every[..., 2] > 0][:, :2]
     if not len(points):
-        raise ValueError("There is not one joint in the keypoints. Upload those of a clip with people in it.")
+        raise ValueError(said("There is not one joint in the keypoints. Upload those of a clip with people in it."))
     if len(told) > 1:
-        raise ValueError("The frames have pictures of different sizes. Upload the keypoints of one clip.")
+        raise ValueError(said("The frames have pictures of different sizes. Upload the keypoints of one clip."))
     if (np.abs(points) <= 1).all():
         if not told:
-            raise ValueError(f"The coordinates are shares of a picture whose size is not told. {WRITE_AGAIN}")
+            raise ValueError(
+                said(
+                    "The coordinates are shares of a picture whose size is not told. {advice}",
+                    advice=WRITE_AGAIN,
+                )
+            )
         for frame in people:
             frame[..., :2] *= told[0]
     if told:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 READING = said("Reading the clip")
 SIDE = 768  # pixels of the longer side in which a clip is looked at: OpenPose looks at 184 rows
-FOUND = {"blazepose": "people", "miniature-openpose": "drawn figures", "openpose": "people"}  # by each detector
+PEOPLE = said("people")
+FOUND = {"blazepose": PEOPLE, "miniature-openpose": said("drawn figures"), "openpose": PEOPLE}  # by each detector
 COMPANIONS = {  # what is kept with a video -> how its file's name goes on after the video's
     "skeletons": "-skeletons.mp4",
     "source": "-source.mp4",
@@ -67,7 +68,7 @@ def skeletons(
         if any(margins := _margins(task, whole.width, whole.height)):
             whole = keypoints.crop(whole, *margins)
         poses = replace(whole.frames(choice.indices), fps=choice.fps)
-        origin = "a built-in motion" if clip is None else "keypoints"
+        origin = said("a built-in motion") if clip is None else said("keypoints")
     else:
         settings = models.settings
         measured = measured or uploads.measure(clip, settings)
@@ -82,12 +83,12 @@ def skeletons(
         if drawn == "coco":
             return _as_they_are(task, frames, choice)
         if drawn == "openpose":
-            poses, origin = rainbow.read(frames, choice.fps), "skeletons in OpenPose's colours, drawn anew"
+            poses, origin = rainbow.read(frames, choice.fps), said("skeletons in OpenPose's colours, drawn anew")
             unread = rainbow.tell_unread(rainbow.unread(frames, poses), choice.frames)
         else:
             poses, by = yield from _people(task, frames, choice.fps, models, known)
-            people = FOUND[by] == "people"
-            origin = f"{FOUND[by]} found by {models.detector(by).title}"
+            people = FOUND[by] == PEOPLE
+            origin = said("{who} found by {detector}", who=FOUND[by], detector=models.detector(by).title)
 
     everybody = tracking.track(poses, None if frames is None else tracking.looks(frames, poses))
     chosen = keypoints.choose(everybody, task.person)

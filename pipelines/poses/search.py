@@ -11,6 +11,7 @@ import numpy as np
 from pipelines.events import Progress
 from pipelines.media import uploads
 from pipelines.media.uploads import Measured
+from pipelines.messages import said
 from pipelines.poses import detection, keypoints, openpose_json, rainbow, skeleton, tracking
 from pipelines.poses.keypoints import Poses
 from pipelines.poses.pose_sequence import FOUND, READING, SIDE
@@ -43,7 +44,7 @@ def search(
     """
     yield Progress(READING, 0, 1)
     if openpose_json.is_keypoints(clip):
-        raise ValueError("These are keypoints already. Give the clip that they were made of.")
+        raise ValueError(said("These are keypoints already. Give the clip that they were made of."))
     settings = models.settings
     measured = measured or uploads.measure(clip, settings)
     whole = measured.clip
@@ -51,7 +52,11 @@ def search(
     most = openpose_json.MAX_FRAMES
     if choice.frames > most:
         raise ValueError(
-            f"{choice.frames} frames are too many: {most} are allowed. Choose a part of the clip, or a larger stride."
+            said(
+                "{frames} frames are too many: {most} are allowed. Choose a part of the clip, or a larger stride.",
+                frames=choice.frames,
+                most=most,
+            )
         )
     detector, kind, parts, worn, unread = task.detector, None, [], [], []
     for done in range(0, choice.frames, CHUNK):
@@ -62,7 +67,9 @@ def search(
         if not parts:
             kind = skeleton.recognise(frames)
             if kind == "coco":
-                raise ValueError("These are skeletons in FollowYourPose's colours, whose joints can't be read back.")
+                raise ValueError(
+                    said("These are skeletons in FollowYourPose's colours, whose joints can't be read back.")
+                )
         if kind == "openpose":
             part = rainbow.read(frames, choice.fps)
             unread += rainbow.unread(frames, part)
@@ -77,7 +84,13 @@ def search(
     worn = np.stack([np.pad(each, ((0, most - len(each)), (0, 0), (0, 0)), constant_values=np.nan) for each in worn])
     poses = tracking.track(keypoints.stack(people, whole.width, whole.height, choice.fps), worn)
     if not poses.seen.any():
-        raise ValueError(f"Nobody was found in any of the {choice.frames} frames. {models.detector(detector).advice}")
+        raise ValueError(
+            said(
+                "Nobody was found in any of the {frames} frames. {advice}",
+                frames=choice.frames,
+                advice=models.detector(detector).advice,
+            )
+        )
     origin = (
         "skeletons in OpenPose's colours" if kind else f"{FOUND[detector]} found by {models.detector(detector).title}"
     )

@@ -9,6 +9,7 @@ from pipelines.catalog import ModelCard, find_motion
 from pipelines.media import clips, uploads, video
 from pipelines.media.images import Images
 from pipelines.media.uploads import Choice, Clip
+from pipelines.messages import said
 from pipelines.poses import keypoints, openpose_json
 from pipelines.serving import tidy
 from pipelines.serving.clip_storage import Clips, Kept
@@ -93,7 +94,9 @@ class Assets:
         that it names. Raises ValueError where it was not, is no video at all, or asks for what can't be made here."""
         said = uploads.read_comment(path, self._settings)
         if not said:
-            raise ValueError("This video does not tell how it was made: it is not by Marionette, or was changed since.")
+            raise ValueError(
+                said("This video does not tell how it was made: it is not by Marionette, or was changed since.")
+            )
         return self._contents.own(from_json(said, self._catalog), owner)
 
     def address(self, file: Path) -> str | None:
@@ -116,7 +119,7 @@ class Assets:
         try:
             size = 2 * Path(path).stat().st_size  # a clip's preview is smaller than the clip, but not by how much
         except (OSError, TypeError) as error:  # TypeError: there is no path at all
-            raise ValueError("The upload is not there any more. Upload it again.") from error
+            raise ValueError(said("The upload is not there any more. Upload it again.")) from error
         self._storage.check_space(size)
         self._quota.make_room(size, owner, self._uploads())
 

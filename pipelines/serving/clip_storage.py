@@ -15,13 +15,14 @@ from pipelines.catalog import find_motion
 from pipelines.media import clips, uploads, video
 from pipelines.media.colour import Pixels
 from pipelines.media.uploads import Clip, Measured
+from pipelines.messages import said
 from pipelines.poses import keypoints, openpose_json
 from pipelines.poses.keypoints import Poses, as_clip
 from pipelines.serving.shown import Shown
 from pipelines.settings import Settings
 from pipelines.tasks import PoseToVideo
 
-LOST = "There is no such clip here. Upload it again."
+LOST = said("There is no such clip here. Upload it again.")
 SIDE, FRAMES = 256, 400  # pixels and frames at most of the preview of keypoints
 
 
@@ -151,5 +152,7 @@ def _preview(poses: Poses, path: Path) -> None:
     small = keypoints.place(poses, width, height).frames(range(0, len(poses.joints), stride))
     pictures = skeleton.draw(small)
     if pictures.max() == 0:
-        raise ValueError("There is no limb in the keypoints, only single joints. Upload those of a clip with people.")
+        raise ValueError(
+            said("There is no limb in the keypoints, only single joints. Upload those of a clip with people.")
+        )
     video.write(pictures, path, poses.fps / stride)

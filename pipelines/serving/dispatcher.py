@@ -10,6 +10,7 @@ from functools import partial
 from pipelines.catalog import ModelCard
 from pipelines.errors import log_error
 from pipelines.events import Failed, Progress, Result
+from pipelines.messages import said
 from pipelines.serving import tidy
 from pipelines.serving.content import Contents
 from pipelines.serving.executor import Executor, Made, Work
@@ -21,7 +22,7 @@ from pipelines.serving.table import JobTable
 from pipelines.serving.watch import Loop
 from pipelines.tasks import Task, Tune
 
-STOPPED = "Stopped."
+STOPPED = said("Stopped.")
 CLOSING_SECONDS = 5.0  # that the running jobs have to end in when the app is ended
 
 
@@ -94,7 +95,7 @@ class Dispatcher:
             self._table.tell(job.id, Failed(STOPPED, stopped=True))
         except BaseException as error:  # a library may even call exit()
             wrote = job.task.prompt, getattr(job.task, "negative_prompt", "")
-            self._table.tell(job.id, Failed(log_error(error, f"Job {job.id}", wrote, "the video was not made")))
+            self._table.tell(job.id, Failed(log_error(error, f"Job {job.id}", wrote, said("the video was not made"))))
         if not isinstance(job.task, Tune):  # what is tuned so far can be used, and gone on from
             self._storage.clear(job.id)
 

@@ -8,6 +8,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from pipelines.messages import said
+
 WINDOW = 3600.0  # seconds: what was used longer ago is forgotten
 OWNERS = 4  # as so many owners one address counts at most
 KEPT = 0.25  # share of the queue for those who have nothing waiting
@@ -54,21 +56,30 @@ def check_room(
     """
     mine = sum(place.owner == owner for place in waiting)
     if new > limits.each:
-        raise ValueError(f"That makes {new} videos, and {limits.each} of yours may wait. Ask for fewer.")
+        raise ValueError(
+            said("That makes {new} videos, and {each} of yours may wait. Ask for fewer.", new=new, each=limits.each)
+        )
     if mine + new > limits.each:
-        raise ValueError(f"{mine} videos of yours are waiting already. Wait for one, or stop one.")
+        raise ValueError(said("{mine} videos of yours are waiting already. Wait for one, or stop one.", mine=mine))
     near = [place for place in waiting if address and place.address == address]
     served = frozenset(served)
     if owner not in served and sum(place.owner not in served for place in near) + new > limits.each and near:
-        raise ValueError("Visitors who are new at your address have enough videos waiting. Try again once one is made.")
+        raise ValueError(
+            said("Visitors who are new at your address have enough videos waiting. Try again once one is made.")
+        )
     if near and len(near) + new > OWNERS * limits.each:
-        raise ValueError(f"{len(near)} videos from your address are waiting already. Wait for one of them.")
+        raise ValueError(
+            said("{count} videos from your address are waiting already. Wait for one of them.", count=len(near))
+        )
     if len(waiting) + new > limits.queue:
-        raise ValueError(f"{len(waiting)} videos are waiting already. Try again in a few minutes.")
+        raise ValueError(said("{count} videos are waiting already. Try again in a few minutes.", count=len(waiting)))
     if (mine or near) and len(waiting) + new > math.ceil((1 - KEPT) * limits.queue):
         raise ValueError(
-            f"{len(waiting)} videos are waiting already, and the places left are for visitors who have none waiting. "
-            "Try again once one of yours is made."
+            said(
+                "{count} videos are waiting already, and the places left are for visitors who have "
+                "none waiting. Try again once one of yours is made.",
+                count=len(waiting),
+            )
         )
 
 

@@ -6,6 +6,7 @@ from pipelines.catalog import ModelCard, find
 from pipelines.events import Result
 from pipelines.media import clips
 from pipelines.media.images import Images
+from pipelines.messages import said
 from pipelines.serving.clip_storage import Clips
 from pipelines.serving.executor import Asset
 from pipelines.serving.storage import Storage
@@ -45,14 +46,14 @@ class Inputs:
             case Edit(tuned=str(job)) if job:
                 tuning = self._tunings.get(job, owner)
                 if task.sound and not tuning.sound:
-                    raise ValueError("The clip has no sound to keep.")
+                    raise ValueError(said("The clip has no sound to keep."))
                 if (task.model, task.frames, task.width, task.height) != tuning.shape:
-                    raise ValueError("An edit has the model, the frames and the size of the tuned clip.")
+                    raise ValueError(said("An edit has the model, the frames and the size of the tuned clip."))
                 return {"tuned": self._tuned(job)}
             case Finish():
                 made = self._table.get(task.source, owner)
                 if made.task != task.of:
-                    raise ValueError("This is not how the video was made. Choose it once more.")
+                    raise ValueError(said("This is not how the video was made. Choose it once more."))
                 return {"source": Asset("videos", made.id, self._storage.export(made, "mp4").name)}
             case Grid():
                 return {"videos": tuple(self._cell(job, owner) for job in task.jobs)}
@@ -84,7 +85,13 @@ class Inputs:
             return {}
         base = find(task.model, self._catalog).tuned_from
         if self._tunings.get(task.tuned, owner).job.task.model != base:
-            raise ValueError(f"{task.model} takes only what was tuned from {base}. Choose another, or tune once more.")
+            raise ValueError(
+                said(
+                    "{model} takes only what was tuned from {base}. Choose another, or tune once more.",
+                    model=task.model,
+                    base=base,
+                )
+            )
         return {"tuned": self._tuned(task.tuned)}
 
     def _cell(self, job: str, owner: str) -> Asset | str:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines.messages import said
 from pipelines.serving.tidy import Thing, size
 from pipelines.settings import Settings
 
@@ -41,12 +42,15 @@ class Quota:
         mine = [upload for upload in uploads if upload.owner == owner]
         if not _fits(wanted, mine, self.each):
             raise ValueError(
-                f"Your uploads of the last minutes, and those that your waiting videos need, take all of the "
-                f"{self.each // 10**6} MB that one visitor's may. Wait for a while, then upload this again."
+                said(
+                    "Your uploads of the last minutes, and those that your waiting videos need, take all "
+                    "of the {count} MB that one visitor's may. Wait for a while, then upload this again.",
+                    count=self.each // 10**6,
+                )
             )
         kept = [upload for upload in uploads if upload.thing.path.exists()]
         if not _fits(wanted, kept, self.all):
-            raise ValueError("There is no room for more uploads at the moment. Try again in a while.")
+            raise ValueError(said("There is no room for more uploads at the moment. Try again in a while."))
 
     @contextmanager
     def receiving(self, wanted: int) -> Iterator[None]:
@@ -58,9 +62,11 @@ class Quota:
         with self._changing:
             coming = self._coming + wanted
             if shutil.disk_usage(_existing(folder)).free - coming < self._settings.disk_margin_mb * 2**20:
-                raise ValueError("The disk is nearly full, so nothing can be uploaded for now. Try again in a while.")
+                raise ValueError(
+                    said("The disk is nearly full, so nothing can be uploaded for now. Try again in a while.")
+                )
             if size(folder) + coming > self.all:
-                raise ValueError("Too much is being uploaded at the moment. Try again in a while.")
+                raise ValueError(said("Too much is being uploaded at the moment. Try again in a while."))
             self._coming = coming
         try:
             yield

@@ -4,6 +4,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pipelines.messages import said
+
 READING = 4  # uploads that are read at once, one of each visitor
 WAITING = 12  # that may wait: each holds a thread, of which all actions of all visitors have 40
 EACH = 4  # of one visitor, read and waiting
@@ -26,9 +28,11 @@ class Readers:
         ticket = (owner, object())
         with self._changed:
             if sum(one == owner for one in (*self._reading, *(one for one, _ in self._waiting))) >= EACH:
-                raise ValueError("Your last uploads are still being read. Wait for them, and upload this one again.")
+                raise ValueError(
+                    said("Your last uploads are still being read. Wait for them, and upload this one again.")
+                )
             if len(self._waiting) >= WAITING:
-                raise ValueError("Many uploads are being read at this moment. Try again in a minute.")
+                raise ValueError(said("Many uploads are being read at this moment. Try again in a minute."))
             self._waiting.append(ticket)
             try:
                 self._changed.wait_for(lambda: self._next() is ticket)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipelines import messages
 from pipelines.events import Failed, Progress, Result
 from pipelines.serving.job import STATES, Job
 from pipelines.tasks import NAMED, NOBODY, recall, to_json
@@ -31,15 +32,17 @@ CREATE TABLE jobs (
     video TEXT,
     facts TEXT,
     title TEXT,
-    favourite INTEGER NOT NULL DEFAULT 0
+    favourite INTEGER NOT NULL DEFAULT 0,
+    message TEXT
 ) STRICT;
 CREATE INDEX jobs_of_owner ON jobs (owner, submitted);
 CREATE INDEX jobs_in_state ON jobs (state, ended);
 """
-_VERSION = 4  # of the schema, in the file's user_version; since 3 no row holds the id of a visitor
+_VERSION = 5  # of the schema, in the file's user_version; since 3 no row holds the id of a visitor
 _NEWER = {  # version -> what makes it of the one before
     2: "ALTER TABLE jobs ADD COLUMN title TEXT",
     4: "ALTER TABLE jobs ADD COLUMN favourite INTEGER NOT NULL DEFAULT 0",
+    5: "ALTER TABLE jobs ADD COLUMN message TEXT",
 }
 # What SQLite says where the disk, the folder's rights or another process is at fault, and not the file.
 _ELSEWHERE = ("locked", "unable to open", "readonly", "disk is full", "disk I/O", "out of memory")
@@ -78,7 +81,7 @@ class Rows:
         times = (job.submitted, job.started, job.ended)
         self._write(
             "INSERT OR REPLACE INTO jobs (id, owner, task, state, attempts, submitted, started, ended, error, "
-            "video, facts, title, favourite) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "message, video, facts, title, favourite) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (*(job.id, job.owner, to_json(job.task), job.state, job.attempts), *times, *_ending(job))
             + (job.title, job.favourite),
         )
@@ -86,8 +89,8 @@ class Rows:
     def requeue(self, job: Job) -> None:
         """Has a job that had ended wait again."""
         self._write(
-            "UPDATE jobs SET state = ?, attempts = 0, submitted = ?, started = NULL, ended = NULL, error = NULL "
-            "WHERE id = ?",
+            "UPDATE jobs SET state = ?, attempts = 0, submitted = ?, started = NULL, ended = NULL, error = NULL, "
+            "message = NULL WHERE id = ?",
             (job.state, job.submitted, job.id),
         )
 
@@ -102,7 +105,7 @@ class Rows:
     def end(self, job: Job) -> None:
         """Writes how a job has ended."""
         self._write(
-            "UPDATE jobs SET state = ?, ended = ?, error = ?, video = ?, facts = ? WHERE id = ?",
+            "UPDATE jobs SET state = ?, ended = ?, error = ?, message = ?, video = ?, facts = ? WHERE id = ?",
             (job.state, job.ended, *_ending(job), job.id),
         )
 
@@ -221,7 +224,8 @@ def _job(row: sqlite3.Row) -> Job:
     if row["state"] == "done":
         end = Result(Path(row["video"]), json.loads(row["facts"]))
     elif row["error"] is not None:
-        end = Failed(row["error"], stopped=row["state"] == "cancelled")
+        message = messages.from_json(row["error"], json.loads(row["message"] or "null"))
+        end = Failed(message, stopped=row["state"] == "cancelled")
     progress = None
     if end is None and row["stage"] is not None:
         progress = Progress(row["stage"], row["step"], row["total"])
@@ -230,14 +234,14 @@ def _job(row: sqlite3.Row) -> Job:
     return Job(row["id"], row["owner"], recall(row["task"]), row["state"], **times, **rest)
 
 
-def _ending(job: Job) -> tuple[str | None, str | None, str | None]:
-    """Error, video and facts, as a row holds them."""
+def _ending(job: Job) -> tuple[str | None, str | None, str | None, str | None]:
+    """Error, what its message is made of, video and facts, as a row holds them."""
     match job.end:
         case Result(video, facts):
-            return None, str(video), json.dumps(facts)
+            return None, None, str(video), json.dumps(facts)
         case Failed(message):
-            return message, None, None
-    return None, None, None
+            return message, json.dumps(messages.to_json(message)), None, None
+    return None, None, None, None
 
 
 def _said(name: str) -> str:

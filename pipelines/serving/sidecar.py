@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from pipelines import messages
 from pipelines.events import Failed, Result
 from pipelines.serving.job import STATES, Job
 from pipelines.tasks import Tune, recall, to_json
@@ -77,7 +78,8 @@ class Sidecars:
                 raise ValueError("the video is gone")
             end = Result(video, dict(content["facts"]))
         elif content["state"] in ("failed", "cancelled"):
-            end = Failed(str(content["error"]), stopped=content["state"] == "cancelled")
+            message = messages.from_json(str(content["error"]), content.get("message"))  # older ones lack it
+            end = Failed(message, stopped=content["state"] == "cancelled")
         times = {name: content[name] and float(content[name]) for name in ("submitted", "started", "ended")}
         if end is not None and times["ended"] is None:
             raise ValueError("a job that has ended has a time for that")
@@ -123,6 +125,7 @@ def _described(job: Job) -> dict[str, Any]:
         "video": job.end.video.name if done else None,
         "facts": job.end.facts if done else None,
         "error": job.end.message if failed else None,
+        "message": messages.to_json(job.end.message) if failed else None,
     }
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.messages import said
 from pipelines.serving import estimate
 from pipelines.settings import Settings
 
@@ -50,7 +51,7 @@ def loaded(residents: "Iterable[Resident]") -> tuple[Loaded, ...]:
 def device(settings: Settings, driver: Path = DRIVER) -> str:
     """What jobs run on, as far as can be told without importing torch."""
     if not estimate.has_gpu(settings):
-        return f"CPU, {os.cpu_count() or 1} cores"
+        return said("CPU, {count} cores", count=os.cpu_count() or 1)
     for file in sorted(driver.glob("*/information")):
         for line in file.read_text(errors="replace").splitlines():
             name, _, value = line.partition(":")

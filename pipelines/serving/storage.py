@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pipelines.events import Result
 from pipelines.media import video
+from pipelines.messages import said
 from pipelines.serving import sidecar, tidy
 from pipelines.serving.executor import Made
 from pipelines.serving.job import Job
@@ -56,10 +57,19 @@ class Storage:
         """The video of `job` as "mp4", "gif" or "webm"; made when it is first asked for."""
         if not isinstance(job.end, Result) or not job.end.video.exists():
             raise ValueError(
-                "This job has no video: it did not end well, or its file was deleted. Use its settings to try again."
+                said(
+                    "This job has no video: it did not end well, or its file was deleted. Use its settings "
+                    "to try again."
+                )
             )
         if kind not in ("mp4", *video.EXPORTS):
-            raise ValueError(f"A video can be had as mp4, {' or '.join(video.EXPORTS)}, not as {kind!r}.")
+            raise ValueError(
+                said(
+                    "A video can be had as mp4, {kinds}, not as {kind}.",
+                    kinds=" or ".join(video.EXPORTS),
+                    kind=repr(kind),
+                )
+            )
         self.show(job.id)
         path = job.end.video.with_suffix(f".{kind}")
         if not path.exists():
@@ -92,10 +102,15 @@ class Storage:
         """Raises ValueError where the disk is nearly full, or would be with `wanted` bytes more."""
         free, needed = (shutil.disk_usage(self._folder).free - wanted) // 2**20, self._settings.disk_margin_mb
         if free < needed:
-            raise ValueError(
-                f"The disk is nearly full: {max(free, 0)} MB {'would be' if wanted else 'are'} free, and {needed} MB "
-                "must be. Delete some videos first."
+            full = said(
+                "The disk is nearly full: {free} MB are free, and {needed} MB must be. Delete some videos first."
             )
+            if wanted:
+                full = said(
+                    "The disk is nearly full: {free} MB would be free, and {needed} MB must be. "
+                    "Delete some videos first."
+                )
+            raise ValueError(said(full, free=max(free, 0), needed=needed))
 
     def things(self, needed: set[str]) -> list[tidy.Thing]:
         """The videos and tuned models that may be deleted for their age; those `needed` and those shown are held."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pipelines.events import Event, Failed, Losses, Preview, Progress, Result
+from pipelines.messages import said
 from pipelines.serving import fairness
 from pipelines.serving.fairness import Limits, Place, Use
 from pipelines.serving.job import Job, new_id
@@ -22,9 +23,9 @@ from pipelines.serving.rows import BUSY, Rows, unusable
 from pipelines.tasks import Grid, Task, kind_of
 
 ATTEMPTS = 2  # a job under which the app died twice is not tried a third time
-UNKNOWN = "There is no such job here. It may have been deleted."
+UNKNOWN = said("There is no such job here. It may have been deleted.")
 EVERYBODY = object()  # in place of an owner, and nothing that a browser could send: None and "" own nothing
-DIED = "The app was ended from outside twice while it made this video. It may need more memory: try fewer frames."
+DIED = said("The app was ended from outside twice while it made this video. It may need more memory: try fewer frames.")
 
 
 class Notes(Protocol):
@@ -172,7 +173,7 @@ class JobTable:
         with self._changed:
             job = self.get(identifier)
             if not isinstance(job.end, Failed):
-                raise ValueError("Only what was stopped or has failed can be resumed.")
+                raise ValueError(said("Only what was stopped or has failed can be resumed."))
             address = self._hashed(address)
             self._check_room(job.owner, address, 1)
             job = Job(job.id, job.owner, job.task, submitted=self._clock(), title=job.title)
@@ -251,7 +252,7 @@ class JobTable:
         with self._changed:
             job = self._live.get(identifier)
             if job is None or not job.waits:
-                raise ValueError("This is being made already.")
+                raise ValueError(said("This is being made already."))
             mine = [one for one in self._live.values() if one.waits and one.owner == job.owner]
             place = mine.index(job) + by
             if not 0 <= place < len(mine):
@@ -259,7 +260,7 @@ class JobTable:
             other = mine[place]
             for grid, part in ((job, other), (other, job)):
                 if isinstance(grid.task, Grid) and part.id in grid.task.jobs:
-                    raise ValueError("A grid is made after its videos.")
+                    raise ValueError(said("A grid is made after its videos."))
             for one, submitted in ((job, other.submitted), (other, job.submitted)):
                 moved = replace(one, submitted=submitted)
                 self._rows.move(moved)
@@ -289,7 +290,7 @@ class JobTable:
         """Forgets a job that has ended."""
         with self._changed:
             if identifier in self._live:
-                raise ValueError("This video is still being made. Stop it first.")
+                raise ValueError(said("This video is still being made. Stop it first."))
             if self._notes is not None:
                 self._notes.bury(identifier)
             self._rows.delete(identifier)

@@ -12,6 +12,7 @@ from typing import Any
 from pipelines.catalog import ModelCard, find
 from pipelines.events import Progress
 from pipelines.media import clips, video
+from pipelines.messages import said
 from pipelines.serving.executor import Executor
 from pipelines.serving.job import Job
 from pipelines.serving.runner import WRITING
@@ -62,7 +63,7 @@ class Tunings:
         """The model that `job` has tuned. Raises ValueError where there is nothing of it."""
         found = self._find(self._table.get(job, owner))
         if found is None:
-            raise ValueError("Nothing is tuned there yet. Tune on a clip first.")
+            raise ValueError(said("Nothing is tuned there yet. Tune on a clip first."))
         return found
 
     def sample(self, job: str, owner: str) -> None:
@@ -83,7 +84,7 @@ class Tunings:
         """Gives a tuned model a name. Raises ValueError where that is too long."""
         title = " ".join(str(title).split())
         if len(title) > LONGEST_NAME or not title.isprintable():
-            raise ValueError(f"A name has {LONGEST_NAME} letters or fewer.")
+            raise ValueError(said("A name has {most} letters or fewer.", most=LONGEST_NAME))
         self._table.rename(self._table.get(job, owner).id, title)
 
     def export(self, job: str, owner: str) -> Path:
@@ -100,7 +101,9 @@ class Tunings:
         """Uploads a tuned model to the private repository `name` of the Hub user whose `token` that is, and returns its
         address. Raises ValueError where the Hub refuses."""
         if not self._settings.hub:
-            raise ValueError("This app is set not to use the Hugging Face Hub. Its owner can change MARIONETTE_HUB.")
+            raise ValueError(
+                said("This app is set not to use the Hugging Face Hub. Its owner can change MARIONETTE_HUB.")
+            )
         tuned = self.get(job, owner)
         from pipelines.models.convert import hub
 

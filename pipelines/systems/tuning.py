@@ -72,9 +72,11 @@ def generate(
     measured = measured or uploads.measure(clip, models.settings)
     frames, fps = clips.read(task, clip, models.settings, measured)
     if len(frames) < 2:
-        raise ValueError("The chosen part of the clip is one frame. Choose a longer part, or a smaller stride.")
+        raise ValueError(said("The chosen part of the clip is one frame. Choose a longer part, or a smaller stride."))
     if np.abs(frames.astype(np.float32) - frames[0]).mean((1, 2, 3)).max() < STILL:
-        raise ValueError("Nothing moves in the chosen part of the clip. Choose another part, or a clip that moves.")
+        raise ValueError(
+            said("Nothing moves in the chosen part of the clip. Choose another part, or a clip that moves.")
+        )
     folder.mkdir(parents=True, exist_ok=True)
     video.write(frames, source, fps, to_json(task))
     if measured.clip.sound:
@@ -214,10 +216,21 @@ def working_memory(task: Tune, models: "ModelManager", frames: int) -> tuple[int
         if (needed := needs(frames, checkpointing)) <= room:
             return needed, checkpointing
     most = largest(lambda number: needs(number, True), room, range(2, frames + 1))
-    advice = f"At this size {most} frames fit." if most else "Choose a smaller size or a smaller model."
+    advice = said("Choose a smaller size or a smaller model.")
+    if most:
+        advice = said("At this size {count} frames fit.", count=most)
     raise MemoryError(
-        f"Tuning on {frames} frames of {task.width}x{task.height} needs {needed / 1e9:.2f} GB of memory on "
-        f"{models.device} beside the weights, and {max(room, 0) / 1e9:.2f} GB can be had. {advice}"
+        said(
+            "Tuning on {frames} frames of {width}x{height} needs {needed:.2f} GB of memory on "
+            "{device} beside the weights, and {room:.2f} GB can be had. {advice}",
+            frames=frames,
+            width=task.width,
+            height=task.height,
+            needed=needed / 1e9,
+            device=models.device,
+            room=max(room, 0) / 1e9,
+            advice=advice,
+        )
     )
 
 
@@ -315,8 +328,11 @@ def _train(
             if not torch.isfinite(loss):
                 save()
                 raise ValueError(
-                    f"The tuning fell apart in step {step + 1}: its loss is no number. What was tuned before is kept. "
-                    "Tune again with a lower learning rate."
+                    said(
+                        "The tuning fell apart in step {count}: its loss is no number. What was tuned before "
+                        "is kept. Tune again with a lower learning rate.",
+                        count=step + 1,
+                    )
                 )
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(parameters.values(), 1.0)
