@@ -177,7 +177,7 @@ class Panel(Stage):
 
     def made(self, identifier: str, visitor_id: str) -> list[Job]:
         jobs = self.backend.jobs.finished(visitor_id, kind="edit")
-        return [job for job in jobs if job.task.told_by == identifier]
+        return [job for job in jobs if isinstance(job.task, Edit) and job.task.told_by == identifier]
 
     def open(self, visitor_id: str, identifier: str, again: dict | None) -> dict:
         """Shows the panel for the chosen model, with the settings of an edit that is wanted `again`."""
@@ -311,7 +311,7 @@ class Panel(Stage):
 
     def state(self, view: View) -> dict:
         made, (identifier,) = view.shown, view.about
-        film = self.backend.assets.address(made.end.video) if made else None
+        film = self.backend.assets.address(made.result.video) if made else None
         return {
             **ends(self.message, view),
             **progress(self.line, self.waiting, view),
@@ -320,7 +320,7 @@ class Panel(Stage):
             self.after_caption: f'<p class="caption">{html.escape(made.task.prompt) if made else "The edit"}</p>',
             self.told: gr.Column(visible=made is not None),
             self.mp4: gr.DownloadButton(value=film),
-            self.facts: html.rounded(made.end.facts) if made else None,
+            self.facts: html.rounded(made.result.facts) if made else None,
             self.table: edit_html.edits(self.made(identifier, view.owner), made.id if made else ""),
         }
 
@@ -339,8 +339,8 @@ class Panel(Stage):
 
     def arrive(self, visitor_id: str) -> str | dict:
         """The page was opened: the model is chosen whose edits wait or run."""
-        going = [one for one in self.backend.jobs.unfinished(visitor_id) if isinstance(one.task, Edit)]
-        return going[0].task.told_by if going else gr.skip()
+        going = [one.task for one in self.backend.jobs.unfinished(visitor_id) if isinstance(one.task, Edit)]
+        return going[0].told_by if going else gr.skip()
 
     def _connect_jobs(self, arrived: gr.events.Dependency) -> None:
         following = {"outputs": [self.problem, *self.all_outputs], "concurrency_limit": None, **QUIET}

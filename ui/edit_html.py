@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from html import escape
 from statistics import fmean
+from typing import Any
 
 from pipelines.catalog import CATALOG, SCHEDULERS, ModelCard
 from pipelines.serving.backend import Tuning
 from pipelines.serving.job import Job
+from pipelines.tasks import Tune
 from ui.html import data_of, moving, shorten
 from ui.languages import say
 
@@ -101,6 +103,7 @@ def _published(card: ModelCard, chosen: str) -> str:
 
 def _tuned(tuning: Tuning, chosen: str) -> str:
     task, done = tuning.job.task, len(tuning.facts["losses"])
+    assert isinstance(task, Tune)
     steps = f"{done} steps" if done == task.steps else f"stopped after {done} of {task.steps} steps"
     base = CATALOG[task.model].title if task.model in CATALOG else task.model
     picture = f'<img alt="" src="{data_of(tuning.poster)}">' if tuning.poster else '<span class="no-picture"></span>'
@@ -129,7 +132,7 @@ def edits(jobs: Sequence[Job], shown: str) -> str:
     return f'<table class="edits"><thead><tr><th>Edit</th>{head}</tr></thead><tbody>{rows}</tbody></table>{same}'
 
 
-def _value(name: str, value: object) -> str:
+def _value(name: str, value: Any) -> str:
     return escape(f"{value:g}" if isinstance(value, int | float) else SCHEDULERS.get(value, value))
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from pipelines.catalog import CATALOG, SCHEDULERS, ModelCard
 from pipelines.serving.job import Job
-from pipelines.tasks import Finish, Grid, Task
+from pipelines.tasks import Finish, Grid, Task, Tune
 from ui.languages import say
 from ui.stream import WAITING, Moment, describe
 from ui.words import chosen_words, unknown_words
@@ -71,7 +71,7 @@ def footlights(moment: Moment) -> str:
     """The row of lamps that lights up as all the jobs go on, and a line that says how far they are."""
     progress = moment.progress
     going = progress is not None and progress.stage != WAITING and progress.total > 0
-    fraction = min(progress.step / progress.total, 1) if going else 0
+    fraction = min(progress.step / progress.total, 1) if progress is not None and going else 0
     if progress is not None and progress.done is not None:
         fraction = progress.done
     number, total = moment.of
@@ -96,6 +96,7 @@ def caption(task: Task) -> str:
             f'<p class="caption" role="status">A grid of {len(task.jobs)} videos · {rows} of prompts · '
             f"columns of the seeds {seeds}</p>"
         )
+    assert not isinstance(task, Tune), "a tuning makes no video"
     return (
         f'<p class="caption" role="status">{task.frames} frames · {task.seconds:.1f} s · '
         f"{task.width}×{task.height} · {task.steps} steps of {SCHEDULERS[task.scheduler]} · seed {task.seed}</p>"
@@ -104,6 +105,7 @@ def caption(task: Task) -> str:
 
 def finished(task: Finish) -> str:
     """What `task` makes, in a few words."""
+    assert task.of is not None, "the page finishes only what was made here"
     frames, width, height, fps = task.becomes(task.of.frames, task.of.width, task.of.height, task.of.fps)
     shares = {1: "", 2: " · every other frame interpolated", 4: " · three of four frames interpolated"}
     return f"{frames} frames · {fps:.4g} a second · {width}×{height}{shares[task.interpolate]}"
@@ -276,6 +278,7 @@ def title(job: Job) -> str:
 
 
 def _on_shelf(card: Card) -> str:
+    assert not isinstance(card.task, Tune), "a tuning makes no video"
     picture = f'<img alt="" src="{data_of(card.poster)}">' if card.poster else '<span class="no-picture"></span>'
     prompt = escape(shorten(card.task.prompt, 90))
     marks = "".join(

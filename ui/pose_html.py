@@ -117,7 +117,7 @@ for _name in DETECTORS:  # so that a browser learns their words
 
 def measures(job: Job) -> str:
     """What was made, and how well it follows."""
-    facts, task = job.end.facts, job.task
+    facts, task = job.result.facts, job.task
     figures = []
     if "pose_accuracy" in facts:
         by = DETECTORS[facts["pose_accuracy_by"]].title if facts["pose_accuracy_by"] in DETECTORS else "the detector"

@@ -427,7 +427,7 @@ class PoseToVideoTab(Stage):
         preview = view.moment.preview
         kept = self.backend.jobs.companions(made.id, view.owner) if made else {}
         kept = {kind: self.backend.assets.address(path) for kind, path in kept.items()}
-        film = self.backend.assets.address(made.end.video) if made else None
+        film = self.backend.assets.address(made.result.video) if made else None
         there = made is not None and not going
         return {
             **ends(self.message, view),
@@ -444,7 +444,7 @@ class PoseToVideoTab(Stage):
             self.mp4: gr.DownloadButton(value=film),
             self.save_skeletons: gr.DownloadButton(value=kept.get("skeletons"), visible="skeletons" in kept),
             self.save_joints: gr.DownloadButton(value=kept.get("keypoints"), visible="keypoints" in kept),
-            self.facts: html.rounded(made.end.facts) if made else None,
+            self.facts: html.rounded(made.result.facts) if made else None,
         }
 
     def press(self, data: dict) -> dict:

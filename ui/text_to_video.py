@@ -269,9 +269,10 @@ class TextToVideoTab(Stage):
 
     def state(self, view: View) -> dict:
         made, going = view.shown, bool(view.going)
-        film = self.backend.assets.address(made.end.video) if made else None
-        if ready := made is None and not going and view.about[0] is not None:
-            film = EXAMPLES[view.about[0]].film(self.backend)
+        film = self.backend.assets.address(made.result.video) if made else None
+        ready = False
+        if made is None and not going and view.about[0] is not None:
+            ready, film = True, EXAMPLES[view.about[0]].film(self.backend)
         return {
             **ends(self.message, view),
             self.scene: html.scene("working" if going else "open" if film else "closed", view.moment),
@@ -281,7 +282,7 @@ class TextToVideoTab(Stage):
             self.result: gr.Column(visible=made is not None and not going),
             self.caption: html.caption(made.task) if made else "",
             self.mp4: gr.DownloadButton(value=film if made else None),
-            self.facts: html.rounded(made.end.facts) if made else None,
+            self.facts: html.rounded(made.result.facts) if made else None,
             self.halt: halting(view),
         }
 
@@ -314,7 +315,7 @@ class TextToVideoTab(Stage):
         """The page was opened: what is being made is shown, or what was made last, with its settings."""
         kinds = ("text-to-video", "grid")
         made = [one for kind in kinds for one in self.backend.jobs.finished(visitor_id, limit=1, kind=kind)]
-        latest = sorted(made, key=lambda one: one.ended)[-1:]
+        latest = sorted(made, key=lambda one: one.ended or 0.0)[-1:]
         going = [one for one in self.backend.jobs.unfinished(visitor_id) if self.belongs(one, visitor_id)]
         example = None if going or latest else self.first_example
         updates = {self.example: example, self.picked: not (going or latest)}

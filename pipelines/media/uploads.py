@@ -321,7 +321,8 @@ def _measure(upload: _Upload) -> Measured:
     told = dict(re.findall(r"^#(\w+) 0: (\S+)$", listing, re.MULTILINE))
     if told["codec_id"] not in CODECS:
         raise ValueError(f"The clip's codec ({told['codec_id']}) is not read here. {SAVE_AGAIN}")
-    _check_side(*map(int, told["dimensions"].split("x")), side)
+    width, height = map(int, told["dimensions"].split("x"))
+    _check_side(width, height, side)
     # Stream, decoding time, time, duration, size, checksum, flags: 2 if it is incomplete, 4 if it is not to be seen.
     packets = re.findall(r"^0, +\S+, +(-?\d+), +(\d+), +\d+, \w+(?:, F=0x(\w+))?", listing, re.MULTILINE)
     shown = {int(time): int(duration) for time, duration, flags in packets if not int(flags or "1", 16) & 6}
@@ -459,7 +460,7 @@ def _run(
             raise ValueError("There is no moving picture in this file. Upload a video.")
         size = re.search(r"Picture size (\d+)x(\d+) (?:exceeds|is invalid)", complaints)
         if size:
-            _check_side(*map(int, size.groups()), settings.upload_side)
+            _check_side(int(size[1]), int(size[2]), settings.upload_side)
         raise ValueError(f"The file is damaged, or no video after all. {SAVE_AGAIN}")
     return done
 
@@ -471,6 +472,7 @@ def _number(name: str, value: object) -> float:
 
 
 def _count(name: str, value: object) -> int:
-    if not 1 <= _number(name, value) <= MAX_COUNT or value % 1:
+    count = _number(name, value)
+    if not 1 <= count <= MAX_COUNT or count % 1:
         raise ValueError(f"The {name} must be a whole number from 1 to {MAX_COUNT}.")
-    return int(value)
+    return int(count)

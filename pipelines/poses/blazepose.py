@@ -51,7 +51,8 @@ class Region:
     def around(cls, hips: np.ndarray, circle: np.ndarray) -> "Region":
         """The region of who has the middle of the hips and the top of the circle around the body there: (x, y)."""
         x, y = circle - hips
-        return cls(*hips.tolist(), 2 * ROOM * float(np.hypot(x, y)), float(np.pi / 2 - np.arctan2(-y, x)))
+        side, angle = 2 * ROOM * float(np.hypot(x, y)), float(np.pi / 2 - np.arctan2(-y, x))
+        return cls(float(hips[0]), float(hips[1]), side, angle)
 
     def to_picture(self, points: np.ndarray, side: float) -> np.ndarray:
         """Points (x, y) [N, 2] of the region, seen as `side` pixels wide, as points of the picture."""
@@ -60,8 +61,9 @@ class Region:
 
     def cut(self, frame: np.ndarray, side: int) -> np.ndarray:
         """What of the frame is in the region: uint8 [side, side, 3], black outside."""
-        corners = np.float32([[0, 0], [side, 0], [0, side]])
-        move = cv2.getAffineTransform(corners, np.float32(self.to_picture(corners + 0.5, side) - 0.5))
+        corners = np.array([[0, 0], [side, 0], [0, side]], np.float32)
+        there = self.to_picture(corners + 0.5, side) - 0.5
+        move = cv2.getAffineTransform(corners, there.astype(np.float32))
         return cv2.warpAffine(frame, move, (side, side), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
 
     def is_near(self, other: "Region") -> bool:

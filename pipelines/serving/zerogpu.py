@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.catalog import CATALOG, DETECTORS, ModelCard, find
 from pipelines.errors import VideoError
-from pipelines.events import Event, Losses, Progress
+from pipelines.events import Losses, Progress
 from pipelines.serving import status, worker
 from pipelines.serving.backend import Backend
 from pipelines.serving.executor import Asset, Made, Slot, Told, Work
@@ -210,7 +210,7 @@ class ZeroExecutor:
                         return item.made
                     yield item
 
-    def _gpu_call(self, task: Task, inputs: dict[str, Any], seconds: int | None) -> Iterator[Event | _Done]:
+    def _gpu_call(self, task: Task, inputs: dict[str, Any], seconds: int | None) -> Generator[Told | _Done, None, None]:
         """What comes out of one GPU call. Raises what went wrong there, or why there was none, in words."""
         fault = None
         try:
@@ -242,7 +242,7 @@ def _lendable(models: Any) -> Callable[[Task, dict[str, Any], int], Generator[An
                     yield event
                     # Closing keeps what is tuned. What comes after the last step can't be cut, and needs its time.
                     if isinstance(event, Losses) and time.monotonic() > (
-                        end if len(event.values) < task.steps else min(half, end)
+                        end if isinstance(task, Tune) and len(event.values) < task.steps else min(half, end)
                     ):
                         return
             return

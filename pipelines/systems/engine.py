@@ -15,7 +15,7 @@ from pipelines.models.classes import CLASSES, Network
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from pipelines.systems.diffusion import Predict, Solver
     from pipelines.tasks import Task
@@ -38,10 +38,10 @@ class Engine:
     encode: Callable[[list[str], Any, Any], "Tensor"]
     """(texts, tokenizer, text encoder) -> text states (texts, tokens, channels)."""
 
-    network: Callable[["nn.Module", "Tensor"], "Predict"]
+    network: Callable[[Any, "Tensor"], "Predict"]
     """(module, text states) -> what the denoising loop calls: (latents, timestep) -> a prediction for every text."""
 
-    denoising_memory: Callable[["nn.Module", int, int, int, int, int], int]
+    denoising_memory: Callable[[Any, int, int, int, int, int], int]
     """(module without weights, branches, frames, height and width of the latents, slices) -> the bytes that one step
     takes beside the weights, counted on the meta device."""
 

@@ -169,10 +169,11 @@ def _separable(inputs: int, outputs: int, first: nn.Module) -> nn.Sequential:
 
 def _guesses(width: int, anchors: int) -> tuple[nn.Sequential, nn.Sequential]:
     """What makes logits, and what makes places, of features of twice the size of the grid."""
-    return tuple(
+    logits, places = (
         nn.Sequential(_convolution(width, width, 3, stride=2, groups=width), _convolution(width, anchors * numbers))
         for numbers in (1, 4 + 2 * KEYPOINTS)
     )
+    return logits, places
 
 
 def _depth_to_space(features: Tensor) -> Tensor:
