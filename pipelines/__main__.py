@@ -30,8 +30,8 @@ from pipelines.tasks import (
     Edit,
     FindPoses,
     Finish,
+    MadeByModel,
     PoseToVideo,
-    Task,
     TextToVideo,
     Tune,
     from_json,
@@ -262,7 +262,7 @@ def _finish(chosen: argparse.Namespace, settings: Settings) -> int:
 
 
 def _run(
-    task: Task,
+    task: MadeByModel | Finish,
     cards: Sequence[ModelCard],
     settings: Settings,
     path: Path | None,

@@ -133,7 +133,9 @@ def edits(jobs: Sequence[Job], shown: str) -> str:
 
 
 def _value(name: str, value: Any) -> str:
-    return escape(f"{value:g}" if isinstance(value, int | float) else SCHEDULERS.get(value, value))
+    return escape(
+        f"{value:g}" if isinstance(value, int | float) else SCHEDULERS[value] if value in SCHEDULERS else value
+    )
 
 
 def _ordinal(number: int) -> str:

@@ -119,8 +119,10 @@ class Executor(Protocol):
         ...
 
     def look(self, work: Work) -> Generator[Progress, None, Any]:
-        """Looks for the poses in the clip of `work`, beside whatever runs; returns them, as a PosePreview, or for
-        FindPoses as Found. Closing it ends the search within a frame. Raises ValueError, in words for the person who asked."""
+        """Looks for the poses in the clip of `work`, beside whatever runs; returns a PosePreview, for FindPoses Found.
+
+        Closing it ends the search within a frame. Raises ValueError, in words for the person who asked.
+        """
         ...
 
     def sample(self, job: str) -> None:

@@ -32,7 +32,7 @@ from pipelines.serving.local import LocalExecutor
 from pipelines.serving.runner import Generated, generated
 from pipelines.settings import Settings
 from pipelines.systems.engine import find_engine
-from pipelines.tasks import Finish, Grid, Task, Tune
+from pipelines.tasks import Finish, Grid, MadeByModel, Task, Tune
 
 if TYPE_CHECKING:  # they come with OpenCV
     from pipelines.poses.pose_preview import PosePreview
@@ -198,7 +198,7 @@ class ZeroExecutor:
         finally:
             visitor.run(events.close)
 
-    def _pieces(self, task: Task, models: Any, seconds: float | None, **inputs: Any) -> Generated:
+    def _pieces(self, task: MadeByModel, models: Any, seconds: float | None, **inputs: Any) -> Generated:
         """As `generated`, on a GPU that is lent for it; for a tuning piece after piece, each a step or more."""
         if isinstance(task, Tune):
             inputs["asked"] = _wish(inputs["folder"])
@@ -230,10 +230,10 @@ class ZeroExecutor:
             raise WORDS[fault.kind](fault.words) if fault.kind in WORDS else OnLentGPU(fault.trace)
 
 
-def _lendable(models: Any) -> Callable[[Task, dict[str, Any], int], Generator[Any, None, None]]:
+def _lendable(models: Any) -> Callable[[MadeByModel, dict[str, Any], int], Generator[Any, None, None]]:
     """What runs in the fork, on `models`: one GPU call of so many seconds."""
 
-    def on_gpu(task: Task, inputs: dict[str, Any], seconds: int) -> Generator[Any, None, None]:
+    def on_gpu(task: MadeByModel, inputs: dict[str, Any], seconds: int) -> Generator[Any, None, None]:
         end = time.monotonic() + seconds * WORKED / PIECE
         half = time.monotonic() + seconds / 2
         try:
