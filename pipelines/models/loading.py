@@ -215,7 +215,7 @@ def _padded_with_zero(folder: Path) -> Any:
         return ZeroPadded.from_pretrained(folder, local_files_only=True, pad_token="<|endoftext|>")
     # What newer libraries saved holds "!" among the tokens that are cut out first: made anew, it does not.
     model = read_json(folder / "tokenizer.json")["model"]
-    merges = [tuple(merge.split()) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]]
+    merges: Any = [tuple(merge.split()) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]]
     return ZeroPadded(vocab=model["vocab"], merges=merges, pad_token="<|endoftext|>")
 
 
