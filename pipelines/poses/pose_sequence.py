@@ -101,7 +101,10 @@ def skeletons(
     if task.gaps:
         chosen = keypoints.fill_gaps(chosen)
     chosen = keypoints.smooth(chosen, task.smoothing)
-    body = models.card(task.model).body_of(task.prompt) if task.retarget and people and models is not None else None
+    body = None
+    if task.retarget and people:
+        assert models is not None
+        body = models.card(task.model).body_of(task.prompt)
     if body is None:
         placed = keypoints.place(chosen, task.width, task.height, task.placing)
     else:
