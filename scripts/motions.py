@@ -84,12 +84,11 @@ def perform(plan: Motion) -> np.ndarray:
 def dancers(plans: tuple[Motion, ...]) -> np.ndarray:
     """Who dances a motion, on one plain colour: frames [F, THUMBNAIL, THUMBNAIL, 3]."""
     frames = None
+    share = THUMBNAIL / SIZE
+    frames = np.full((round(plans[0].seconds * FPS), THUMBNAIL, THUMBNAIL, 3), BACKDROP, np.float32)
     for plan in plans:
         look = Look.sample(plan.dancer, COLOURS[plan.colour], np.random.default_rng(plan.seed))
         joints, turns = joints_and_turns(plan, plan.dancer)
-        if frames is None:
-            frames = np.full((len(joints), THUMBNAIL, THUMBNAIL, 3), BACKDROP, np.float32)
-        share = THUMBNAIL / SIZE
         for at, (joint, turn) in enumerate(zip(joints * share, turns, strict=True)):
             doll = draw_figure(look, joint, plan.height * share, turn, FLOOR * share, THUMBNAIL).astype(np.float32)
             frames[at] = frames[at] * (1 - doll[..., 3:] / 255) + doll[..., :3]
