@@ -95,7 +95,7 @@ def test_joints_are_moved_frame_by_frame_and_followed(chromium, app):  # noqa: F
         slider.focus()
         for _ in range(4):
             page.keyboard.press("ArrowRight")
-        expect(page.locator("#found [data-part=where]")).to_contain_text("Frame 5 of 16")
+        expect(page.locator("#found [data-part=where]")).to_contain_text("Frame 5 of 16 · 0.50 s")
         expect(page.locator("#found picture img")).to_be_hidden()  # the moving picture, in whose place the joints are
         wrist = page.locator('#found circle[data-joint="0 4"]')
         start = float(wrist.get_attribute("cx"))
