@@ -3,7 +3,7 @@
 import shutil
 
 import numpy as np
-from test_browser import PATIENCE, PICTURES, SIZES, app, chromium, expect, type_number, visit  # noqa: F401
+from test_browser import CLIP, PATIENCE, PICTURES, SIZES, app, chromium, expect, type_number, visit  # noqa: F401
 
 from pipelines.catalog import find_motion
 from pipelines.media import video
@@ -86,6 +86,19 @@ def test_what_is_uploaded_is_shown_and_what_shows_nobody_is_answered(chromium, a
         page.locator("#pose-generate").click()
         expect(page.locator("#pose-problem")).to_contain_text("The prompt is empty")
         assert page.evaluate("document.documentElement.scrollWidth") <= SIZES["phone"]["width"]
+
+
+def test_after_an_upload_its_skeletons_and_the_button_stand_on_the_first_screen(chromium, app):  # noqa: F811
+    with visit(chromium, app) as page:
+        open_tab(page)
+        page.locator("#pose-clip input[type=file]").set_input_files(CLIP)
+        expect(page.locator("#found figcaption")).to_contain_text("drawn figures", timeout=PATIENCE)
+        page.evaluate("window.scrollTo(0, 0)")
+        page.wait_for_timeout(500)
+        page.screenshot(path=PICTURES / "pose-upload.png")
+        for seen in ("#found .pose-screen", "#pose-generate"):
+            box = page.locator(seen).bounding_box()
+            assert box["y"] > 0 and box["y"] + box["height"] <= SIZES["desktop"]["height"], seen
 
 
 def test_joints_are_moved_frame_by_frame_and_followed(chromium, app):  # noqa: F811
