@@ -9,6 +9,7 @@
   const SVG = 'http://www.w3.org/2000/svg';
   const known = new WeakMap();
   const figureOf = node => node.closest?.('.pose-preview:has(.timeline)');
+  const filled = (words, ...values) => words.replace(/%(\d)/g, (_, place) => values[place - 1]);
   const part = (figure, name) => figure.querySelector(`[data-part="${name}"]`);
 
   function stateOf(figure) {
@@ -80,8 +81,10 @@
     const slider = part(figure, 'frame');
     slider.value = frame;
     const confidence = slider.dataset.confidence.split(' ')[frame];
-    const sure = people.length ? (confidence ? `confidence ${confidence}` : '') : 'nobody is found here';
-    const told = [`Frame ${frame + 1} of ${state.frames.length}`, sure].filter(Boolean).join(' · ');
+    const [where, confident, nobody] = slider.dataset.words.split('|');
+    const sure = people.length ? (confidence ? filled(confident, confidence) : '') : nobody;
+    const seconds = (frame / slider.dataset.fps).toFixed(2);
+    const told = [filled(where, frame + 1, state.frames.length, seconds), sure].filter(Boolean).join(' · ');
     slider.setAttribute('aria-valuetext', told);
     part(figure, 'where').textContent = told;
     part(figure, 'acts').hidden = false;

@@ -61,9 +61,11 @@ def _timeline(found: PosePreview) -> str:
     if found.keypoints is None:
         return bars
     last = max(found.facts["frames"] - 1, 0)
+    words = say("Frame %1 of %2 · %3 s|confidence %1|nobody is found here")
     return (
         f'<div class="timeline">{bars}<input type="range" data-part="frame" min="0" max="{last}" step="1" value="0" '
-        f'aria-label="Frame" data-confidence="{" ".join(f"{value:.2f}" for value in sure)}">'
+        f'aria-label="Frame" data-confidence="{" ".join(f"{value:.2f}" for value in sure)}" '
+        f'data-fps="{found.fps:.6g}" data-words="{words}">'
         '<div data-part="acts" hidden><p data-part="where" role="status"></p>'
         '<p class="hint">Drag joints, or move them with the arrow keys. The frame becomes a key frame, and those up to '
         "the next one follow.</p>"

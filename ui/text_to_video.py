@@ -83,7 +83,7 @@ class TextToVideoTab(Stage):
         """
         self.example = gr.State()  # the number of the example on the stage, while it shows no video of the visitor's
         super().__init__(backend, owner, self.example)
-        first = find(settings.model)
+        first = _opening(settings.model)
         self.first_example = ON_STAGE if EXAMPLES[ON_STAGE].task.model == first.name else None
         self.picked = gr.State(True)  # whether the seed was chosen for the visitor: a video is made of it first
         with gr.Row(elem_id="theatre"):
@@ -370,6 +370,14 @@ def _whole(going: Sequence[Job]) -> Job:
 
 def _about(backend: Backend, card: ModelCard) -> str:
     return html.model_card(card, backend.machine.availability(card.name))
+
+
+def _opening(name: str) -> ModelCard:
+    """The model that the page opens with. Raises ValueError, in words for whoever set it, where there is none."""
+    models = offered("text-to-video")
+    if name not in models:
+        raise ValueError(f"MARIONETTE_MODEL is {name[:80]!r}, which makes no videos of texts: {', '.join(models)} do.")
+    return models[name]
 
 
 def _thumbnails() -> list[html.Thumbnail]:
