@@ -41,7 +41,8 @@ from scripts.miniature.scoring import finish
 ROOT = Path(__file__).resolve().parent.parent.parent
 MODEL, PROMPT, SEED = "miniature-followyourpose", "a person in red dancing on the beach", 7
 OWN = (  # whose licence lets their pictures stand in the repository: motions, and clips that the app itself drew
-    *("wave", "kick"),
+    "wave",
+    "kick",
     *(str(ROOT / "assets" / "examples" / f"{name}.mp4") for name in ("woman", "bear")),
 )
 REACH = 0.1  # of the body's height: a joint that is nearer is where it should be
