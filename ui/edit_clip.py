@@ -314,9 +314,10 @@ class Panel(Stage):
     def _clip(self, identifier: str, visitor_id: str) -> Film | None:
         """What the chosen model was tuned on; a published model has no clip here."""
         try:
-            return film(self.backend.assets.address(self.tuning_of(identifier, visitor_id).video), part="clip")
+            tuning = self.backend.tunings.get(identifier, visitor_id)
         except ValueError:
             return None
+        return film(self.backend.assets.address(tuning.video), part="clip")
 
     def press(self, data: dict) -> dict:
         """Edit was pressed."""

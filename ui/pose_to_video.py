@@ -418,7 +418,7 @@ class PoseToVideoTab(Stage):
         kept = self.backend.jobs.companions(made.id, view.owner) if made else {}
         kept = {kind: self.backend.assets.address(path) for kind, path in kept.items()}
         address = self.backend.assets.address(made.result.video) if made else None
-        clip, skeletons = (film(kept.get(kind), part=part) for kind, part in (("source", "clip"), ("skeletons",) * 2))
+        clip, skeletons = film(kept.get("source"), part="clip"), film(kept.get("skeletons"), part="skeletons")
         there = made is not None and not going
         return {
             **ends(self.message, view),
