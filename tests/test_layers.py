@@ -13,7 +13,7 @@ from scripts import structure
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = {"torch", "diffusers", "transformers", "accelerate", "controlnet_aux", "torchvision"}
-PLAIN = {"settings", "catalog", "task_settings", "tasks", "events"}  # plain data: the standard library and each other
+PLAIN = {"settings", "catalog", "task_settings", "tasks", "events", "imports"}  # the standard library and each other
 FLOORS = ("media", "models", "poses", "systems", "serving")  # of pipelines: each stands on those before it
 OFFERED = {"serving.backend", "serving.job"}  # what the page asks
 

@@ -6,11 +6,11 @@ names the file in ENGINES, and a card names the engine. What a form shows of a m
 
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pipelines.catalog import ENGINES
 from pipelines.events import Losses, Preview, Progress
+from pipelines.imports import imported
 from pipelines.models.classes import CLASSES, Network
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def find_engine(name: str) -> Engine:
     """
     if name not in ENGINES:
         raise ValueError(f"There is no engine called {name!r}. Choose one of: {', '.join(ENGINES)}.")
-    engine: Engine = import_module(ENGINES[name]).ENGINE
+    engine: Engine = imported(ENGINES[name]).ENGINE
     for kind, network in engine.classes.items():
         if CLASSES.setdefault(kind, network) is not network:
             raise ValueError(f"The engine {name!r} builds {kind} in another way than is known already.")
