@@ -1,5 +1,6 @@
 """Marionette: `python app.py` opens the page."""
 
+import gc
 import logging
 import os
 import signal
@@ -30,6 +31,7 @@ try:
     options = page.launch_options(backend, settings)
 except (ValueError, OSError) as error:
     sys.exit(f"Marionette can't start: {error}")
+gc.freeze()  # the page stands for good: Python's collections, which stop everything, needn't look through it
 
 
 def end(*_: object) -> None:

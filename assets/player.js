@@ -1,8 +1,7 @@
 () => {
-  // The player of ui/player.py. Every one that is drawn hands itself over, before or after this runs. Players that play
-  // in step are a crew: one that has the controls (their head) and those that name it as their leader. Of a crew's
-  // videos the longest leads, and the others show the same moment. Addresses and names are set as properties, never as
-  // HTML: they may hold what somebody wrote.
+  // The player of ui/player.py. Every one that is drawn hands itself over, before or after this runs. Of its videos the
+  // longest leads, the others show the same moment, and the last is heard. Addresses and names are set as properties,
+  // never as HTML: they may hold what somebody wrote.
   const SPEEDS = [0.25, 0.5, 0.75, 1, 1.5, 2];
   const AWAY = 0.12;  // seconds that two videos that play may be apart
   const KEYS = {ArrowLeft: 'back', ',': 'back', ArrowRight: 'on', '.': 'on', Home: 'first', End: 'last', k: 'toggle', ' ': 'toggle'};
@@ -19,14 +18,13 @@
       Object.assign(this, {element, props, videos: [], playing: false, repeats: true, speed: 1, sounds: true});
       players.add(this);
       this.root = element.querySelector('.player');
-      this.name = element.parentElement.closest('[id]')?.id;
       for (const part of ['films', 'controls', 'moment', 'views']) this[part] = this.root.querySelector(`.${part}`);
       [this.slider, this.strip, this.speeds] = ['input', 'canvas', 'select'].map(kind => this.root.querySelector(kind));
       for (const speed of SPEEDS) this.speeds.add(new Option(`${speed}×`, speed, speed === 1, speed === 1));
       this.listen();
       watch('label', () => this.label());
       watch('value', () => this.take());
-      new IntersectionObserver(() => this.head.apply()).observe(this.root);  // a tab was opened or left
+      new IntersectionObserver(() => this.apply()).observe(this.root);  // a tab was opened or left
       new ResizeObserver(() => this.drawStrip()).observe(this.strip);
       this.label();
       this.take();
@@ -38,7 +36,7 @@
         if (button) this.act(button.dataset.do);
         if (event.target.closest('.films') && !event.target.closest('.divider, figcaption') && !this.dragged) {
           this.act('toggle');
-          this.head.slider.focus({preventScroll: true});  // so that the keys go on from there
+          this.slider.focus({preventScroll: true});  // so that the keys go on from there
         }
       });
       this.root.addEventListener('keydown', event => {
@@ -48,19 +46,20 @@
         event.preventDefault();
         this.act(KEYS[key]);
       });
-      this.slider.addEventListener('input', () => this.head.show(this.slider.value - 1));
+      this.slider.addEventListener('input', () => this.show(this.slider.value - 1));
       this.speeds.addEventListener('change', () => { this.speed = Number(this.speeds.value); this.apply(); });
       this.films.addEventListener('pointerdown', event => this.drag(event));
     }
 
     label() {
-      const [name, play, pause, back, on, repeat, sound, side, wipe, full, speed, position, divider, told] =
+      const [name, play, pause, back, on, repeat, sound, side, wipe, full, speed, position, divider, told, clip, skeletons] =
         String(this.props.label ?? '').split('|');
-      this.words = {name, play, pause, divider, told};
+      this.words = {name, play, pause, divider, told, parts: {clip, skeletons}};
       this.root.setAttribute('aria-label', name);
       for (const [does, words] of Object.entries({back, on, repeat, sound, side, wipe, full})) this.call(does, words);
       this.speeds.setAttribute('aria-label', speed);
       this.slider.setAttribute('aria-label', position);
+      this.name();
       this.draw();
     }
 
@@ -74,23 +73,11 @@
       }
     }
 
-    // Who plays with whom --------------------------------------------------------------------------------------------
-
-    get head() {
-      const name = this.root.dataset.leader;
-      const leader = name && [...players].find(one => one.name === name && one.isThere);
-      return leader && leader.videos.length ? leader : this;
-    }
-
-    get isThere() { return this.element.isConnected; }
-
-    get crew() { return [this, ...[...players].filter(one => one !== this && one.isThere && one.head === this)]; }
-
-    get all() { return this.crew.flatMap(one => one.videos); }
-
     get lead() {
-      return this.all.reduce((one, other) => !one || other.duration > one.duration + 0.05 ? other : one, undefined);
+      return this.videos.reduce((one, other) => !one || other.duration > one.duration + 0.05 ? other : one, undefined);
     }
+
+    get heard() { return this.videos.at(-1); }
 
     get rate() { return this.lead?.film.rate || 8; }
 
@@ -117,18 +104,20 @@
         this.views.hidden = films.length < 2;
         this.view('side');
       }
-      films.forEach((film, at) => {
-        const figure = this.films.children[at];
-        figure.querySelector('figcaption').textContent = film.name;
-        this.videos[at].setAttribute('aria-label', film.name || this.words.name);
-      });
+      this.videos.forEach((video, at) => Object.assign(video.film, {name: films[at].name, part: films[at].part}));
+      this.name();
       if (same) return;
-      const {head} = this;
-      if (films.length) Object.assign(head, {sounds: true, playing: !calm.matches});
-      for (const one of players) {
-        one.controls.hidden = one.head !== one;
-        if (one.root.dataset.leader === this.name && !films.length) one.playing = this.playing;  // it plays on by itself
-        if (one === head || one.root.dataset.leader === this.name) one.head.apply(), one.head.drawStrip();
+      Object.assign(this, {sounds: true, playing: films.length > 0 && !calm.matches});
+      this.apply();
+      this.drawStrip();
+    }
+
+    /** Says what each video is. */
+    name() {
+      for (const video of this.videos) {
+        const name = video.film.name || this.words.parts[video.film.part] || '';
+        video.nextElementSibling.textContent = name;
+        video.setAttribute('aria-label', name || this.words.name);
       }
     }
 
@@ -137,36 +126,35 @@
       figure.className = 'film';
       Object.assign(video, {playsInline: true, preload: 'auto', disableRemotePlayback: true});
       figure.append(video, document.createElement('figcaption'));
-      const leads = act => () => { if (video === this.head.lead) act(this.head); };
+      const leads = act => () => { if (video === this.lead) act(); };
       const frame = () => {
-        leads(head => head.draw())();
+        leads(() => this.draw())();
         if (video.isConnected) video.requestVideoFrameCallback(frame);
       };
       video.requestVideoFrameCallback?.(frame);
       video.addEventListener('loadedmetadata', () => {
         figure.style.setProperty('--shape', video.videoWidth / video.videoHeight);
-        this.head.apply();
-        this.head.drawStrip();
+        this.apply();
+        this.drawStrip();
       });
-      video.addEventListener('timeupdate', leads(head => { head.align(); head.draw(); }));
-      video.addEventListener('seeked', leads(head => { head.align(); head.draw(); }));
-      video.addEventListener('ended', leads(head => { head.playing = false; head.apply(); }));
-      video.addEventListener('pause', leads(head => {
-        if (head.playing && !video.ended && head.isSeen) { head.playing = false; head.apply(); }  // the browser's doing
+      video.addEventListener('timeupdate', leads(() => { this.align(); this.draw(); }));
+      video.addEventListener('seeked', leads(() => { this.align(); this.draw(); }));
+      video.addEventListener('ended', leads(() => { this.playing = false; this.apply(); }));
+      video.addEventListener('pause', leads(() => {
+        if (this.playing && video.paused && !video.ended && this.isSeen) { this.playing = false; this.apply(); }  // the browser's doing
       }));
       return figure;
     }
 
     get isSeen() { return this.root.getClientRects().length > 0; }
 
-    /** Has every video of the crew do what its state says. */
+    /** Has every video do what the player's state says. */
     apply() {
-      if (this.head !== this) return this.head.apply();
-      const {lead, all} = this, sounding = this.videos[0], plays = this.playing && this.isSeen;
-      for (const video of all) {
+      const {lead, heard} = this, plays = this.playing && this.isSeen;
+      for (const video of this.videos) {
         video.loop = video !== lead || this.repeats;
         video.playbackRate = video.defaultPlaybackRate = this.speed;
-        video.muted = video !== sounding || !this.sounds;
+        video.muted = video !== heard || !this.sounds;
         if (!plays) video.pause();
         else if (video.paused) {
           video.play().catch(error => {
@@ -183,7 +171,7 @@
     /** Has the others show what the one that leads shows. */
     align() {
       const {lead} = this;
-      for (const other of this.all) {
+      for (const other of this.videos) {
         if (other === lead || !other.duration || !lead.duration) continue;
         const moment = lead.currentTime % other.duration, away = Math.abs(moment - other.currentTime);
         if (away > (lead.paused ? 0.005 : AWAY) && (lead.paused || other.duration - away > AWAY)) other.currentTime = moment;
@@ -191,14 +179,14 @@
     }
 
     draw() {
-      if (!this.words || this.head !== this) return;
+      if (!this.words) return;
       const {frame, frames} = this, seconds = (frame / this.rate).toFixed(2);
       this.root.classList.toggle('playing', this.playing);
       this.call('toggle', this.playing ? this.words.pause : this.words.play);
       this.button('repeat').setAttribute('aria-pressed', this.repeats);
       const sound = this.button('sound');
       sound.setAttribute('aria-pressed', this.sounds);
-      sound.hidden = !isHeard(this.videos[0]);
+      sound.hidden = !isHeard(this.heard);
       for (const view of ['side', 'wipe']) this.button(view).setAttribute('aria-pressed', this.films.dataset.view === view);
       this.slider.max = frames;
       this.slider.value = frame + 1;
@@ -209,8 +197,6 @@
     // What a person does ---------------------------------------------------------------------------------------------
 
     act(does) {
-      const {head} = this;
-      if (head !== this && does !== 'full') return head.act(does);
       switch (does) {
         case 'toggle':
           if (!this.playing && this.lead?.ended) this.lead.currentTime = 0;
@@ -311,7 +297,7 @@
 
     async drawStrip() {
       const {lead, strip} = this, width = strip.clientWidth, height = strip.clientHeight;
-      if (this.head !== this || !lead?.videoWidth || !width) return;
+      if (!lead?.videoWidth || !width) return;
       const wanted = `${lead.src} ${width}`;
       if (this.drawn === wanted) return;
       this.drawn = wanted;

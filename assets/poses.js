@@ -9,8 +9,8 @@
   const SVG = 'http://www.w3.org/2000/svg';
   const known = new WeakMap();
   const figureOf = node => node.closest?.('.pose-preview:has(.timeline)');
+  const filled = (words, ...values) => words.replace(/%(\d)/g, (_, place) => values[place - 1]);
   const part = (figure, name) => figure.querySelector(`[data-part="${name}"]`);
-  const say = (text, ...values) => values.reduce((told, value, at) => told.replace(`%${at + 1}`, value), text);
 
   function stateOf(figure) {
     if (!known.has(figure)) {
@@ -72,10 +72,10 @@
       }
       points.forEach(([x, y, sure], joint) => {
         if (!sure) return;
-        const name = people.length > 1 ? say(ofPerson, words[joint], number + 1) : words[joint];
+        const name = people.length > 1 ? filled(ofPerson, words[joint], number + 1) : words[joint];
         const handle = make(drawing, 'circle', {cx: x, cy: y, r: 0.017 * height, 'stroke-width': 0.04 * height,
           tabindex: 0, role: 'button', 'data-joint': `${number} ${joint}`,
-          'aria-label': say(place, name, Math.round(x), Math.round(y))});
+          'aria-label': filled(place, name, Math.round(x), Math.round(y))});
         make(handle, 'title', {}).textContent = name;
         if (handle.dataset.joint === focused) handle.focus({preventScroll: true});
       });
@@ -83,8 +83,9 @@
     const slider = part(figure, 'frame');
     slider.value = frame;
     const confidence = slider.dataset.confidence.split(' ')[frame];
-    const sure = people.length ? (confidence ? say(confidenceOf, confidence) : '') : nobody;
-    const told = [say(frameOf, frame + 1, state.frames.length), sure].filter(Boolean).join(' · ');
+    const sure = people.length ? (confidence ? filled(confidenceOf, confidence) : '') : nobody;
+    const seconds = (frame / slider.dataset.fps).toFixed(2);
+    const told = [filled(frameOf, frame + 1, state.frames.length, seconds), sure].filter(Boolean).join(' · ');
     slider.setAttribute('aria-valuetext', told);
     part(figure, 'where').textContent = told;
     part(figure, 'acts').hidden = false;

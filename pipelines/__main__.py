@@ -5,6 +5,7 @@ can't be written; 130 after Ctrl-C.
 """
 
 import argparse
+import io
 import json
 import os
 import secrets
@@ -17,6 +18,7 @@ from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from pipelines.catalog import CATALOG, ModelCard, find, offered
 from pipelines.events import Progress, Result
@@ -28,8 +30,8 @@ from pipelines.tasks import (
     Edit,
     FindPoses,
     Finish,
+    MadeByModel,
     PoseToVideo,
-    Task,
     TextToVideo,
     Tune,
     from_json,
@@ -55,7 +57,7 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command in `arguments` and returns the exit code."""
     warnings.simplefilter("ignore")  # what libraries want to tell their developers
-    with suppress(AttributeError):  # where it was replaced by something else than a file
+    if isinstance(sys.stdout, io.TextIOWrapper):  # and not replaced by something else than a file
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that can't be printed is no failure
     for library in ("TRANSFORMERS", "DIFFUSERS"):
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
@@ -171,7 +173,7 @@ def _pose_to_video(chosen: argparse.Namespace, settings: Settings) -> int:
     card = _card(chosen.model or next(iter(offered("pose-to-video"))), base)
     given = _given(chosen, PoseToVideo)
     kind, _, motion = chosen.clip.partition(":")
-    inputs = {} if kind == "motion" else {"clip": Path(chosen.clip)}
+    inputs: dict[str, Any] = {} if kind == "motion" else {"clip": Path(chosen.clip)}
     given |= {"clip": NOBODY} if inputs else {"motion": motion}
     if chosen.tuned:
         inputs["tuned"], given["tuned"] = chosen.tuned, NOBODY
@@ -214,6 +216,7 @@ def _poses(chosen: argparse.Namespace, settings: Settings) -> int:
                 raise KeyboardInterrupt
             _show(event)
     _show(None)
+    assert path is not None  # --output is required
     with video.whole(path) as temporary:
         temporary.write_text(found.text)
     print(path)
@@ -259,12 +262,12 @@ def _finish(chosen: argparse.Namespace, settings: Settings) -> int:
 
 
 def _run(
-    task: Task,
+    task: MadeByModel | Finish,
     cards: Sequence[ModelCard],
     settings: Settings,
     path: Path | None,
     shown: Path | None = None,
-    **inputs: Path,
+    **inputs: Any,
 ) -> int:
     """Runs `task` with the models that it wants, and prints what it wrote: `shown` or else the video."""
     from pipelines.serving.runner import LOADING, Pace, make

@@ -169,7 +169,7 @@ class ModelCard:
     tuned_from: str = ""  # where it can take on what another model was tuned to: the name of that model
     loras: Mapping[str, Lora] = field(default_factory=dict)  # that make it faster: one of them, or none
 
-    def with_lora(self, name: str) -> "ModelCard":
+    def with_lora(self, name: object) -> "ModelCard":
         """The card with the defaults and samplers that the LoRA `name` wants; itself for "". Raises ValueError listing
         the LoRAs there are."""
         if name == "":

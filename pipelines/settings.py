@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 # Instead of the defaults on the original Space, where strangers share a machine. They are no variables of that Space:
 # whoever duplicates it would have them too.
@@ -92,7 +93,8 @@ class Settings:
                 try:
                     values[one.name] = _READERS[one.type](environment[name])
                 except ValueError as error:
-                    raise ValueError(f"{name}={environment[name]!r} can't be read as {one.type.__name__}.") from error
+                    kind = getattr(one.type, "__name__", one.type)
+                    raise ValueError(f"{name}={environment[name]!r} can't be read as {kind}.") from error
                 _check(one.name, name, values[one.name])
         settings = cls(**values)
         return replace(settings, **SHARED | values) if settings.is_original(environment) else settings
@@ -102,7 +104,7 @@ class Settings:
         return bool(self.original) and environment.get("SPACE_ID") == self.original
 
 
-def _check(field_name: str, variable: str, value: object) -> None:
+def _check(field_name: str, variable: str, value: Any) -> None:
     """Raises ValueError naming the `variable` where `value` is out of range; never tells a password."""
     if field_name in RANGES:
         low, high = RANGES[field_name]

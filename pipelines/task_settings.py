@@ -8,7 +8,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, TypeVar, dataclass_transform
 
 from pipelines.catalog import ModelCard, Range
 from pipelines.messages import Message, said
@@ -18,6 +18,7 @@ MAX_PROMPT = 2_000  # characters; CLIP reads 77 tokens, so that more is a mistak
 _NAME = "[0-9a-f]{32}|[0-9a-f]{64}"
 
 OfModel = Callable[[Any], Any]  # of a ModelCard
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +166,7 @@ class Kept(Setting):
     required: bool = False
 
     def check(self, value: object, card: ModelCard | None) -> str:
-        if not is_name(value) and (self.required or value != ""):
+        if not isinstance(value, str) or not is_name(value) and (self.required or value != ""):
             raise ValueError(self.missing)
         return value
 
@@ -221,6 +222,12 @@ def number(noun: str, value: object, allowed: Range) -> int | float:
 def declared(setting: Setting) -> Any:
     """The field of a task, a dataclass, that holds `setting`."""
     return field(metadata={"setting": setting})
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(declared, field))
+def taskclass(kind: type[Kind]) -> type[Kind]:
+    """Makes a class a kind of task: a frozen dataclass whose fields hold settings that are `declared`."""
+    return dataclass(frozen=True)(kind)
 
 
 def settings_of(task: type) -> dict[str, Setting]:

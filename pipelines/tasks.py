@@ -5,8 +5,8 @@ Every setting is declared beside the field that holds it (task_settings.py).
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import ClassVar, Self
+from dataclasses import Field, asdict, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pipelines.catalog import CATALOG, DETECTORS, SCHEDULERS, ModelCard, Range, find, motions, offered
 from pipelines.messages import said
@@ -22,6 +22,7 @@ from pipelines.task_settings import (
     is_name,
     recalled,
     settings_of,
+    taskclass,
 )
 
 MAX_SEED = 2**32 - 1
@@ -227,6 +228,11 @@ class _OfModel:
 
     FOR: ClassVar[str]  # the kind of its models: see catalog.offered
 
+    if TYPE_CHECKING:  # every such task is a dataclass that holds the name of its model
+        __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+        def __init__(self, *, model: str, **settings: Any): ...
+
     @classmethod
     def for_model(cls, card: ModelCard, /, prompt: object, seed: object, **settings: object) -> Self:
         """A task for `card`; what is not in `settings` has its declared default, often the one of the model's makers.
@@ -282,7 +288,7 @@ def _check_voxels(card: ModelCard, frames: int, width: int, height: int) -> None
         )
 
 
-@dataclass(frozen=True)
+@taskclass
 class _Sampled(_OfModel):
     """A video that is sampled from noise, or from something like it."""
 
@@ -326,7 +332,7 @@ SHORTCUTS: dict[str, object] = {
 }
 
 
-@dataclass(frozen=True)
+@taskclass
 class TextToVideo(_Sampled):
     """A prompt to be made a video of. Made by `for_model`, it holds only values that its model can do."""
 
@@ -382,7 +388,7 @@ class TextToVideo(_Sampled):
         return (*super().effort, bool(self.image))
 
 
-@dataclass(frozen=True)
+@taskclass
 class Tune(_OfModel):
     """A clip to be tuned on (Tune-A-Video), `prompt` being what it shows."""
 
@@ -472,7 +478,7 @@ class Tune(_OfModel):
         return (type(self).__name__, self.model, self.frames, self.width, self.height, self.steps, self.trained)
 
 
-@dataclass(frozen=True)
+@taskclass
 class Edit(_Sampled):
     """A tuned clip to be edited, `prompt` being what it is to show now."""
 
@@ -520,7 +526,7 @@ def _cut(side: str) -> Number:
     )
 
 
-@dataclass(frozen=True)
+@taskclass
 class PoseToVideo(_Sampled):
     """A prompt to be made a video whose dancer follows the poses of a clip or of a built-in motion (FollowYourPose).
 
@@ -628,7 +634,7 @@ class PoseToVideo(_Sampled):
         values["retarget"] = values["retarget"] and bool(card.bodies)
 
 
-@dataclass(frozen=True)
+@taskclass
 class FindPoses:
     """A clip whose people are to be found, without anything being generated."""
 
@@ -651,6 +657,8 @@ class FindPoses:
 class _OfVideo:
     """A task that makes a video of others: what is asked of it is asked of the one that it is `of`."""
 
+    of: Any
+
     @property
     def model(self) -> str:
         return self.of.model
@@ -664,7 +672,7 @@ class _OfVideo:
         return self.of.seconds
 
 
-@dataclass(frozen=True)
+@taskclass
 class Finish(_OfVideo):
     """A video to be made larger, smoother or both, without a model."""
 
@@ -702,7 +710,7 @@ class Finish(_OfVideo):
         """A task for the video that the job `source` made of the task `of`. Raises ValueError as
         TextToVideo.for_model does, and where the result would be too large."""
         values = checked(cls, None, {"source": source, "upscale": upscale, "interpolate": interpolate})
-        if not isinstance(of, _Sampled | None):
+        if not isinstance(of, TextToVideo | PoseToVideo | Edit | None):
             raise ValueError(
                 said("Only videos that were made of a prompt can be finished. Choose the one it came from.")
             )
@@ -748,6 +756,7 @@ class Finish(_OfVideo):
 
     @property
     def prompt(self) -> str:
+        assert self.of is not None, "nothing is known of how the video was made"
         return self.of.prompt
 
     @property
@@ -757,7 +766,7 @@ class Finish(_OfVideo):
         return (type(self).__name__, self.upscale, self.interpolate, shape)
 
 
-@dataclass(frozen=True)
+@taskclass
 class Grid(_OfVideo):
     """Videos to be laid side by side in one, without a model: a row for each prompt, a column for each seed."""
 
@@ -776,12 +785,12 @@ class Grid(_OfVideo):
         lines = prompt.split("\n")
         check_cells(len(lines), len(seeds))
         prompts = [PROMPT.check(line, None) for line in lines]
-        seeds = tuple(SEED.check(seed, None) for seed in seeds)
-        if len(jobs) != len(prompts) * len(seeds):
+        columns: list[Any] = [SEED.check(seed, None) for seed in seeds]
+        if len(jobs) != len(prompts) * len(columns):
             raise ValueError(said("A grid has a video for every one of its prompts and seeds."))
         if not all(isinstance(job, str) and is_name(job) for job in jobs):
             raise ValueError(said("There is no such video. Make the grid anew."))
-        return cls("\n".join(prompts), seeds, tuple(jobs), of)
+        return cls("\n".join(prompts), tuple(columns), tuple(jobs), of)
 
     def checked(self, catalog: Mapping[str, ModelCard] = CATALOG) -> "Grid":
         """The same task, validated once more; its videos may be of a model that is not in `catalog` any more."""
@@ -819,7 +828,8 @@ KINDS = {
     **{"finish": Finish, "grid": Grid},
 }
 _NAMES = {kind: name for name, kind in KINDS.items()}
-Task = TextToVideo | PoseToVideo | Tune | Edit | Finish | Grid
+MadeByModel = TextToVideo | PoseToVideo | Tune | Edit
+Task = MadeByModel | Finish | Grid
 
 
 def kind_of(task: Task) -> str:
@@ -857,7 +867,7 @@ def recall(text: str) -> Task:
     """The task that `to_json` wrote as `text`. It is not validated: what was possible then may not be now."""
     values = json.loads(text)
     kind = KINDS[values.pop("task")]
-    if issubclass(kind, _OfVideo) and values["of"] is not None:
+    if issubclass(kind, Finish | Grid) and values["of"] is not None:
         of = KINDS[values["of"].pop("task")]
         values["of"] = of(**recalled(of, values["of"]))
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
@@ -869,18 +879,18 @@ def from_json(text: str, catalog: Mapping[str, ModelCard] = CATALOG) -> Task:
     try:
         values = json.loads(text)
         kind = KINDS[values.pop("task")]
-        if issubclass(kind, _OfVideo):
+        if issubclass(kind, Finish | Grid):
             made = values.pop("of")
-            if issubclass(KINDS[made["task"]], _OfVideo):
+            if issubclass(KINDS[made["task"]], Finish | Grid):
                 raise TypeError("What is made of videos is not made of such again.")
         else:
             model, prompt, seed = values.pop("model"), values.pop("prompt"), values.pop("seed")
     except (KeyError, TypeError, AttributeError, RecursionError, ValueError) as error:
         raise ValueError(said("This is not the description of a video made by Marionette.")) from error
-    if kind is Finish:
+    if issubclass(kind, Finish):
         choices = {name: values.get(name) for name in ("source", "upscale", "interpolate")}
         return Finish.for_video(from_json(json.dumps(made), catalog), **choices)
-    if kind is Grid:
+    if issubclass(kind, Grid):
         choices = {name: values.get(name) for name in ("prompt", "seeds", "jobs")}
         return Grid.for_videos(from_json(json.dumps(made), catalog), **choices)
     if not isinstance(model, str) or model not in catalog:

@@ -50,7 +50,7 @@ MUTANTS: tuple[Mutant, ...] = (
     _in("tuneavideo", "prompts swapped", "task.negative_prompt, task.prompt]", "task.prompt, task.negative_prompt]"),
     _in("tuneavideo", "inverted under the prompt", "all_states[:1], all_states[1:]", "all_states[2:], all_states[1:]"),
     _in("modelscope", "no negative prompt", "[task.negative_prompt, task.prompt] if", '["", task.prompt] if'),
-    _in("tempofunk", "the first image unguided by its own", "task.image_guidance)", "task.guidance)"),
+    _in("tempofunk", "the first image unguided by its own", "else task.image_guidance", "else task.guidance"),
     _in("tuning", "tuned under no caption", "EditingUNet(unet, caption.to", "EditingUNet(unet, empty.to"),
     # Seeds
     _in("modelscope", "seed ignored", f"{CHANNELS}, task.seed)", f"{CHANNELS}, 7)"),

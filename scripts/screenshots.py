@@ -120,7 +120,7 @@ def pose_to_video(page: Page) -> Iterator[str]:
     page.locator("#pose-generate").click()
     expect(page.locator("#pose-line")).to_contain_text("Denoising")
     yield "pose-to-video-working"
-    page.locator("#pose-result video").wait_for()
+    page.locator("#pose-result video").last.wait_for()
     yield "pose-to-video-finished"
     page.locator("#pose-prompt textarea").fill("")
     page.locator("#pose-generate").click()
@@ -163,7 +163,7 @@ def tuned_and_danced(page: Page) -> Iterator[str]:
     page.get_by_role("option", name=SHOWN.prompt).click()
     page.locator("#pose-prompt textarea").fill("A robot in red in the snow")
     page.locator("#pose-generate").click()
-    expect(page.locator("#pose-told")).to_contain_text("in the snow")
+    expect(page.locator("#pose-result")).to_contain_text("in the snow")
     page.wait_for_timeout(CURTAIN)
     yield "pose-to-video-tuned"
 

@@ -53,12 +53,15 @@ def test_no_torch_is_imported_before_the_first_job():
     assert ran.stdout.strip() == "[]", ran.stderr
 
 
-@pytest.mark.parametrize(("name", "value"), [("MARIONETTE_QUEUE", "many"), ("MARIONETTE_MODEL", "gpt")])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("MARIONETTE_QUEUE", "many"), ("MARIONETTE_MODEL", "gpt"), ("MARIONETTE_MODEL", "miniature-sd")],
+)
 def test_settings_that_can_not_be_end_it_with_one_clear_line(name, value):
     ran = programs.run(["app.py"], environment(**{name: value}))
     assert ran.returncode != 0 and "Traceback" not in ran.stderr
     (line,) = ran.stderr.strip().splitlines()
-    assert line.startswith("Marionette can't start") and value in line
+    assert line.startswith("Marionette can't start") and name in line and value in line
 
 
 def test_a_prompt_becomes_a_file_and_its_facts(client):

@@ -428,22 +428,24 @@ def test_a_clip_is_tuned_on_and_told_again_in_two_ways(chromium, app):
         expect(page.locator("#edits tbody tr")).to_have_count(2, timeout=PATIENCE)
         page.wait_for_function(
             """() => {
-                const [one, other] = document.querySelectorAll('#before video, #after video');
+                const [one, other] = document.querySelectorAll('#edit-result video');
                 return one?.currentTime > 0.2 && Math.abs(one.currentTime - other.currentTime) < 0.3;
             }""",
             timeout=PATIENCE,
         )
-        page.locator("#after [data-do=toggle]").click()
+        page.locator("#edit-result [data-do=toggle]").click()
         page.wait_for_function(  # the one stops with the other, at the same frame
             """() => {
-                const [one, other] = document.querySelectorAll('#before video, #after video');
+                const [one, other] = document.querySelectorAll('#edit-result video');
                 return one.paused && other.paused && Math.abs(one.currentTime - other.currentTime) < 0.01;
             }""",
             timeout=PATIENCE,
         )
         page.screenshot(path=PICTURES / "edit-finished.png", full_page=True)
+        page.locator("#edit-result [data-do=wipe]").click()  # the clip on one side, the edit on the other
+        expect(page.locator("#edit-result .divider")).to_have_count(1)
         page.get_by_role("button", name="a bear in red bows on the moon").click()
-        expect(page.locator("#side-by-side")).to_contain_text("a bear in red bows on the moon")
+        expect(page.locator("#edit-result")).to_contain_text("a bear in red bows on the moon")
 
         page.reload()
         page.get_by_role("tab", name="Edit a clip").click()

@@ -72,6 +72,10 @@ def test_a_spanish_browser_gets_spanish_also_in_what_changes(chromium, app):
     page.locator("#steps").scroll_into_view_if_needed()
     page.screenshot(path=PICTURES / "grid.png", full_page=True)
     decode_frames(page, "es")
+    page.get_by_role("tab").nth(1).click()
+    page.locator("#found .timeline input").focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#found [data-part=where]")).to_contain_text("Fotograma 2 de 16 · 0.13 s")
     page.context.close()
 
 

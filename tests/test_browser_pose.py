@@ -3,7 +3,7 @@
 import shutil
 
 import numpy as np
-from test_browser import PATIENCE, PICTURES, SIZES, app, chromium, expect, type_number, visit  # noqa: F401
+from test_browser import CLIP, PATIENCE, PICTURES, SIZES, app, chromium, expect, type_number, visit  # noqa: F401
 
 from pipelines.catalog import find_motion
 from pipelines.media import video
@@ -24,7 +24,7 @@ def danced(page):
     """Waits until a video stands beside its skeletons, and both show the same moment."""
     page.wait_for_function(
         """() => {
-            const videos = [...document.querySelectorAll('#pose-result video, #pose-skeletons video')];
+            const videos = [...document.querySelectorAll('#pose-result video')];
             const [one, other] = videos.map(video => video.currentTime);
             return videos.length == 2 && one > 0.2 && Math.abs(one - other) < 0.3;
         }""",
@@ -45,7 +45,7 @@ def test_a_motion_is_chosen_seen_danced_taken_home_and_followed_again(chromium, 
         page.locator("#pose-generate").click()
         danced(page)
         expect(page.locator("#pose-measures")).to_contain_text("Pose accuracy")
-        expect(page.locator("#pose-told")).to_contain_text("a bear in red dancing in the snow")
+        expect(page.locator("#pose-result")).to_contain_text("a bear in red dancing in the snow")
         page.screenshot(path=PICTURES / "pose-finished.png", full_page=True)
         for button, begins in (("skeletons", b"ftyp"), ("keypoints", b'[\n{"version"')):
             with page.expect_download(timeout=PATIENCE) as download:
@@ -88,6 +88,19 @@ def test_what_is_uploaded_is_shown_and_what_shows_nobody_is_answered(chromium, a
         assert page.evaluate("document.documentElement.scrollWidth") <= SIZES["phone"]["width"]
 
 
+def test_after_an_upload_its_skeletons_and_the_button_stand_on_the_first_screen(chromium, app):  # noqa: F811
+    with visit(chromium, app) as page:
+        open_tab(page)
+        page.locator("#pose-clip input[type=file]").set_input_files(CLIP)
+        expect(page.locator("#found figcaption")).to_contain_text("drawn figures", timeout=PATIENCE)
+        page.evaluate("window.scrollTo(0, 0)")
+        page.wait_for_timeout(500)
+        page.screenshot(path=PICTURES / "pose-upload.png")
+        for seen in ("#found .pose-screen", "#pose-generate"):
+            box = page.locator(seen).bounding_box()
+            assert box["y"] > 0 and box["y"] + box["height"] <= SIZES["desktop"]["height"], seen
+
+
 def test_joints_are_moved_frame_by_frame_and_followed(chromium, app):  # noqa: F811
     with visit(chromium, app) as page:
         open_tab(page)
@@ -95,7 +108,7 @@ def test_joints_are_moved_frame_by_frame_and_followed(chromium, app):  # noqa: F
         slider.focus()
         for _ in range(4):
             page.keyboard.press("ArrowRight")
-        expect(page.locator("#found [data-part=where]")).to_contain_text("Frame 5 of 16")
+        expect(page.locator("#found [data-part=where]")).to_contain_text("Frame 5 of 16 · 0.50 s")
         expect(page.locator("#found picture img")).to_be_hidden()  # the moving picture, in whose place the joints are
         wrist = page.locator('#found circle[data-joint="0 4"]')
         start = float(wrist.get_attribute("cx"))

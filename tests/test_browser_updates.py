@@ -162,7 +162,7 @@ def test_each_tab_can_be_stopped_as_soon_as_it_begins(chromium, app, number):  #
         page.locator("#pose-stop").click()
         expect(page.locator("#pose-message")).to_contain_text("Stopped.", timeout=SOON)
         expect(page.locator("#pose-stop")).to_be_hidden()
-        expect(page.locator("#pose-players")).to_be_hidden()
+        expect(page.locator("#pose-result .player")).to_be_hidden()
 
 
 def test_a_seed_that_is_typed_is_kept(chromium, app):  # noqa: F811

@@ -7,7 +7,7 @@ import pytest
 from pipelines.catalog import find
 from pipelines.serving.backend import Tuning
 from pipelines.serving.job import Job
-from pipelines.tasks import MAX_SEED, Tune
+from pipelines.tasks import MAX_SEED, Edit, Tune
 from ui import forms
 
 GOOD = {
@@ -117,7 +117,7 @@ TUNED = Tuning(
 
 
 def tune(prompt="a man skis", model="stable-diffusion-1.4", clip=CLIP, **values):
-    settings = {name: values.get(name, TUNE[name][0]) for name in forms.TUNING}
+    settings = {name: values.get(name, TUNE[name][0]) for name in TUNE}
     return forms.tune(settings | {"prompt": prompt, "model": model, "clip": clip})
 
 
@@ -131,7 +131,7 @@ def differing(before, after):
 
 @pytest.mark.parametrize("name", TUNE)
 def test_every_control_changes_the_tuning_and_only_its_own_part(name):
-    assert set(TUNE) == set(forms.TUNING)
+    assert set(TUNE) == {*forms.asked(Tune), "seed"}
     assert differing(tune(), after := tune(**{name: TUNE[name][1]})) == [name] and getattr(after, name) == TUNE[name][1]
 
 
@@ -153,7 +153,7 @@ def test_clip_caption_and_base_go_into_the_tuning():
 
 @pytest.mark.parametrize("name", EDIT)
 def test_every_control_changes_the_edit_and_only_its_own_part(name):
-    assert set(EDIT) | {"lora"} == set(forms.EDITING)  # a LoRA brings its own sampler
+    assert set(EDIT) | {"lora"} == {*forms.asked(Edit), "seed"}  # a LoRA brings its own sampler
     (before,), (after,) = edits(), edits(**{name: EDIT[name][1]})
     assert differing(before, after) == [name] and getattr(after, name) == EDIT[name][1]
 

@@ -13,14 +13,15 @@ from scripts import structure
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = {"torch", "diffusers", "transformers", "accelerate", "controlnet_aux", "torchvision"}
-PLAIN = {
+PLAIN = {  # plain data: the standard library and each other
     "settings",
     "catalog",
     "task_settings",
     "tasks",
     "events",
+    "imports",
     "messages",
-}  # plain data: the standard library and each other
+}
 FLOORS = ("media", "models", "poses", "systems", "serving")  # of pipelines: each stands on those before it
 OFFERED = {"serving.backend", "serving.job"}  # what the page asks
 

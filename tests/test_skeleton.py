@@ -138,5 +138,5 @@ def test_the_library_of_motions():
         tracked = tracking.track(poses)
         assert tracked.joints.shape[1] == (2 if name == "duet" else 1), name
         shown = file.with_suffix(".gif")
-        assert shown.read_bytes()[:6] == b"GIF89a" and shown.stat().st_size < 60_000, name
+        assert shown.read_bytes()[:6] == b"GIF89a" and shown.stat().st_size < 70_000, name
         assert len(json.loads(file.read_text())) == len(poses.joints)

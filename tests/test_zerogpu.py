@@ -279,6 +279,7 @@ if torch.version.cuda is None:  # what a torch with CUDA has and spaces looks fo
 import app
 from pipelines.models.manager import ModelManager
 import spaces.zero
+gc.unfreeze()
 (models,) = [one for one in gc.get_objects() if type(one) is ModelManager]
 print([str(one.device) for one in models.stats() if one.bytes], sum(one.bytes for one in models.stats()))
 lend = app.backend.executor.lend

@@ -1,7 +1,7 @@
 """The same actions for programs: named endpoints with typed arguments, for gradio_client, for curl and for agents."""
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict
 from functools import partial
@@ -49,7 +49,7 @@ def endpoints(backend: Backend, settings: Settings) -> None:
     def text_to_video(
         owner: str,
         prompt: str,
-        model: Literal[tuple(texts)] = settings.model,
+        model: str = settings.model,
         image: Upload | None = None,
         mask: Upload | None = None,
         **given: Any,
@@ -72,7 +72,7 @@ def endpoints(backend: Backend, settings: Settings) -> None:
         owner: str,
         prompts: list[str],
         seeds: list[int] | None = None,
-        model: Literal[tuple(texts)] = settings.model,
+        model: str = settings.model,
         image: Upload | None = None,
         mask: Upload | None = None,
         **given: Any,
@@ -101,7 +101,7 @@ def endpoints(backend: Backend, settings: Settings) -> None:
         prompt: str,
         motion: str | None = None,
         clip: Upload | None = None,
-        model: Literal[tuple(posed)] = next(iter(posed)),
+        model: str = next(iter(posed)),
         tuned: str | None = None,
         **given: Any,
     ) -> Task:
@@ -122,9 +122,7 @@ def endpoints(backend: Backend, settings: Settings) -> None:
             given["clip"] = backend.assets.keep_clip(_uploaded(clip), owner, poses=True).name
         return PoseToVideo.for_model(find(model), prompt, **given)
 
-    def tune(
-        owner: str, clip: Upload, prompt: str, model: Literal[tuple(tunable)] = next(iter(tunable)), **given: Any
-    ) -> Task:
+    def tune(owner: str, clip: Upload, prompt: str, model: str = next(iter(tunable)), **given: Any) -> Task:
         """Tunes a model on one clip, which /edit then edits with other words.
 
         What is stopped is kept as far as it came.
@@ -157,7 +155,7 @@ def endpoints(backend: Backend, settings: Settings) -> None:
                 return Edit.for_model(find(model), prompt, tuned=tuned, **shape, **given)
         raise ValueError("There is no such tuned model. Call /tune first, with the same visitor_id.")
 
-    def finish(owner: str, job: str, upscale: Literal[TIMES] = 2, **given: Any) -> Task:
+    def finish(owner: str, job: str, upscale: int = 2, **given: Any) -> Task:
         """Makes a video larger, smoother or both, without a model.
 
         Parameters:
@@ -197,25 +195,30 @@ def endpoints(backend: Backend, settings: Settings) -> None:
 
     run, find_people = partial(_run, backend), partial(_find, backend)
     for endpoint in (
-        _endpoint(text_to_video, TextToVideo, run),
-        _endpoint(grid, TextToVideo, run),
-        _endpoint(pose_to_video, PoseToVideo, run),
+        _endpoint(text_to_video, TextToVideo, run, model=texts),
+        _endpoint(grid, TextToVideo, run, model=texts),
+        _endpoint(pose_to_video, PoseToVideo, run, model=posed),
         _endpoint(poses, FindPoses, find_people),
-        _endpoint(tune, Tune, run),
+        _endpoint(tune, Tune, run, model=tunable),
         _endpoint(edit, Edit, run, known="The one that /tune told."),
-        _endpoint(finish, Finish, run, known="The one that was told beside the job."),
+        _endpoint(finish, Finish, run, known="The one that was told beside the job.", upscale=TIMES),
     ):
         _publish(endpoint, concurrency_limit=None)
     _publish(stop, queue=False)
 
 
 def _endpoint(
-    action: Callable[..., Any], kind: type, run: Callable[..., Iterator[tuple]], known: str = ""
+    action: Callable[..., Any],
+    kind: type,
+    run: Callable[..., Iterator[Answer]],
+    known: str = "",
+    **choices: Iterable[str | int],
 ) -> Callable[..., Iterator[Answer]]:
     """`action` as gradio publishes it: with a parameter for each declared setting of `kind` in place of **given, and
     with a visitor_id in place of the owner. It makes a task, which `run` then carries out.
 
-    `known` says which visitor_id is meant, where one must have been told before.
+    `known` says which visitor_id is meant, where one must have been told before; `choices` what some of the parameters
+    of `action` may be.
     """
     own = [one for name, one in signature(action).parameters.items() if name not in ("owner", "given")]
     hints, names = get_type_hints(kind), [one.name for one in own]
@@ -225,6 +228,7 @@ def _endpoint(
         if setting.asked and not isinstance(setting, Kept) and name not in (*names, "prompt")  # a grid has prompts
     }
     needed = [one.name for one in own if one.default is Parameter.empty]
+    own = [one.replace(annotation=Literal[tuple(choices[one.name])]) if one.name in choices else one for one in own]
     parameters = [one.replace(kind=Parameter.POSITIONAL_OR_KEYWORD) for one in own]
     parameters += [_parameter(name, _hint(setting, hints[name])) for name, setting in declared.items()]
     if known:
@@ -235,7 +239,7 @@ def _endpoint(
     told = {name: f"{setting.label}. {setting.help}" for name, setting in declared.items()}
     told["visitor_id"] = known or _VISITOR
 
-    def endpoint(*values: object) -> Answer:
+    def endpoint(*values: object) -> Iterator[Answer]:
         given = _given(**dict(zip((one.name for one in parameters), values, strict=True)))
         visitor_id = given.pop("visitor_id", None)
         if missing := [name for name in needed if name not in given]:
@@ -249,7 +253,7 @@ def _endpoint(
 
         yield from run(visitor_id, task)
 
-    before, _, after = getdoc(action).partition("\nReturns:")
+    before, _, after = (getdoc(action) or "").partition("\nReturns:")
     lines = "".join(f"\n    {name}: {text}" for name, text in told.items())
     before = before.rstrip().replace("\n\nParameters:", f" {_PROGRESS}\n\nParameters:", 1)
     endpoint.__doc__ = f"{before}{lines}\n\nReturns:{after}"
@@ -281,7 +285,7 @@ def _publish(action: Callable, **rest: object) -> None:
         component.label = told[name]
 
 
-def _find(backend: Backend, visitor_id: object, task: Callable[[str], FindPoses]) -> Iterator[tuple]:
+def _find(backend: Backend, visitor_id: object, task: Callable[[str], FindPoses]) -> Iterator[Answer]:
     """Has the people found that `task` wants found for its owner, and tells how it goes, as an Answer."""
     try:
         owner = visitor.known(visitor_id)
@@ -306,7 +310,7 @@ def _find(backend: Backend, visitor_id: object, task: Callable[[str], FindPoses]
     yield file.model_dump(), found.facts | {"visitor_id": owner}
 
 
-def _run(backend: Backend, visitor_id: object, task: Callable[[str], Task | list[Task]]) -> Iterator[tuple]:
+def _run(backend: Backend, visitor_id: object, task: Callable[[str], Task | list[TextToVideo]]) -> Iterator[Answer]:
     """Has the job done that `task` makes for its owner, or the grid of several, and tells how it goes, as an Answer."""
     try:
         owner = visitor.known(visitor_id)
@@ -319,7 +323,9 @@ def _run(backend: Backend, visitor_id: object, task: Callable[[str], Task | list
         raise gr.Error(str(error), print_exception=False) from error
     ids: dict[str, Any] = {"job": job, "visitor_id": owner}
     if isinstance(wanted, list):
-        ids["jobs"] = list(backend.jobs.get(job, owner).task.jobs)
+        laid = backend.jobs.get(job, owner).task
+        assert isinstance(laid, Grid)
+        ids["jobs"] = list(laid.jobs)
     so_far: dict[str, Any] = ids
     for moment in stream.follow(backend, job, owner):
         match moment:

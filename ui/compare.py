@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from html import escape
+from typing import Any
 
 import gradio as gr
 
@@ -52,8 +53,9 @@ def panel(backend: Backend, owner: gr.BrowserState, compared: gr.State) -> None:
             table: differences([job.task for job in jobs]) if side_by_side else "",
         }
 
-    def _film(number: int, job: Job) -> Film:
-        return Film(backend.assets.address(job.end.video), f"{number}. {html.title(job)}")
+    def _film(number: int, job: Job) -> Film | None:
+        address = backend.assets.address(job.result.video)
+        return None if address is None else Film(address, f"{number}. {html.title(job)}")
 
     quiet = {"api_visibility": "private", "show_progress": "hidden"}
     changed = compared.change(show, [owner, compared], [all_of_it, heading, shown, table], **quiet)
@@ -131,6 +133,7 @@ def _heading(jobs: Sequence[Job]) -> str:
 def _settings(task: Task) -> dict:
     """What can be told of `task` by name; of a finished video, also what was finished."""
     if isinstance(task, Finish):
+        assert task.of is not None
         return _settings(task.of) | {"upscale": task.upscale, "interpolate": task.interpolate}
     if isinstance(task, Grid):
         return _settings(task.of) | {"kind": "grid", "prompt": task.prompt, "seed": ", ".join(map(str, task.seeds))}
@@ -144,7 +147,7 @@ def _texts(name: str, values: Sequence[object]) -> list[str]:
     return [_text(name, value) for value in values]
 
 
-def _text(name: str, value: object) -> str:
+def _text(name: str, value: Any) -> str:
     match name, value:
         case "person", int():
             return f"Person {value + 1}"

@@ -14,7 +14,7 @@ from ui import controls, edit_html, estimates, finish, forms, hints, html, hub, 
 from ui.follower import QUIET, Stage, View, ends, halting, progress
 from ui.languages import ENGLISH_ONLY, say, tell
 from ui.media import CLICKS, export
-from ui.player import films, player
+from ui.player import Film, film, films, player
 from ui.refill import Form
 
 LEARNED = say(
@@ -146,13 +146,7 @@ class Panel(Stage):
     def _build_stage(self) -> None:
         self.message = gr.HTML(visible=False, elem_id="edit-message")
         self.about = gr.HTML(elem_id="edit-model")
-        with gr.Row(elem_id="side-by-side"):
-            with gr.Column() as self.of_clip:
-                gr.HTML(say('<p class="caption">The clip</p>'))
-                self.before = player(say("The clip"), elem_id="before", leader="after")
-            with gr.Column():
-                self.after_caption = gr.HTML(say('<p class="caption">The edit</p>'))
-                self.after = player(say("The edit"), elem_id="after")
+        self.video = player(say("The edit"), elem_id="edit-result")
         self.line = gr.HTML(elem_id="edit-line")
         self.waiting = gr.HTML(elem_id="edit-waiting", js_on_load=CLICKS)
         with gr.Column(visible=False) as self.told:
@@ -178,7 +172,7 @@ class Panel(Stage):
 
     def made(self, identifier: str, visitor_id: str) -> list[Job]:
         jobs = self.backend.jobs.finished(visitor_id, kind="edit")
-        return [job for job in jobs if job.task.told_by == identifier]
+        return [job for job in jobs if isinstance(job.task, Edit) and job.task.told_by == identifier]
 
     def open(self, visitor_id: str, identifier: str, again: dict | None) -> dict:
         """Shows the panel for the chosen model, with the settings of an edit that is wanted `again`."""
@@ -195,11 +189,7 @@ class Panel(Stage):
         settings = {"sound": False, "prompt": tuning.job.task.prompt} | again
         card, title = find(tuning.job.task.model), edit_html.title_of(tuning)
         return self._filled(visitor_id, identifier, title, card, settings) | {
-            **{
-                self.of_clip: gr.Column(visible=True),
-                self.before: films(self.backend.assets.address(tuning.video)),
-                self.about: "",
-            },
+            self.about: "",
             self.controls["sound"]: gr.Checkbox(settings["sound"], visible=tuning.sound),
             self.managing: gr.Accordion(visible=True),
             self.name: tuning.job.title,
@@ -212,7 +202,6 @@ class Panel(Stage):
         """It has no clip here, so there is no motion of one to be kept, and nothing to be managed."""
         settings = {"prompt": f"{card.title}."} | again
         return self._filled(visitor_id, card.name, card.title, card, settings) | {
-            **{self.of_clip: gr.Column(visible=False), self.before: films()},
             self.about: html.model_card(card, self.backend.machine.availability(card.name)),
             self.managing: gr.Accordion(visible=False),
         }
@@ -274,8 +263,8 @@ class Panel(Stage):
         return {self.changed: count + 1, self.chosen: left, self.really: gr.Button(visible=False)}
 
     def _connect_panel(self, wanted: gr.State, shelf: gr.HTML) -> None:
-        filled = [self.panel, self.heading, self.prompt, self.problem, *self.controls.values(), self.before]
-        filled += [self.of_clip, self.about, self.managing, self.name, self.resume, self.really, self.archive]
+        filled = [self.panel, self.heading, self.prompt, self.problem, *self.controls.values()]
+        filled += [self.about, self.managing, self.name, self.resume, self.really, self.archive]
         pick = shelf.click(_picked, None, self.chosen, **QUIET)
         gr.on([shelf.click, self.retell.click], lambda: gr.HTML(visible=False), None, self.learned, **QUIET)
         gr.on(
@@ -306,24 +295,30 @@ class Panel(Stage):
     @property
     def outputs(self) -> list[gr.components.Component]:
         return [
-            *(self.message, self.line, self.waiting, self.halt, self.after, self.after_caption, self.told, self.mp4),
-            *(self.facts, self.table),
+            *(self.message, self.line, self.waiting, self.halt, self.video, self.told, self.mp4, self.facts, self.table)
         ]
 
     def state(self, view: View) -> dict:
         made, (identifier,) = view.shown, view.about
-        film = self.backend.assets.address(made.end.video) if made else None
+        address = self.backend.assets.address(made.result.video) if made else None
         return {
             **ends(self.message, view),
             **progress(self.line, self.waiting, view),
             self.halt: halting(view),
-            self.after: films(film),
-            self.after_caption: f'<p class="caption">{html.escape(made.task.prompt) if made else "The edit"}</p>',
+            self.video: films(self._clip(identifier, view.owner), film(address, made.task.prompt if made else "")),
             self.told: gr.Column(visible=made is not None),
-            self.mp4: gr.DownloadButton(value=film),
-            self.facts: html.rounded(made.end.facts) if made else None,
+            self.mp4: gr.DownloadButton(value=address),
+            self.facts: html.rounded(made.result.facts) if made else None,
             self.table: edit_html.edits(self.made(identifier, view.owner), made.id if made else ""),
         }
+
+    def _clip(self, identifier: str, visitor_id: str) -> Film | None:
+        """What the chosen model was tuned on; a published model has no clip here."""
+        try:
+            tuning = self.backend.tunings.get(identifier, visitor_id)
+        except ValueError:
+            return None
+        return film(self.backend.assets.address(tuning.video), part="clip")
 
     def press(self, data: dict) -> dict:
         """Edit was pressed."""
@@ -340,8 +335,8 @@ class Panel(Stage):
 
     def arrive(self, visitor_id: str) -> str | dict:
         """The page was opened: the model is chosen whose edits wait or run."""
-        going = [one for one in self.backend.jobs.unfinished(visitor_id) if isinstance(one.task, Edit)]
-        return going[0].task.told_by if going else gr.skip()
+        going = [one.task for one in self.backend.jobs.unfinished(visitor_id) if isinstance(one.task, Edit)]
+        return going[0].told_by if going else gr.skip()
 
     def _connect_jobs(self, arrived: gr.events.Dependency) -> None:
         following = {"outputs": [self.problem, *self.all_outputs], "concurrency_limit": None, **QUIET}

@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from html import escape
 from statistics import fmean
+from typing import Any
 
 from pipelines.catalog import CATALOG, SCHEDULERS, ModelCard
 from pipelines.messages import Message, said
 from pipelines.serving.backend import Tuning
 from pipelines.serving.job import Job
+from pipelines.tasks import Tune
 from ui.html import data_of, moving, shorten
 from ui.languages import say, tell
 
@@ -114,6 +116,7 @@ def _published(card: ModelCard, chosen: str) -> str:
 
 def _tuned(tuning: Tuning, chosen: str) -> str:
     task, done = tuning.job.task, len(tuning.facts["losses"])
+    assert isinstance(task, Tune)
     steps = tell("{done} steps", done=done)
     if done != task.steps:
         steps = tell("stopped after {done} of {steps} steps", done=done, steps=task.steps)
@@ -147,8 +150,10 @@ def edits(jobs: Sequence[Job], shown: str) -> str:
     )
 
 
-def _value(name: str, value: object) -> str:
-    return escape(f"{value:g}" if isinstance(value, int | float) else SCHEDULERS.get(value, value))
+def _value(name: str, value: Any) -> str:
+    return escape(
+        f"{value:g}" if isinstance(value, int | float) else SCHEDULERS[value] if value in SCHEDULERS else value
+    )
 
 
 def _ordinal(number: int) -> str:

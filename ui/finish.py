@@ -74,7 +74,7 @@ class Finishing(Stage):
 
     def state(self, view: View) -> dict:
         made, going = view.shown, bool(view.going)
-        film = self.backend.assets.address(made.end.video) if made else None
+        film = self.backend.assets.address(made.result.video) if made else None
         return {
             **ends(self.message, view),
             self.line: html.footlights(view.moment) if going else "",

@@ -137,7 +137,7 @@ def settings(
     return {"image": image, "mask": mask, "image_guidance": guidance}
 
 
-def keep_drawn(backend: Backend, owner: str, strokes: object) -> str:
+def keep_drawn(backend: Backend, owner: str, strokes: str) -> str:
     """Keeps a mask that comes as the address of a PNG, and returns its name. Raises ValueError where it is none."""
     try:
         picture = base64.b64decode(strokes.removeprefix(PNG), validate=True)

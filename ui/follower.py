@@ -218,10 +218,13 @@ def _moment(jobs: Sequence[str], going: dict[str, Job], ended: Sequence[Job]) ->
     waiting = [job for job in going.values() if job.waits]
     if not waiting or current.waits:
         return moment
-    turns = [job.progress.seconds_left if job.progress else None for job in waiting]
-    if any(turn is None or job.expected is None for turn, job in zip(turns, waiting, strict=True)):
-        return _with_left(moment, None)
-    return _with_left(moment, max(turn + job.expected for turn, job in zip(turns, waiting, strict=True)))
+    ends = []
+    for job in waiting:
+        turn = job.progress.seconds_left if job.progress else None
+        if turn is None or job.expected is None:
+            return _with_left(moment, None)
+        ends.append(turn + job.expected)
+    return _with_left(moment, max(ends))
 
 
 def _with_left(moment: Moment, seconds: float | None) -> Moment:

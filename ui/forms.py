@@ -16,7 +16,7 @@ FIRST_IMAGE = ("image", "mask", "image_guidance")
 EVERYBODY = "all"  # of the control that chooses a person
 
 
-def _asked(kind: type, *without: str) -> tuple[str, ...]:
+def asked(kind: type, *without: str) -> tuple[str, ...]:
     """The settings of `kind` that controls hold, in their declared order."""
     return tuple(
         name
@@ -25,10 +25,8 @@ def _asked(kind: type, *without: str) -> tuple[str, ...]:
     )
 
 
-SETTINGS = _asked(TextToVideo, "image_guidance")  # how a video is sampled
-POSES = (*_asked(PoseToVideo, "motion", *SETTINGS), "tuned")  # what its dancer follows
-TUNING = (*_asked(Tune), "seed")
-EDITING = (*_asked(Edit), "seed")
+SETTINGS = asked(TextToVideo, "image_guidance")  # how a video is sampled
+POSES = (*asked(PoseToVideo, "motion", *SETTINGS), "tuned")  # what its dancer follows
 
 
 def text_to_video(

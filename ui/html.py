@@ -14,7 +14,7 @@ from PIL import Image
 from pipelines.catalog import CATALOG, SCHEDULERS, ModelCard
 from pipelines.messages import said
 from pipelines.serving.job import Job
-from pipelines.tasks import Finish, Grid, Task
+from pipelines.tasks import Finish, Grid, Task, Tune
 from ui.language_choice import CHOICE
 from ui.languages import say, tell
 from ui.stream import WAITING, Moment, describe
@@ -75,7 +75,7 @@ def footlights(moment: Moment) -> str:
     """The row of lamps that lights up as all the jobs go on, and a line that says how far they are."""
     progress = moment.progress
     going = progress is not None and progress.stage != WAITING and progress.total > 0
-    fraction = min(progress.step / progress.total, 1) if going else 0
+    fraction = min(progress.step / progress.total, 1) if progress is not None and going else 0
     if progress is not None and progress.done is not None:
         fraction = progress.done
     number, total = moment.of
@@ -106,6 +106,7 @@ def caption(task: Task) -> str:
             seeds=seeds,
         )
         return f'<p class="caption" role="status">{told}</p>'
+    assert not isinstance(task, Tune), "a tuning makes no video"
     told = tell(
         "{frames} frames · {seconds:.1f} s · {width}×{height} · {steps} steps of {sampler} · seed {seed}",
         **{name: getattr(task, name) for name in ("frames", "seconds", "width", "height", "steps", "seed")},
@@ -116,6 +117,7 @@ def caption(task: Task) -> str:
 
 def finished(task: Finish) -> str:
     """What `task` makes, in a few words."""
+    assert task.of is not None, "the page finishes only what was made here"
     frames, width, height, fps = task.becomes(task.of.frames, task.of.width, task.of.height, task.of.fps)
     told = tell(
         "{frames} frames · {fps:.4g} a second · {width}×{height}", frames=frames, fps=fps, width=width, height=height
@@ -306,6 +308,7 @@ def title(job: Job) -> str:
 
 
 def _on_shelf(card: Card) -> str:
+    assert not isinstance(card.task, Tune), "a tuning makes no video"
     picture = f'<img alt="" src="{data_of(card.poster)}">' if card.poster else '<span class="no-picture"></span>'
     prompt = escape(shorten(card.task.prompt, 90))
     marks = "".join(

@@ -17,8 +17,8 @@ def offered(environment: Mapping[str, str] = os.environ) -> bool:
     return bool(environment.get("SPACE_ID") and environment.get("OAUTH_CLIENT_ID"))
 
 
-def arrival(backend: Backend) -> Callable[[str, gr.OAuthProfile | None], str]:
-    """What tells, from what a browser keeps, who has come."""
+def arrival(backend: Backend) -> Callable[..., str]:
+    """What tells, from what a browser keeps and, if it takes it, the profile of who has signed in, who has come."""
     if not offered():
         return visitor.known
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 from gradio.i18n import I18nData
@@ -51,7 +52,7 @@ def say(text: str, *values: object) -> I18nData:
     return WORDS(filled)
 
 
-def _filled(text: str, values: tuple[object, ...], known: Mapping[str, str]) -> str:
+def _filled(text: str, values: tuple[Any, ...], known: Mapping[str, str]) -> str:
     parts = [known.get(value.key, value.key) if isinstance(value, I18nData) else value for value in values]
     text = known.get(text, text)
     return text.format(*parts) if values else text

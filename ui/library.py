@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 import gradio as gr
 
@@ -119,8 +120,8 @@ def tab(
     def _cards(
         jobs: Sequence[Job], visitor_id: str, together: Sequence[str], selected: Sequence[str]
     ) -> list[html.Card]:
-        grids = [job.task for job in backend.jobs.finished(visitor_id, limit=PAGE, kind="grid")]
-        grids += [job.task for job in backend.jobs.unfinished(visitor_id) if isinstance(job.task, Grid)]
+        laid = (*backend.jobs.finished(visitor_id, limit=PAGE, kind="grid"), *backend.jobs.unfinished(visitor_id))
+        grids = [job.task for job in laid if isinstance(job.task, Grid)]
         places = {
             job: tell("{number} of {total}", number=at, total=len(grid.jobs))
             for grid in grids
@@ -130,15 +131,15 @@ def tab(
         for job, apart in zip(jobs, compare.apart([job.task for job in jobs]), strict=True):
             told = " · ".join(filter(None, (places.get(job.id), apart)))
             marks = job.id in together, job.id in selected, job.favourite
-            cards.append(_card(job, visitor_id, backend.assets.address(job.end.video), told, *marks))
+            cards.append(_card(job, visitor_id, backend.assets.address(job.result.video), told, *marks))
         return cards
 
-    def _card(job: Job, visitor_id: str, *rest: object) -> html.Card:
+    def _card(job: Job, visitor_id: str, *rest: Any) -> html.Card:
         try:
             poster = backend.jobs.poster(job.id, visitor_id)
         except (ValueError, OSError):  # deleted by hand, or damaged: it can still be deleted here
             poster = None
-        return html.Card(job.id, job.task, html.title(job), job.ended, poster, *rest)
+        return html.Card(job.id, job.task, html.title(job), job.ended or 0.0, poster, *rest)
 
     def act(visitor_id: str, together: list[str], selected: list[str], event: gr.EventData) -> dict:
         if event.act == "begin":
@@ -188,9 +189,8 @@ def tab(
         return {together_bar: gr.Row(visible=bool(selected)), count: told, really_all: gr.Button(visible=False)}
 
     def save_picked(visitor_id: str, selected: list[str]) -> str:
-        return bundle.address(
-            [backend.assets.address(backend.jobs.export(one, visitor_id, "mp4")) for one in selected[: bundle.MOST]]
-        )
+        exports = (backend.jobs.export(one, visitor_id, "mp4") for one in selected[: bundle.MOST])
+        return bundle.address([address for film in exports if (address := backend.assets.address(film)) is not None])
 
     def remove_picked(visitor_id: str, identifier: str | None, together: list[str], selected: list[str]) -> dict:
         for one in selected:

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
@@ -170,7 +170,7 @@ class Guard:
         return None
 
     @contextmanager
-    def _counted(self, address: str) -> Iterable[None]:
+    def _counted(self, address: str) -> Iterator[None]:
         self._open[address] += 1
         try:
             yield

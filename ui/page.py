@@ -1,6 +1,6 @@
 """The page as a whole: its head, its tabs, and how it is launched."""
 
-from typing import Any
+from typing import Any, cast
 
 import gradio as gr
 from starlette.middleware import Middleware
@@ -42,7 +42,7 @@ from ui.upload_limit import UploadLimit
 
 def build(backend: Backend, settings: Settings) -> gr.Blocks:
     """The page over `backend`. Raises ValueError where `settings` name a model that there is not."""
-    backend = visitor.ForVisitors(backend)
+    backend = cast(Backend, visitor.ForVisitors(backend))  # the same methods, with ids in place of owners
     # What is shown is served from where it is: of all else gradio keeps a copy, which would outlive a deletion.
     gr.set_static_paths(_served(settings))
     old = (3600, 24 * 3600)  # every hour, uploads older than a day are deleted

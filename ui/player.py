@@ -36,7 +36,7 @@ def _button(does: str) -> str:
 
 
 TEMPLATE = (
-    '<div class="player" role="group" data-leader="{leader}" hidden><div class="films"></div><div class="controls">'
+    '<div class="player" role="group" hidden><div class="films"></div><div class="controls">'
     '<div class="strip"><canvas aria-hidden="true"></canvas><input type="range" min="1" max="1" value="1"></div>'
     f'<div class="buttons">{_button("back")}{_button("toggle")}{_button("on")}<span class="moment"></span>'
     f'<span class="views" hidden>{_button("side")}{_button("wipe")}</span>'
@@ -51,29 +51,35 @@ class Film:
 
     address: str  # where the web server finds it: see Assets.address
     name: str = ""
+    part: str = ""  # where it has no name, what it is: "clip" or "skeletons"
 
 
-def player(label: I18nData, leader: str = "", **options: Any) -> gr.HTML:
-    """Builds a player by the name of `label`. Its value is what `films` returns.
-
-    With a `leader`, the elem_id of another player, both play in step under the controls of that one, for as long as
-    it shows anything.
-    """
+def player(label: I18nData, **options: Any) -> gr.HTML:
+    """Builds a player by the name of `label`. Its value is what `films` returns."""
     words = say(
         "{}|Play|Pause|One frame back|One frame on|Repeat|Sound|Side by side|Wipe|Full screen|Speed|Position|"
-        "Divider|Frame %1 of %2, at %3 seconds",
-        label,
+        "Divider|Frame %1 of %2, at %3 seconds|{}|{}",
+        *(label, say("The clip"), say("The skeletons")),
     )
-    template = TEMPLATE.replace("{leader}", leader)  # not a property of gr.HTML: gr.skip() would take it away
-    return gr.HTML(label=words, html_template=template, js_on_load=HANDS_OVER, apply_default_css=False, **options)
+    fixed = {"html_template": TEMPLATE, "js_on_load": HANDS_OVER, "apply_default_css": False}
+    return gr.HTML(label=words, **fixed, **options)
 
 
 def films(*shown: Film | str | None) -> list[dict[str, Any]]:
-    """The value of a player that shows these, in step where they are several; None stands for none."""
+    """The value of a player that shows these, in step where they are several; None stands for none.
+
+    The last is heard.
+    """
     found = [Film(one) if isinstance(one, str) else one for one in shown if one is not None]
     return [
-        {"file": FileData(path=film.address).model_dump(), "name": film.name, **_frames(film.address)} for film in found
+        {"file": FileData(path=film.address).model_dump(), "name": film.name, "part": film.part} | _frames(film.address)
+        for film in found
     ]
+
+
+def film(address: str | None, name: str = "", part: str = "") -> Film | None:
+    """A video that may not be there."""
+    return Film(address, name, part) if address else None
 
 
 def _frames(address: str) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """The controls that say what the dancer follows: which part of the clip, who in it, and how it is laid out."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import gradio as gr
 from gradio.i18n import I18nData
@@ -18,7 +19,7 @@ PACE = 8  # frames a second that the models have learned from
 def build(card: ModelCard) -> controls.Controls:
     """Builds forms.POSES, but for the `wardrobe`, where it is called."""
 
-    def control(name: str, **rest: object) -> controls.Control:
+    def control(name: str, **rest: Any) -> controls.Control:
         return controls.control(PoseToVideo, name, card, "pose-", **rest)
 
     made = {"strength": control("strength")}
@@ -89,7 +90,7 @@ def _times(controls: dict[str, gr.components.Component], clip: Clip, start: floa
     }
 
 
-def pace(clip: Clip, stride: object = None) -> float:
+def pace(clip: Clip, stride: float | None = None) -> float:
     """Frames a second at which a video moves as fast as the clip of which every `stride`-th frame is used."""
     return round(clip.fps / (_stride(clip) if stride is None else max(1, stride)), 4)
 

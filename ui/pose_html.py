@@ -66,7 +66,8 @@ def _timeline(found: PosePreview) -> str:
     words = tell(  # those of assets/poses.js
         "nose|neck|right shoulder|right elbow|right wrist|left shoulder|left elbow|left wrist|right hip|right knee|"
         "right ankle|left hip|left knee|left ankle|right eye|left eye|right ear|left ear|Joints of this frame|"
-        "%1 of person %2|%1, %2 across, %3 down. Arrow keys move it.|confidence %1|nobody is found here|Frame %1 of %2"
+        "%1 of person %2|%1, %2 across, %3 down. Arrow keys move it.|confidence %1|nobody is found here|"
+        "Frame %1 of %2 · %3 s"
     )
     hint = tell(
         "Drag joints, or move them with the arrow keys. The frame becomes a key frame, and those up to the next one "
@@ -75,7 +76,8 @@ def _timeline(found: PosePreview) -> str:
     return (
         f'<div class="timeline" data-words="{escape(words)}">{bars}'
         f'<input type="range" data-part="frame" min="0" max="{last}" step="1" value="0" '
-        f'aria-label="{tell("Frame")}" data-confidence="{" ".join(f"{value:.2f}" for value in sure)}">'
+        f'aria-label="{tell("Frame")}" data-confidence="{" ".join(f"{value:.2f}" for value in sure)}" '
+        f'data-fps="{found.fps:.6g}">'
         '<div data-part="acts" hidden><p data-part="where" role="status"></p>'
         f'<p class="hint">{hint}</p>'
         f'<button type="button" data-part="key" aria-pressed="false">{tell("Key frame")}</button>'
@@ -131,7 +133,7 @@ for _name in DETECTORS:  # so that a browser learns their words
 
 def measures(job: Job) -> str:
     """What was made, and how well it follows."""
-    facts, task = job.end.facts, job.task
+    facts, task = job.result.facts, job.task
     figures = []
     if "pose_accuracy" in facts:
         by = tell("the detector")

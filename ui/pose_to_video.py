@@ -29,7 +29,7 @@ from ui import (
 from ui.follower import QUIET, Stage, View, ends, halting, progress
 from ui.languages import ENGLISH_ONLY, say
 from ui.media import CLICKS, READING, export
-from ui.player import films, player
+from ui.player import film, films, player
 from ui.refill import Form
 from ui.text_to_video import FRAMES_LABEL, sampling
 from ui.tune_clip import CLIPS
@@ -134,16 +134,7 @@ class PoseToVideoTab(Stage):
         self.poses = {"tuned": looks}
 
     def _build_stage(self) -> None:
-        with gr.Row(visible=False, elem_id="pose-players") as self.players:
-            with gr.Column(visible=False, elem_id="pose-source-column") as self.of_source:
-                self.original = player(say("The clip"), elem_id="pose-source", leader="pose-result")
-                gr.HTML(say('<p class="caption">The clip</p>'))
-            with gr.Column(visible=False, elem_id="pose-skeletons-column") as self.of_skeletons:
-                self.skeletons = player(say("The skeletons"), elem_id="pose-skeletons", leader="pose-result")
-                gr.HTML(say('<p class="caption">The skeletons</p>'))
-            with gr.Column(elem_id="pose-result-column"):
-                self.video = player(say("Your video"), elem_id="pose-result")
-                self.told = gr.HTML(elem_id="pose-told")
+        self.video = player(say("Your video"), elem_id="pose-result")
         self.line = gr.HTML(elem_id="pose-line")
         self.waiting = gr.HTML(elem_id="pose-waiting", js_on_load=CLICKS)
         with gr.Column(visible=False, elem_id="pose-details") as self.details:
@@ -418,9 +409,8 @@ class PoseToVideoTab(Stage):
     @property
     def outputs(self) -> list[gr.components.Component]:
         return [
-            *(self.message, self.line, self.waiting, self.halt, self.mist, self.players, self.details, self.video),
-            *(self.told, self.of_skeletons, self.skeletons, self.of_source, self.original, self.figures, self.mp4),
-            *(self.save_skeletons, self.save_joints, self.facts),
+            *(self.message, self.line, self.waiting, self.halt, self.mist, self.video, self.details, self.figures),
+            *(self.mp4, self.save_skeletons, self.save_joints, self.facts),
         ]
 
     def state(self, view: View) -> dict:
@@ -428,24 +418,21 @@ class PoseToVideoTab(Stage):
         preview = view.moment.preview
         kept = self.backend.jobs.companions(made.id, view.owner) if made else {}
         kept = {kind: self.backend.assets.address(path) for kind, path in kept.items()}
-        film = self.backend.assets.address(made.end.video) if made else None
+        address = self.backend.assets.address(made.result.video) if made else None
+        clip, skeletons = film(kept.get("source"), part="clip"), film(kept.get("skeletons"), part="skeletons")
         there = made is not None and not going
         return {
             **ends(self.message, view),
             **progress(self.line, self.waiting, view),
             self.halt: halting(view),
             self.mist: gr.HTML(pose_html.forming(preview.image) if preview else "", visible=preview is not None),
-            **{self.players: gr.Row(visible=there), self.details: gr.Column(visible=there), self.video: films(film)},
-            self.told: f'<p class="caption">{html.escape(made.task.prompt)}</p>' if made else "",
-            self.of_skeletons: gr.Column(visible="skeletons" in kept),
-            self.skeletons: films(kept.get("skeletons")),
-            self.of_source: gr.Column(visible="source" in kept),
-            self.original: films(kept.get("source")),
+            self.video: films(clip, skeletons, film(address, made.task.prompt)) if made and there else films(),
+            self.details: gr.Column(visible=there),
             self.figures: pose_html.measures(made) if made else "",
-            self.mp4: gr.DownloadButton(value=film),
+            self.mp4: gr.DownloadButton(value=address),
             self.save_skeletons: gr.DownloadButton(value=kept.get("skeletons"), visible="skeletons" in kept),
             self.save_joints: gr.DownloadButton(value=kept.get("keypoints"), visible="keypoints" in kept),
-            self.facts: html.rounded(made.end.facts) if made else None,
+            self.facts: html.rounded(made.result.facts) if made else None,
         }
 
     def press(self, data: dict) -> dict:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import gradio as gr
 
@@ -15,7 +16,7 @@ class Form:
 
     tab: str  # its id
     controls: list[gr.components.Component]
-    fill: Callable[[Task], dict]  # the updates that set every control to what a task says
+    fill: Callable[[Any], dict]  # the updates that set every control to what a task, of the kind of the tab, says
 
 
 class Forms:
@@ -31,6 +32,7 @@ class Forms:
         Raises ValueError where no tab makes such a task.
         """
         if isinstance(task, Finish):
+            assert task.of is not None
             task = task.of.checked()
         form = self._forms.get(TextToVideo if isinstance(task, Grid) else type(task))
         if form is None:

@@ -59,7 +59,7 @@ class Page(gr.Blocks):
         return config
 
     async def process_api(self, block_fn: BlockFunction, inputs: list[Any], **rest: Any) -> dict[str, Any]:
-        request = rest.get("request")
+        request: Any = rest.get("request")
         if isinstance(request, gr.Request) and request.client is not None:
             visitor.ADDRESS.set(request.client.host)
         told = isinstance(request, gr.Request) and block_fn.api_visibility != "public"  # programs read English

@@ -43,7 +43,9 @@ def _lacks_gpu(backend: Backend, environment: Mapping[str, str]) -> bool:
 
 def _no_gpu(backend: Backend) -> I18nData:
     card = find(FULL_SIZE)
-    minutes = backend.machine.estimate(TextToVideo.for_model(card, "a clip", 0)) / 60
+    seconds = backend.machine.estimate(TextToVideo.for_model(card, "a clip", 0))
+    assert seconds is not None, "the FLOPs of the full-size models were counted"
+    minutes = seconds / 60
     if minutes < 90:
         return say(
             "<b>This Space has no GPU.</b> The paper theatre plays all the same. The full-size models want one: a "

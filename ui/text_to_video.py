@@ -84,7 +84,7 @@ class TextToVideoTab(Stage):
         """
         self.example = gr.State()  # the number of the example on the stage, while it shows no video of the visitor's
         super().__init__(backend, owner, self.example)
-        first = find(settings.model)
+        first = _opening(settings.model)
         self.first_example = ON_STAGE if EXAMPLES[ON_STAGE].task.model == first.name else None
         self.picked = gr.State(True)  # whether the seed was chosen for the visitor: a video is made of it first
         with gr.Row(elem_id="theatre"):
@@ -272,9 +272,10 @@ class TextToVideoTab(Stage):
 
     def state(self, view: View) -> dict:
         made, going = view.shown, bool(view.going)
-        film = self.backend.assets.address(made.end.video) if made else None
-        if ready := made is None and not going and view.about[0] is not None:
-            film = EXAMPLES[view.about[0]].film(self.backend)
+        film = self.backend.assets.address(made.result.video) if made else None
+        ready = False
+        if made is None and not going and view.about[0] is not None:
+            ready, film = True, EXAMPLES[view.about[0]].film(self.backend)
         return {
             **ends(self.message, view),
             self.scene: html.scene("working" if going else "open" if film else "closed", view.moment),
@@ -284,7 +285,7 @@ class TextToVideoTab(Stage):
             self.result: gr.Column(visible=made is not None and not going),
             self.caption: html.caption(made.task) if made else "",
             self.mp4: gr.DownloadButton(value=film if made else None),
-            self.facts: html.rounded(made.end.facts) if made else None,
+            self.facts: html.rounded(made.result.facts) if made else None,
             self.halt: halting(view),
         }
 
@@ -317,7 +318,7 @@ class TextToVideoTab(Stage):
         """The page was opened: what is being made is shown, or what was made last, with its settings."""
         kinds = ("text-to-video", "grid")
         made = [one for kind in kinds for one in self.backend.jobs.finished(visitor_id, limit=1, kind=kind)]
-        latest = sorted(made, key=lambda one: one.ended)[-1:]
+        latest = sorted(made, key=lambda one: one.ended or 0.0)[-1:]
         going = [one for one in self.backend.jobs.unfinished(visitor_id) if self.belongs(one, visitor_id)]
         example = None if going or latest else self.first_example
         updates = {self.example: example, self.picked: not (going or latest)}
@@ -372,6 +373,14 @@ def _whole(going: Sequence[Job]) -> Job:
 
 def _about(backend: Backend, card: ModelCard) -> str:
     return html.model_card(card, backend.machine.availability(card.name))
+
+
+def _opening(name: str) -> ModelCard:
+    """The model that the page opens with. Raises ValueError, in words for whoever set it, where there is none."""
+    models = offered("text-to-video")
+    if name not in models:
+        raise ValueError(f"MARIONETTE_MODEL is {name[:80]!r}, which makes no videos of texts: {', '.join(models)} do.")
+    return models[name]
 
 
 def _thumbnails() -> list[html.Thumbnail]:

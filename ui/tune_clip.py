@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
@@ -53,7 +54,7 @@ class Bench(Stage):
     def _build(self, first: ModelCard) -> None:
         seconds = {"as_": gr.Slider, "minimum": 0, "maximum": 60, "step": 0.05}
 
-        def control(name: str, elem_id: str, **rest: object) -> None:
+        def control(name: str, elem_id: str, **rest: Any) -> None:
             self.controls[name] = controls.control(Tune, name, first, elem_id=elem_id, **rest)
 
         with gr.Row(elem_classes="bench"):
@@ -227,7 +228,8 @@ class Bench(Stage):
 
     def state(self, view: View) -> dict:
         going = bool(view.going)
-        total = view.going[0].task.steps if going else view.shown.task.steps if view.shown else 1
+        job = view.going[0] if going else view.shown
+        total = job.task.steps if job is not None and isinstance(job.task, Tune) else 1
         preview = view.moment.preview
         asked = going and view.about == (_mark(view.going[0]),)
         return {
@@ -255,7 +257,8 @@ class Bench(Stage):
     def _losses(self, view: View) -> Sequence[float]:
         if view.going:
             return view.moment.losses.values if view.moment.losses else ()
-        return (self._facts(view.shown, view.owner) or {}).get("losses", ())
+        facts = self._facts(view.shown, view.owner) if view.shown else None
+        return (facts or {}).get("losses", ())
 
     def _ends(self, view: View) -> dict:
         """How the last tuning ended, and what is to be done next."""

@@ -58,11 +58,13 @@ def run(
     if limits and os.name == "posix":
         told = " ".join(f"{name}={value}" for name, value in limits.items())
         command = [sys.executable, "-I", "-S", "-c", LIMITED, told, *command]
-    data = source if isinstance(source, bytes) else None
-    if data is None:
+    if isinstance(source, bytes):
+        data, stdin = source, subprocess.PIPE
+    else:
+        data, stdin = None, source
         os.lseek(source.fileno(), 0, os.SEEK_SET)  # source.seek(0) may be content with what it has read ahead
     with tempfile.TemporaryFile() as log:
-        with limited.started(command, stdin=source if data is None else subprocess.PIPE, stderr=log) as process:
+        with limited.started(command, stdin=stdin, stderr=log) as process:
             output, _ = process.communicate(data, timeout=seconds)
         if process.returncode == NOT_STARTED and limits:
             raise VideoError(MISSING)
@@ -87,6 +89,7 @@ def feeding(arguments: Sequence[str], *, seconds: float) -> Iterator[Callable[[b
 
         def give(piece: bytes) -> None:
             rest = memoryview(piece)
+            assert process.stdin is not None
             with limited.killed_after(seconds, process):
                 try:
                     while rest:
@@ -95,6 +98,7 @@ def feeding(arguments: Sequence[str], *, seconds: float) -> Iterator[Callable[[b
                     raise failed() from None
 
         with limited.started(command, stdin=subprocess.PIPE, stderr=log, bufsize=0) as process:
+            assert process.stdin is not None
             yield give
             with limited.killed_after(seconds, process):
                 process.stdin.close()

@@ -60,6 +60,7 @@ def _let_go(chunk: str) -> None:
         try:
             return read(stream, at, length)
         except ValueError:
+            assert stream.fp is not None
             stream.fp.seek(at)
             return ImageFile._safe_read(stream.fp, length)  # PIL goes on to compare its checksum
 

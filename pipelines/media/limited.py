@@ -4,6 +4,7 @@ The limits bound what a file can cost, not what a program may do: they are no ja
 and macOS refuses the one on memory; counts and sizes are checked by the parsers themselves, everywhere.
 """
 
+import io
 import json
 import logging
 import os
@@ -16,7 +17,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 CHILD = Path(__file__).with_name("child.py")
 KEPT = ("SYSTEMROOT", "LD_LIBRARY_PATH")  # all that programs may need to start, on Windows and with some Pythons
@@ -82,9 +83,10 @@ def parse(
     source.seek(0)
     with started(command, stdin=source, stderr=subprocess.DEVNULL) as process:
         with killed_after(seconds * PATIENCE, process) as killed:
-            line = process.stdout.readline(MAX_FACTS)
+            output = cast(io.BufferedReader, process.stdout)
+            line = output.readline(MAX_FACTS)
             payload = bytearray()
-            while len(payload) <= answer and (piece := process.stdout.read1(2**16)):
+            while len(payload) <= answer and (piece := output.read1(2**16)):
                 payload += piece
             if len(payload) > answer:
                 kill(process)

@@ -361,7 +361,8 @@ def _measure(upload: _Upload) -> Measured:
                 advice=SAVE_AGAIN,
             )
         )
-    _check_side(*map(int, told["dimensions"].split("x")), side)
+    width, height = map(int, told["dimensions"].split("x"))
+    _check_side(width, height, side)
     # Stream, decoding time, time, duration, size, checksum, flags: 2 if it is incomplete, 4 if it is not to be seen.
     packets = re.findall(r"^0, +\S+, +(-?\d+), +(\d+), +\d+, \w+(?:, F=0x(\w+))?", listing, re.MULTILINE)
     shown = {int(time): int(duration) for time, duration, flags in packets if not int(flags or "1", 16) & 6}
@@ -524,7 +525,7 @@ def _run(
             raise ValueError(said("There is no moving picture in this file. Upload a video."))
         size = re.search(r"Picture size (\d+)x(\d+) (?:exceeds|is invalid)", complaints)
         if size:
-            _check_side(*map(int, size.groups()), settings.upload_side)
+            _check_side(int(size[1]), int(size[2]), settings.upload_side)
         raise ValueError(said("The file is damaged, or no video after all. {advice}", advice=SAVE_AGAIN))
     return done
 
@@ -536,6 +537,7 @@ def _number(name: str, value: object) -> float:
 
 
 def _count(name: str, value: object) -> int:
-    if not 1 <= _number(name, value) <= MAX_COUNT or value % 1:
+    count = _number(name, value)
+    if not 1 <= count <= MAX_COUNT or count % 1:
         raise ValueError(said("The {name} must be a whole number from 1 to {most}.", name=name, most=MAX_COUNT))
-    return int(value)
+    return int(count)

@@ -45,6 +45,8 @@ def component(card: ModelCard, part: str, settings: Settings, on_progress: OnPro
     ValueError, as `load` does, where files are missing or damaged.
     """
     if part == "image_unet":
+        if card.image_model is None:
+            raise ValueError(f"{card.title} takes no first image, so that none is drawn for it.")
         try:
             folder = locate(card.image_model, settings, on_progress, parts=("unet",))
         except ValueError as error:
@@ -101,7 +103,7 @@ def detector_component(
     """
     from pipelines.models.convert import openpose
 
-    if part not in detector.parts:
+    if detector.source is None or part not in detector.parts:
         raise ValueError(f"{detector.name} has no part {part!r}.")
     folder = locate_file(detector.source, openpose.FILE, settings, on_progress)
     if len(detector.parts) > 1:
@@ -213,7 +215,7 @@ def _padded_with_zero(folder: Path) -> Any:
         return ZeroPadded.from_pretrained(folder, local_files_only=True, pad_token="<|endoftext|>")
     # What newer libraries saved holds "!" among the tokens that are cut out first: made anew, it does not.
     model = read_json(folder / "tokenizer.json")["model"]
-    merges = [tuple(merge.split()) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]]
+    merges: Any = [tuple(merge.split()) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]]
     return ZeroPadded(vocab=model["vocab"], merges=merges, pad_token="<|endoftext|>")
 
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,8 @@ from pipelines.models import weights
 from pipelines.models.files import AGAIN, OnProgress, content_hash, read_json
 from pipelines.models.sources import locate_file
 from pipelines.settings import Settings
+
+Network = TypeVar("Network", bound=nn.Module)
 
 PEFT = "adapter_config.json"  # beside PEFT's weights: what they are multiplied by
 _PREFIXES = ("base_model.model.", "unet.")  # PEFT's and diffusers', before the network's own names
@@ -60,6 +63,7 @@ def read(file: Path, network: nn.Module) -> dict[str, LowRank]:
     Raises ValueError where the file is damaged, changes what `network` does not have, or is of a kind not known here.
     """
     factors: dict[str, dict[str, Tensor]] = {}
+    own: dict[str, Tensor] = {}  # the weights that are changed
     flat = {name.replace(".", "_"): name for name, _ in network.named_modules()}
     for name, tensor in weights.read(file):
         ending = next((one for one in _FACTORS if name.endswith(one)), None)
@@ -68,18 +72,20 @@ def read(file: Path, network: nn.Module) -> dict[str, LowRank]:
             layer = flat.get(layer.removeprefix(_KOHYA), layer)
         else:
             layer = re.sub("^" + "|^".join(map(re.escape, _PREFIXES)), "", layer)
-        if ending is None or not hasattr(_module(network, layer), "weight"):
+        weight = _weight(network, layer)
+        if ending is None or weight is None:
             raise ValueError(f"{file} was made for another network: this one has no {name[:120]}.")
         if not torch.isfinite(tensor).all():
             raise ValueError(f"{file} is damaged: {name} holds values that are no numbers. {AGAIN}")
         factors.setdefault(layer, {})[_FACTORS[ending]] = tensor
+        own[layer] = weight
     alpha = _peft_alpha(file.parent / PEFT)
-    return {layer: _low_rank(found, alpha, _module(network, layer), layer, file) for layer, found in factors.items()}
+    return {layer: _low_rank(found, alpha, own[layer], layer, file) for layer, found in factors.items()}
 
 
-def _module(network: nn.Module, name: str) -> nn.Module | None:
+def _weight(network: nn.Module, name: str) -> nn.Parameter | None:
     try:
-        return network.get_submodule(name)
+        return network.get_parameter(f"{name}.weight")
     except AttributeError:
         return None
 
@@ -95,12 +101,12 @@ def _peft_alpha(file: Path) -> float | None:
     return float(config["lora_alpha"])
 
 
-def _low_rank(found: dict[str, Tensor], alpha: float | None, module: nn.Module, name: str, file: Path) -> LowRank:
+def _low_rank(found: dict[str, Tensor], alpha: float | None, weight: Tensor, name: str, file: Path) -> LowRank:
     try:
         down, up = found["down"], found["up"]
     except KeyError as error:
         raise ValueError(f"{file} is damaged: it has only a part of {name}. {AGAIN}") from error
-    weight, rank = module.weight, down.shape[0]
+    rank = down.shape[0]
     fits = up.shape[1] == rank and up[:, 0].numel() == weight.shape[0]
     if not fits or down[0].numel() != weight[0].numel():
         raise ValueError(f"{file} was made for another network: {name} has another size in this one.")
@@ -110,16 +116,16 @@ def _low_rank(found: dict[str, Tensor], alpha: float | None, module: nn.Module, 
 
 def merged_bytes(network: nn.Module, changes: Mapping[str, LowRank]) -> int:
     """What `merged` takes beside `network`, which may be without weights."""
-    return sum(network.get_submodule(name).weight.nbytes for name in changes)
+    return sum(network.get_parameter(f"{name}.weight").nbytes for name in changes)
 
 
-def merged(network: nn.Module, changes: Mapping[str, LowRank], strength: float = 1.0) -> nn.Module:
+def merged(network: Network, changes: Mapping[str, LowRank], strength: float = 1.0) -> Network:
     """`network` with `changes`, times `strength`, added to its weights: a copy that shares every other tensor."""
     shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
     changed = copy.deepcopy(network, shared)
     for name, low_rank in changes.items():
         module = changed.get_submodule(name)
-        own = module.weight
+        own = changed.get_parameter(f"{name}.weight")
         on_device = LowRank(low_rank.down.to(own.device), low_rank.up.to(own.device), low_rank.scale * strength)
         weight = own.float() + on_device.change().view_as(own)
         module.weight = nn.Parameter(weight.to(own.dtype), requires_grad=False)

@@ -166,11 +166,13 @@ class ModelManager:
         with self._lock:
             return self._find(name).key
 
-    def empty(self, name: str) -> nn.Module:
+    def empty(self, name: str) -> Any:
         """The module `name` without its weights, on the meta device: to count what work with it will take."""
         with self._lock, _BUILDING:
             if name not in self._empty:
                 component = self._find(name)
+                if component.empty is None:
+                    raise TypeError(f"{name} is no module.")
                 self._empty[name] = self._cast(component.empty(), component).requires_grad_(False)
             return self._empty[name]
 

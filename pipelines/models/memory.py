@@ -104,10 +104,11 @@ class _FusedAttention(TorchFunctionMode):
     """The meta device has no fused attention; where it runs, one keeps its result and nothing of the matrix."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
+        named = kwargs or {}
         if function is F.scaled_dot_product_attention:
-            by_name = [kwargs[name] for name in ("query", "key", "value")[len(args) :]]
+            by_name = [named[name] for name in ("query", "key", "value")[len(args) :]]
             return _Attention.apply(*args[:3], *by_name)
-        return function(*args, **(kwargs or {}))
+        return function(*args, **named)
 
 
 class _Attention(torch.autograd.Function):

@@ -123,7 +123,7 @@ def _download(source: Source, on_progress: OnProgress | None, choose: Callable[[
     try:
         # Unlike a listing of the files, this does not try again for half a minute where there is no network.
         info = HfApi().model_info(source.location, revision=source.revision, timeout=10)
-        wanted = choose([file.rfilename for file in info.siblings])
+        wanted = choose([file.rfilename for file in info.siblings or ()])
         bar = _progress_bar(on_progress) if on_progress else None
         return Path(snapshot_download(source.location, revision=source.revision, allow_patterns=wanted, tqdm_class=bar))
     except HfHubHTTPError as error:

@@ -37,7 +37,7 @@ def _read_pickle(file: Path) -> dict[str, Any]:
 
     is_archive = zipfile.is_zipfile(file)  # since torch 1.6; older ones can be read, but not bit by bit
     named = get_unsafe_globals_in_checkpoint(file) if is_archive else []
-    inert = [(_Inert, name) for name in named if name.startswith("pytorch_lightning.")]
+    inert: list[Any] = [(_Inert, name) for name in named if name.startswith("pytorch_lightning.")]
     with safe_globals(inert):
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=is_archive)
     if not isinstance(content, dict):

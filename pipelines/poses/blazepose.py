@@ -11,7 +11,6 @@ leave are of pixels' middles, as everywhere in the app.
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from threading import Barrier
 
 import cv2
 import numpy as np
@@ -51,7 +50,8 @@ class Region:
     def around(cls, hips: np.ndarray, circle: np.ndarray) -> "Region":
         """The region of who has the middle of the hips and the top of the circle around the body there: (x, y)."""
         x, y = circle - hips
-        return cls(*hips.tolist(), 2 * ROOM * float(np.hypot(x, y)), float(np.pi / 2 - np.arctan2(-y, x)))
+        side, angle = 2 * ROOM * float(np.hypot(x, y)), float(np.pi / 2 - np.arctan2(-y, x))
+        return cls(float(hips[0]), float(hips[1]), side, angle)
 
     def to_picture(self, points: np.ndarray, side: float) -> np.ndarray:
         """Points (x, y) [N, 2] of the region, seen as `side` pixels wide, as points of the picture."""
@@ -60,8 +60,9 @@ class Region:
 
     def cut(self, frame: np.ndarray, side: int) -> np.ndarray:
         """What of the frame is in the region: uint8 [side, side, 3], black outside."""
-        corners = np.float32([[0, 0], [side, 0], [0, side]])
-        move = cv2.getAffineTransform(corners, np.float32(self.to_picture(corners + 0.5, side) - 0.5))
+        corners = np.array([[0, 0], [side, 0], [0, side]], np.float32)
+        there = self.to_picture(corners + 0.5, side) - 0.5
+        move = cv2.getAffineTransform(corners, there.astype(np.float32))
         return cv2.warpAffine(frame, move, (side, side), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
 
     def is_near(self, other: "Region") -> bool:
@@ -150,36 +151,33 @@ def find(frames: np.ndarray, fps: float, networks: BlazePose) -> Generator[int, 
     look = max(1, round(LOOK_SECONDS * fps))  # frames
     close_look = max(1, round(CLOSE_LOOK_SECONDS * fps / look)) * look
     found: list[list[Person]] = []
-    pool = _two_cores()  # one looks ahead while the other follows
+    looking, following = _one_core(), _one_core()
     try:
-        looking = pool.submit(networks.regions, frames[0], True)
+        looks = {  # asked for at once: a close look takes longer than it takes to follow to the next one
+            number: looking.submit(networks.regions, frames[number], number % close_look == 0)
+            for number in range(0, len(frames), look)
+        }
         for number, frame in enumerate(frames):
             known = [person.next for person in found[-1]] if found else []
-            people = pool.submit(networks.people, frame, known).result()
-            if number % look == 0:
-                regions, ahead = looking.result(), number + look
-                if ahead < len(frames):
-                    looking = pool.submit(networks.regions, frames[ahead], ahead % close_look == 0)
-                people += pool.submit(_newcomers, frames, found, people, regions, networks).result()
+            people = following.submit(networks.people, frame, known).result()
+            if number in looks:
+                regions = looks[number].result()
+                people += following.submit(_newcomers, frames, found, people, regions, networks).result()
             found.append(people)
             yield number + 1
     finally:
-        pool.shutdown(cancel_futures=True)
+        following.shutdown()
+        looking.shutdown(cancel_futures=True)
     return [np.stack([person.joints for person in people] or [np.zeros((18, 3), np.float32)]) for people in found]
 
 
-def _two_cores() -> ThreadPoolExecutor:
-    """Two threads of one core each: the layers are too small for more, and several cores would wait for each other."""
+def _one_core() -> ThreadPoolExecutor:
+    """A thread of one core: the layers are too small for more, and several cores would wait for each other."""
     usual = torch.get_num_threads()
-    pool, both = ThreadPoolExecutor(2), Barrier(2)
-
-    def begin(_: int) -> None:
-        torch.set_num_threads(1)
-        both.wait()  # so that no thread begins twice
-
-    list(pool.map(begin, range(2)))
+    thread = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
+    thread.submit(int).result()  # begins it
     torch.set_num_threads(usual)  # what one thread sets, all that begin later take over
-    return pool
+    return thread
 
 
 def _newcomers(

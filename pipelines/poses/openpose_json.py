@@ -157,4 +157,5 @@ def _size(told: list[tuple[int, int]], people: list[np.ndarray]) -> tuple[int, i
             frame[..., :2] *= told[0]
     if told:
         return told[0]
-    return tuple(int(length) for length in np.ceil(np.maximum(points.max(axis=0), 1) * 1.05) + 1)
+    width, height = np.ceil(np.maximum(points.max(axis=0), 1) * 1.05) + 1
+    return int(width), int(height)

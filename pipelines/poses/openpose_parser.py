@@ -161,7 +161,8 @@ def _values(text: str) -> Iterator[Any]:
     decode = json.JSONDecoder().raw_decode
 
     def after(at: int) -> int:
-        return SPACE.match(text, at).end()
+        blank = SPACE.match(text, at)
+        return at if blank is None else blank.end()
 
     at = after(0)
     if text.startswith("[", at):

@@ -70,6 +70,7 @@ def skeletons(
         poses = replace(whole.frames(choice.indices), fps=choice.fps)
         origin = said("a built-in motion") if clip is None else said("keypoints")
     else:
+        assert models is not None
         settings = models.settings
         measured = measured or uploads.measure(clip, settings)
         choice = clips.used(task, measured.clip)
@@ -102,7 +103,10 @@ def skeletons(
     if task.gaps:
         chosen = keypoints.fill_gaps(chosen)
     chosen = keypoints.smooth(chosen, task.smoothing)
-    body = models.card(task.model).body_of(task.prompt) if task.retarget and people else None
+    body = None
+    if task.retarget and people:
+        assert models is not None
+        body = models.card(task.model).body_of(task.prompt)
     if body is None:
         placed = keypoints.place(chosen, task.width, task.height, task.placing)
     else:
@@ -139,10 +143,9 @@ def _beside(video_path: Path, kind: str) -> Path:
 
 def _margins(task: PoseToVideo, width: int, height: int) -> tuple[int, int, int, int]:
     """How many pixels are cut off at the left, right, top and bottom of a picture of this size."""
-    return (
-        *(round(share * width) for share in (task.left, task.right)),
-        *(round(share * height) for share in (task.top, task.bottom)),
-    )
+    left, right = (round(share * width) for share in (task.left, task.right))
+    top, bottom = (round(share * height) for share in (task.top, task.bottom))
+    return left, right, top, bottom
 
 
 def _cropped(frames: np.ndarray, task: PoseToVideo) -> np.ndarray:

@@ -186,18 +186,18 @@ class _Drawing:
         """Of what is drawn as limbs are, the share that is beside the joints [P, 18, 3] and what connects them."""
         size = 3 if self.radius >= 2 else 1
         sticks = cv2.morphologyEx(self.stick.astype(np.uint8), cv2.MORPH_OPEN, np.ones((size, size), np.uint8))
-        known = np.zeros_like(sticks)
+        known = np.zeros(sticks.shape, np.uint8)
         for person in people:
             for one, other in LIMBS:
                 if person[one, 2] > 0 and person[other, 2] > 0:
-                    ends = np.round(person[[one, other], :2]).astype(int).tolist()
-                    cv2.line(known, *ends, 1, max(3, round(5 * self.radius)))
+                    begin, end = np.round(person[[one, other], :2]).astype(int).tolist()
+                    cv2.line(known, begin, end, 1, max(3, round(5 * self.radius)))
         for person in people:  # hands and faces are beside the body, and no part of it
             for joint in np.flatnonzero(person[:, 2] > 0):
                 cv2.circle(
                     known, np.round(person[joint, :2]).astype(int).tolist(), max(2, round(4 * self.radius)), 1, -1
                 )
-        return float((sticks & ~known & 1).sum() / max(sticks.sum(), 1))
+        return float(sticks[known == 0].sum() / max(sticks.sum(), 1))
 
 
 @dataclass

@@ -69,7 +69,7 @@ def recognise(frames: np.ndarray) -> str | None:
 
 
 def _hue(colour: np.ndarray | RGB) -> int:
-    return int(cv2.cvtColor(np.uint8([[colour]]), cv2.COLOR_RGB2HSV)[0, 0, 0])
+    return int(cv2.cvtColor(np.array([[colour]], np.uint8), cv2.COLOR_RGB2HSV)[0, 0, 0])
 
 
 def place_frames(frames: np.ndarray, width: int, height: int, how: str = "fit") -> np.ndarray:

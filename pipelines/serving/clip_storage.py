@@ -51,8 +51,11 @@ class Clips:
         Raises ValueError, as uploads.inspect and openpose_json.read do, where it can't be used.
         """
         found = openpose_json.read(path) if poses and openpose_json.is_keypoints(path) else None
-        measured = uploads.measure(path, self._settings) if found is None else None
-        clip = as_clip(found) if measured is None else measured.clip
+        if found is None:
+            measured = uploads.measure(path, self._settings)
+            clip = measured.clip
+        else:
+            measured, clip = None, as_clip(found)
         name = secrets.token_hex(16)
         folder = self._folder / name
         folder.mkdir(parents=True)

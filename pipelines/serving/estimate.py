@@ -38,6 +38,7 @@ def work(task: Task, card: ModelCard | None) -> float:
         if isinstance(task, Grid):
             return len(task.jobs) * math.prod(shape)
         return math.prod(task.becomes(*shape, task.of.fps)[:3])
+    assert card is not None, "only what is made of videos has no model"
     if isinstance(task, Tune):
         calls = TRAINING * task.steps + card.defaults.steps  # and the inversion
     else:

@@ -3,22 +3,16 @@
 A `Work` and all that comes of it are plain data: they can be pickled and sent to another process or machine.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from pipelines.events import Losses, Preview, Progress
 from pipelines.media.uploads import Measured
 from pipelines.serving.status import Loaded
 from pipelines.tasks import FindPoses, Task
-
-if TYPE_CHECKING:  # they come with OpenCV
-    from collections.abc import Generator
-
-    from pipelines.poses.pose_preview import PosePreview
-    from pipelines.poses.search import Found
 
 
 @dataclass(frozen=True)
@@ -83,29 +77,37 @@ class Executor(Protocol):
     @property
     def has_gpu(self) -> bool:
         """Whether work runs on a GPU."""
+        ...
 
     @property
     def speed(self) -> float:
         """The FLOPs a second that usually come out of a slot, until the first jobs were timed."""
+        ...
 
     def slots(self) -> Sequence[Slot]:
         """The slots, always the same ones. Loads nothing and waits for nothing."""
+        ...
 
     def availability(self, model: str) -> str | None:
         """None if `model` can be used here, else one sentence: what is missing and what to do."""
+        ...
 
     def check(self, task: Task) -> None:
         """Raises ValueError, in words for a person, where work for `task` can't be taken on at all."""
+        ...
 
     def lent(self, task: Task, seconds: float | None) -> int | None:
         """The seconds of GPU that `task`, estimated to take `seconds`, asks for at once; None where none is lent."""
+        ...
 
     def asking(self, jobs: Sequence[str]) -> AbstractContextManager[None]:
         """Entered in the thread of whoever asks for the jobs of these ids, while they are being queued. An exception
         means that they were not."""
+        ...
 
     def forget(self, job: str) -> None:
         """The job of this id ended before its turn came."""
+        ...
 
     def run(self, work: Work, slot: str) -> Events:
         """Carries out `work` on a free slot.
@@ -114,20 +116,28 @@ class Executor(Protocol):
         work: within a step the slot is free, and nothing further is written. A tuning keeps what it has so far, as
         "tuned" in the job's folder, and goes on from there the next time. Raises what went wrong.
         """
+        ...
 
-    def look(self, work: Work) -> "Generator[Progress, None, PosePreview | Found]":
-        """Looks for the poses in the clip of `work`, beside whatever runs; returns them. Closing it ends the search
-        within a frame. Raises ValueError, in words for the person who asked."""
+    def look(self, work: Work) -> Generator[Progress, None, Any]:
+        """Looks for the poses in the clip of `work`, beside whatever runs; returns a PosePreview, for FindPoses Found.
+
+        Closing it ends the search within a frame. Raises ValueError, in words for the person who asked.
+        """
+        ...
 
     def sample(self, job: str) -> None:
         """Has the tuning that runs as this job draw a sample after its next step."""
+        ...
 
     def load_ahead(self) -> None:
         """Has the built-in models loaded while there is no work, so that the first has not to wait for it. Returns at
         once; no work waits longer than for one part of a model, or for what it needs itself."""
+        ...
 
     def unload(self) -> None:
         """Frees the memory of every model that no work uses right now."""
+        ...
 
     def close(self) -> None:
         """Takes no more work. Called when none runs any more, or none that can be stopped."""
+        ...

@@ -35,6 +35,12 @@ class Job:
         return self.state in ("queued", "interrupted")
 
     @property
+    def result(self) -> Result:
+        """What a job made; only for one whose state is "done"."""
+        assert isinstance(self.end, Result), f"a job that is {self.state} has made nothing"
+        return self.end
+
+    @property
     def events(self) -> tuple[Event, ...]:
         """The latest of each kind, in the order in which they are told."""
         return tuple(event for event in (self.progress, self.preview, self.losses, self.end) if event is not None)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.catalog import CATALOG, ModelCard, find
 from pipelines.events import DENOISING, Progress
+from pipelines.imports import imported
 from pipelines.models.sources import availability
 from pipelines.serving import estimate, status, worker
 from pipelines.serving.backend import Backend
@@ -182,8 +183,7 @@ class LocalExecutor:
     def _models(self) -> "ModelManager":
         with self._making:
             if self.manager is None:
-                from pipelines.models.manager import ModelManager
-
-                self.manager = ModelManager(self._catalog, self._settings)
+                made: ModelManager = imported("pipelines.models.manager").ModelManager(self._catalog, self._settings)
+                self.manager = made
                 self._start()  # looks at poses load models too, which are to be unloaded where nobody uses them
             return self.manager

@@ -82,11 +82,11 @@ def _reconcile(table: JobTable, videos: Path, sidecars: Sidecars, found: Found) 
             if job is not None and job.end is not None:
                 table.delete(job.id)
             sidecar.clear(path)
-        elif job is None and noted is None:
-            moved, stay = (moved + 1, stay) if found.take(path) else (moved, stay + 1)
-        elif job is None:
+        elif job is None and noted is not None:
             table.adopt(_resumed(noted))
             taken += 1
+        elif job is None:
+            moved, stay = (moved + 1, stay) if found.take(path) else (moved, stay + 1)
         elif not isinstance(job.end, Result) and noted is not None and isinstance(noted.end, Result):
             table.adopt(noted)  # the app died between the video and the table
         elif isinstance(job.end, Failed) and not isinstance(job.task, Tune):

@@ -7,6 +7,7 @@ import json
 import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +97,10 @@ class Rows:
 
     def note(self, job: Job) -> None:
         """Writes the state and the progress of a job that has not ended."""
-        progress = job.progress or Progress(None, None, None)
+        told = (job.progress.stage, job.progress.step, job.progress.total) if job.progress else (None, None, None)
         self._write(
             "UPDATE jobs SET state = ?, attempts = ?, started = ?, stage = ?, step = ?, total = ? WHERE id = ?",
-            (job.state, job.attempts, job.started, progress.stage, progress.step, progress.total, job.id),
+            (job.state, job.attempts, job.started, *told, job.id),
         )
 
     def end(self, job: Job) -> None:
@@ -230,8 +231,8 @@ def _job(row: sqlite3.Row) -> Job:
     if end is None and row["stage"] is not None:
         progress = Progress(row["stage"], row["step"], row["total"])
     times = {name: row[name] for name in ("attempts", "submitted", "started", "ended")}
-    rest = {"progress": progress, "end": end, "title": row["title"] or ""} | {"favourite": bool(row["favourite"])}
-    return Job(row["id"], row["owner"], recall(row["task"]), row["state"], **times, **rest)
+    job = Job(row["id"], row["owner"], recall(row["task"]), row["state"], **times, progress=progress, end=end)
+    return replace(job, title=row["title"] or "", favourite=bool(row["favourite"]))
 
 
 def _ending(job: Job) -> tuple[str | None, str | None, str | None, str | None]:
@@ -308,8 +309,8 @@ def _renew(rows: sqlite3.Connection, renew: Callable[[Iterable[str]], Mapping[st
     rows.executemany("UPDATE jobs SET owner = ? WHERE owner = ?", [(new, old) for old, new in renew(owners).items()])
     for identifier, text in rows.execute("SELECT id, facts FROM jobs WHERE facts IS NOT NULL").fetchall():
         facts = json.loads(text)
-        for task in (facts.get("task"), (facts.get("task") or {}).get("of")):
-            for name in NAMED if task else ():
+        for task in (facts.get("task") or {}, (facts.get("task") or {}).get("of") or {}):
+            for name in NAMED:
                 if value := task.get(name):
                     task[name] = [NOBODY] * len(value) if isinstance(value, list) else NOBODY
         rows.execute("UPDATE jobs SET facts = ? WHERE id = ?", (json.dumps(facts), identifier))

@@ -17,7 +17,7 @@ from pipelines.messages import said
 from pipelines.serving import clip_storage
 from pipelines.settings import Settings
 from pipelines.systems.engine import find_engine
-from pipelines.tasks import Edit, PoseToVideo, Task, Tune, to_json
+from pipelines.tasks import Edit, MadeByModel, PoseToVideo, Tune, to_json
 
 if TYPE_CHECKING:  # torch comes with the manager, and waits for the first job
     import numpy as np
@@ -35,7 +35,7 @@ Generated = Generator[Progress | Preview | Losses, None, tuple["np.ndarray", dic
 
 
 def make(
-    task: Task,
+    task: MadeByModel,
     models: "ModelManager",
     path: Path,
     run: Callable[..., Generated] | None = None,
@@ -58,7 +58,7 @@ def make(
         yield Progress(WRITING, 0, 1)
         if not isinstance(task, Tune):
             video.write(frames, path, task.fps, description, sound)
-    if companions and sequence is not None:
+    if companions and isinstance(task, PoseToVideo) and sequence is not None:
         from pipelines.poses import pose_sequence  # and with it OpenCV, which waits for the first job
 
         pose_sequence.keep(sequence, path, task.fps)
@@ -66,7 +66,7 @@ def make(
     yield Result(path, facts | {"task": json.loads(description), "seconds": time.perf_counter() - started})
 
 
-def generated(task: Task, models: "ModelManager", **inputs: Any) -> Generated:
+def generated(task: MadeByModel, models: "ModelManager", **inputs: Any) -> Generated:
     """The part of `make` that wants the device: returns the frames, uint8 [F, H, W, 3], the facts so far and, where a
     dancer followed poses, those."""
     started = time.perf_counter()
@@ -76,7 +76,7 @@ def generated(task: Task, models: "ModelManager", **inputs: Any) -> Generated:
     generate = find_engine(models.card(task.model).system).generate[type(task)]
     frames, facts = yield from models.attempt(lambda: generate(task, models, **inputs))
     sequence = followed[-1] if followed else None
-    if sequence is not None and sequence.poses is not None:
+    if isinstance(task, PoseToVideo) and sequence is not None and sequence.poses is not None:
         facts |= yield from _pose_accuracy(frames, task, sequence.poses, models)
     facts |= {"device_seconds": time.perf_counter() - started}  # the measure of the next job like it
     facts = {"approximations": "none"} | facts | {"peak_memory_mb": models.peak_bytes() // 2**20}
@@ -85,7 +85,7 @@ def generated(task: Task, models: "ModelManager", **inputs: Any) -> Generated:
 
 @contextmanager
 def _sound(
-    task: Task, folder: Path, settings: Settings, inputs: Mapping[str, Any]
+    task: MadeByModel, folder: Path, settings: Settings, inputs: Mapping[str, Any]
 ) -> Iterator[tuple[Path | None, float]]:
     """The sound that the video of `task` is to have, an M4A file as long as the context lasts, None for none; and how
     many times as fast as in the clip it is played.
@@ -134,7 +134,7 @@ def _pose_accuracy(
     return {"pose_accuracy": round(metrics.pose_accuracy(found, wanted), 1), "pose_accuracy_by": by}
 
 
-def _measures(frames: "np.ndarray", task: Task, models: "ModelManager") -> dict[str, float]:
+def _measures(frames: "np.ndarray", task: MadeByModel, models: "ModelManager") -> dict[str, float]:
     """Flicker and motion of the video, and CLIP's figures where CLIP is on this machine and has room there."""
     from pipelines.systems import metrics  # and with it OpenCV, which waits for the first job too
 

@@ -109,7 +109,6 @@ class Sidecars:
 
 
 def _described(job: Job) -> dict[str, Any]:
-    done, failed = isinstance(job.end, Result), isinstance(job.end, Failed)
     return {
         "id": job.id,
         "owner": job.owner,
@@ -122,10 +121,10 @@ def _described(job: Job) -> dict[str, Any]:
         "ended": job.ended,
         "title": job.title,
         "favourite": job.favourite,
-        "video": job.end.video.name if done else None,
-        "facts": job.end.facts if done else None,
-        "error": job.end.message if failed else None,
-        "message": messages.to_json(job.end.message) if failed else None,
+        "video": job.end.video.name if isinstance(job.end, Result) else None,
+        "facts": job.end.facts if isinstance(job.end, Result) else None,
+        "error": job.end.message if isinstance(job.end, Failed) else None,
+        "message": messages.to_json(job.end.message) if isinstance(job.end, Failed) else None,
     }
 
 

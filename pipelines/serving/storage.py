@@ -119,7 +119,13 @@ class Storage:
         held, days = needed | self._shown.keys(), self._settings.keep_days
         return [
             tidy.Thing(
-                "videos", job.id, self._folder / job.id, job.ended, days, job.id in held, partial(self.delete, job)
+                "videos",
+                job.id,
+                self._folder / job.id,
+                job.ended or 0.0,
+                days,
+                job.id in held,
+                partial(self.delete, job),
             )
             for job in (*self._jobs.finished(), *self._jobs.tunings())
         ]

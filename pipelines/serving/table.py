@@ -328,7 +328,7 @@ class JobTable:
         running = [
             self._use(job, now, max(now - job.started, self._usual_seconds(job) or fairness.UNKNOWN))
             for job in jobs
-            if job.state == "running"
+            if job.state == "running" and job.started is not None
         ]
         waiting = [self._place(job, self._usual_seconds(job)) for job in jobs if job.waits]
         return [self._live[job] for job in fairness.turns(waiting, self._used + running, now)]
@@ -379,7 +379,8 @@ class JobTable:
         self._changed.notify_all()
 
     def _end(self, identifier: str, state: str, end: Result | Failed) -> Job:
-        job = replace(self._live[identifier], state=state, ended=self._clock(), end=end)
+        ended = self._clock()
+        job = replace(self._live[identifier], state=state, ended=ended, end=end)
         job = replace(job, progress=None, preview=None, losses=None, expected=None)
         if isinstance(end, Result):
             self._note(job)  # before the row: if the app dies between the two, the video need not be made again
@@ -390,7 +391,7 @@ class JobTable:
         except sqlite3.Error:
             self._owed[identifier] = job
         if job.started is not None:
-            self._used.append(self._use(job, job.ended, job.ended - job.started))
+            self._used.append(self._use(job, ended, ended - job.started))
         if state == "done":
             self._served.add(job.owner)
             self._usual.clear()

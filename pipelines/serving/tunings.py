@@ -1,6 +1,7 @@
 """The models that visitors have tuned on their clips: what the page asks of them."""
 
 import json
+import math
 import shutil
 import tempfile
 from collections.abc import Generator, Iterator, Mapping
@@ -91,7 +92,7 @@ class Tunings:
         """A tuned model as a ZIP file in the layout in which Tune-A-Video models are published."""
         tuned = self.get(job, owner)
         archive = self._storage.place(tuned.job).with_suffix(".zip")
-        if not archive.exists() or archive.stat().st_mtime < tuned.job.ended:
+        if not archive.exists() or archive.stat().st_mtime < (tuned.job.ended or math.inf):
             with self._exported(tuned) as folder, video.whole(archive) as temporary:
                 made = shutil.make_archive(str(folder.parent / "archive"), "zip", folder)
                 Path(made).replace(temporary)

@@ -61,7 +61,7 @@ class Loop:
         return worker
 
     def _watch(self) -> None:
-        while True:
+        while self._worker is not None:
             self._worker.join()
             if self._ended.is_set():
                 return

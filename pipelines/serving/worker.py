@@ -36,6 +36,7 @@ def carry_out(
         # And with it OpenCV, which waits for the first job too.
         making = import_module(f"pipelines.systems.{kind_of(task)}").make(task, folder / work.file, settings, **inputs)
     else:
+        assert not isinstance(task, FindPoses), "those are looked for"
         yield Progress(LOADING, 0, 1)
         if isinstance(task, Tune):
             inputs |= {"folder": folder / "tuned", "asked": asked}
@@ -59,6 +60,7 @@ def look(
         from pipelines.poses.search import search
 
         return (yield from search(work.task, models(), **inputs))
+    assert isinstance(work.task, PoseToVideo)
     return (yield from pose_preview.preview(work.task, models() if "clip" in inputs else None, **inputs))
 
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.catalog import CATALOG, DETECTORS, ModelCard, find
 from pipelines.errors import VideoError
-from pipelines.events import Event, Losses, Progress
+from pipelines.events import Losses, Progress
 from pipelines.serving import status, worker
 from pipelines.serving.backend import Backend
 from pipelines.serving.executor import Asset, Made, Slot, Told, Work
@@ -32,7 +32,7 @@ from pipelines.serving.local import LocalExecutor
 from pipelines.serving.runner import Generated, generated
 from pipelines.settings import Settings
 from pipelines.systems.engine import find_engine
-from pipelines.tasks import Finish, Grid, Task, Tune
+from pipelines.tasks import Finish, Grid, MadeByModel, Task, Tune
 
 if TYPE_CHECKING:  # they come with OpenCV
     from pipelines.poses.pose_preview import PosePreview
@@ -198,7 +198,7 @@ class ZeroExecutor:
         finally:
             visitor.run(events.close)
 
-    def _pieces(self, task: Task, models: Any, seconds: float | None, **inputs: Any) -> Generated:
+    def _pieces(self, task: MadeByModel, models: Any, seconds: float | None, **inputs: Any) -> Generated:
         """As `generated`, on a GPU that is lent for it; for a tuning piece after piece, each a step or more."""
         if isinstance(task, Tune):
             inputs["asked"] = _wish(inputs["folder"])
@@ -210,7 +210,7 @@ class ZeroExecutor:
                         return item.made
                     yield item
 
-    def _gpu_call(self, task: Task, inputs: dict[str, Any], seconds: int | None) -> Iterator[Event | _Done]:
+    def _gpu_call(self, task: Task, inputs: dict[str, Any], seconds: int | None) -> Generator[Told | _Done, None, None]:
         """What comes out of one GPU call. Raises what went wrong there, or why there was none, in words."""
         fault = None
         try:
@@ -230,10 +230,10 @@ class ZeroExecutor:
             raise WORDS[fault.kind](fault.words) if fault.kind in WORDS else OnLentGPU(fault.trace)
 
 
-def _lendable(models: Any) -> Callable[[Task, dict[str, Any], int], Generator[Any, None, None]]:
+def _lendable(models: Any) -> Callable[[MadeByModel, dict[str, Any], int], Generator[Any, None, None]]:
     """What runs in the fork, on `models`: one GPU call of so many seconds."""
 
-    def on_gpu(task: Task, inputs: dict[str, Any], seconds: int) -> Generator[Any, None, None]:
+    def on_gpu(task: MadeByModel, inputs: dict[str, Any], seconds: int) -> Generator[Any, None, None]:
         end = time.monotonic() + seconds * WORKED / PIECE
         half = time.monotonic() + seconds / 2
         try:
@@ -242,7 +242,7 @@ def _lendable(models: Any) -> Callable[[Task, dict[str, Any], int], Generator[An
                     yield event
                     # Closing keeps what is tuned. What comes after the last step can't be cut, and needs its time.
                     if isinstance(event, Losses) and time.monotonic() > (
-                        end if len(event.values) < task.steps else min(half, end)
+                        end if isinstance(task, Tune) and len(event.values) < task.steps else min(half, end)
                     ):
                         return
             return

@@ -49,7 +49,7 @@ def guided(predict: Predict, guidance: float) -> Predict:
     maps (b, …) to (b, …).
     """
 
-    def guided_predict(latents: Tensor, timestep: int) -> Tensor:
+    def guided_predict(latents: Tensor, timestep: float) -> Tensor:
         unconditional, conditional = predict(latents, timestep).chunk(2)
         return unconditional + guidance * (conditional - unconditional)
 
@@ -111,8 +111,8 @@ def noise_from(predict: Predict, config: Mapping[str, Any]) -> Predict:
         raise ValueError(f"This checkpoint predicts {kind!r}; only 'epsilon' and 'v_prediction' can be sampled here.")
     alphas = alphas_cumprod(config)
 
-    def predict_noise(latents: Tensor, timestep: int) -> Tensor:
-        alpha = float(alphas[timestep])
+    def predict_noise(latents: Tensor, timestep: float) -> Tensor:
+        alpha = float(alphas[int(timestep)])
         return alpha**0.5 * predict(latents, timestep) + (1 - alpha) ** 0.5 * latents
 
     return predict_noise
@@ -121,10 +121,14 @@ def noise_from(predict: Predict, config: Mapping[str, Any]) -> Predict:
 class Solver(Protocol):
     """One way to walk from noise to a sample; made for one job, as it may remember earlier steps."""
 
-    timesteps: Sequence[float]  # descending; the network is called once for each
+    @property
+    def timesteps(self) -> Sequence[float]:
+        """Descending; the network is called once for each."""
+        ...
 
-    def step(self, prediction: Tensor, timestep: float, latents: Tensor) -> Tensor:
+    def step(self, prediction: Tensor, timestep: float, latents: Tensor, /) -> Tensor:
         """The latents at the next timestep, given what the network predicts of `latents` at `timestep`."""
+        ...
 
 
 class ModelScopeDDIM:
@@ -142,11 +146,11 @@ class ModelScopeDDIM:
         self.alphas = alphas
         self.stride = len(alphas) // steps
         grid = 1 + torch.arange(0, len(alphas), self.stride)
-        self.timesteps = grid.clamp(max=len(alphas) - 1).flip(0).tolist()
+        self.timesteps: list[int] = grid.clamp(max=len(alphas) - 1).flip(0).tolist()
 
-    def step(self, noise: Tensor, timestep: int, latents: Tensor) -> Tensor:
-        denoised = estimate(noise, latents, float(self.alphas[timestep]))
-        alpha = float(self.alphas[max(timestep - self.stride, 0)])
+    def step(self, noise: Tensor, timestep: float, latents: Tensor) -> Tensor:
+        denoised = estimate(noise, latents, float(self.alphas[int(timestep)]))
+        alpha = float(self.alphas[max(int(timestep) - self.stride, 0)])
         return alpha**0.5 * denoised + (1 - alpha) ** 0.5 * noise
 
 
@@ -169,8 +173,8 @@ class VelocityPNDM(DiffusersSolver):
         super().__init__(scheduler, steps)
         self.alphas = alphas
 
-    def step(self, noise: Tensor, timestep: int, latents: Tensor) -> Tensor:
-        alpha = float(self.alphas[timestep])
+    def step(self, noise: Tensor, timestep: float, latents: Tensor) -> Tensor:
+        alpha = float(self.alphas[int(timestep)])
         return super().step((noise - (1 - alpha) ** 0.5 * latents) / alpha**0.5, timestep, latents)
 
 
@@ -196,7 +200,8 @@ class LCM:
         ]  # 4 of 1000: 999, 759, 499, 259
         self.generator: torch.Generator | None = None
 
-    def step(self, noise: Tensor, timestep: int, latents: Tensor) -> Tensor:
+    def step(self, noise: Tensor, timestep: float, latents: Tensor) -> Tensor:
+        timestep = int(timestep)
         scaled = timestep * self.scaling
         skip, out = 0.25 / (scaled**2 + 0.25), scaled / (scaled**2 + 0.25) ** 0.5
         denoised = out * estimate(noise, latents, float(self.alphas[timestep])) + skip * latents
@@ -259,7 +264,7 @@ def inversion(predict: Predict, latents: Tensor, config: Mapping[str, Any], step
     alphas = alphas_cumprod(config)
     stride = len(alphas) // steps
     yield latents
-    for timestep in sorted(image_solver("ddim", config, steps).timesteps):
+    for timestep in sorted(map(int, image_solver("ddim", config, steps).timesteps)):
         noise = predict(latents, timestep)
         denoised = estimate(noise, latents, float(alphas[max(timestep - stride, 0)]))
         alpha = float(alphas[timestep])

@@ -6,16 +6,16 @@ names the file in ENGINES, and a card names the engine. What a form shows of a m
 
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pipelines.catalog import ENGINES
 from pipelines.events import Losses, Preview, Progress
+from pipelines.imports import imported
 from pipelines.models.classes import CLASSES, Network
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from pipelines.systems.diffusion import Predict, Solver
     from pipelines.tasks import Task
@@ -38,10 +38,10 @@ class Engine:
     encode: Callable[[list[str], Any, Any], "Tensor"]
     """(texts, tokenizer, text encoder) -> text states (texts, tokens, channels)."""
 
-    network: Callable[["nn.Module", "Tensor"], "Predict"]
+    network: Callable[[Any, "Tensor"], "Predict"]
     """(module, text states) -> what the denoising loop calls: (latents, timestep) -> a prediction for every text."""
 
-    denoising_memory: Callable[["nn.Module", int, int, int, int, int], int]
+    denoising_memory: Callable[[Any, int, int, int, int, int], int]
     """(module without weights, branches, frames, height and width of the latents, slices) -> the bytes that one step
     takes beside the weights, counted on the meta device."""
 
@@ -62,7 +62,7 @@ def find_engine(name: str) -> Engine:
     """
     if name not in ENGINES:
         raise ValueError(f"There is no engine called {name!r}. Choose one of: {', '.join(ENGINES)}.")
-    engine: Engine = import_module(ENGINES[name]).ENGINE
+    engine: Engine = imported(ENGINES[name]).ENGINE
     for kind, network in engine.classes.items():
         if CLASSES.setdefault(kind, network) is not network:
             raise ValueError(f"The engine {name!r} builds {kind} in another way than is known already.")

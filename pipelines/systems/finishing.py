@@ -1,6 +1,7 @@
 """Larger and smoother videos without any weights: pure functions on frames [F, H, W, 3] uint8, one at a time."""
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import cv2
 import numpy as np
@@ -74,13 +75,14 @@ def _motion(first: np.ndarray, last: np.ndarray) -> np.ndarray:
     height, width = first.shape[:2]
     enlarge = max(1, -(-FLOW_SIDE // min(height, width)))
     size = (width * enlarge, height * enlarge)
-    grey = [
+    before, after = (
         cv2.resize(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_CUBIC)
         for picture in (first, last)
-    ]
+    )
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     search.setFinestScale(0)
-    flow = search.calc(*grey, None)
+    guess: Any = None  # OpenCV's types want one
+    flow = search.calc(before, after, guess)
     return cv2.resize(flow, (width, height), interpolation=cv2.INTER_AREA) / enlarge
 
 

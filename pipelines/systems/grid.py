@@ -60,7 +60,8 @@ def _size(width: int, height: int, columns: int, rows: int) -> tuple[int, int]:
     """Width and height of each video in the grid, even numbers."""
     scale = min(SIDE / (columns * width), SIDE / (rows * height), max(1, READABLE // width))
     scale = math.floor(scale) if scale >= 1 else scale
-    return tuple(max(2, 2 * round(side * scale / 2)) for side in (width, height))
+    width, height = (max(2, 2 * round(side * scale / 2)) for side in (width, height))
+    return width, height
 
 
 def _film(source: Path | str, width: int, height: int) -> np.ndarray:
@@ -99,7 +100,9 @@ def _plate(task: Grid, width: int, height: int) -> tuple[np.ndarray, list[tuple[
 
 def _font(size: int) -> ImageFont.FreeTypeFont:
     """The one that Pillow brings along: none need be on the machine."""
-    return ImageFont.load_default(max(10, size))
+    font = ImageFont.load_default(max(10, size))
+    assert isinstance(font, ImageFont.FreeTypeFont), "Pillow was built without FreeType"
+    return font
 
 
 def _writable(prompt: str, row: int) -> str:

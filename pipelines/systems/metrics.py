@@ -8,7 +8,7 @@ Frames are uint8 (F, H, W, 3) in RGB throughout.
 """
 
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -68,8 +68,9 @@ def _top_speed(before: np.ndarray, after: np.ndarray) -> float:
         return 0.0  # towards the border Farnebäck's flow between equal pictures is a little more than that
     # Against DIS, OpenCV's other weight-free flow, this one is right to 0.02 px up to 12 px and sees hardly any
     # motion in the noise of plain areas, where DIS sees 10 px.
+    guess: Any = None  # OpenCV's types want one
     flow = cv2.calcOpticalFlowFarneback(
-        before, after, None, pyr_scale=0.5, levels=4, winsize=15, iterations=3, poly_n=5, poly_sigma=1.2, flags=0
+        before, after, guess, pyr_scale=0.5, levels=4, winsize=15, iterations=3, poly_n=5, poly_sigma=1.2, flags=0
     )
     lengths = np.linalg.norm(flow, axis=2).ravel()
     fastest = max(1, lengths.size // 20)
@@ -136,7 +137,8 @@ def embed_prompt(prompt: str, model: "CLIPModel", tokenizer: "CLIPTokenizer") ->
     """CLIP's embedding of the prompt, cut to the 77 tokens that it reads: a unit vector, fp32 (c,)."""
     import torch
 
-    length = model.config.text_config.max_position_embeddings
+    config: Any = model.config.text_config  # transformers calls it a dict
+    length = config.max_position_embeddings
     tokens = tokenizer([prompt], max_length=length, truncation=True, return_tensors="pt").input_ids
     with torch.no_grad():
         return _unit(model.text_projection(model.text_model(tokens.to(model.device)).pooler_output))[0]

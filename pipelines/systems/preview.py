@@ -71,7 +71,8 @@ def fit_latent_rgb(vae: AutoencoderKL, latents: Tensor | None = None) -> tuple[T
 
 def colour_map(latents: Tensor, pictures: Tensor) -> tuple[Tensor, Tensor]:
     """The `matrix` (c, 3) and `bias` (3,) by which `latents` (n, c, h, w) come closest to `pictures` (n, 3, H, W)."""
-    colours = F.adaptive_avg_pool2d(pictures, latents.shape[2:]).movedim(1, -1).flatten(0, 2).float()  # (n h w, 3)
+    height, width = latents.shape[2:]
+    colours = F.adaptive_avg_pool2d(pictures, (height, width)).movedim(1, -1).flatten(0, 2).float()  # (n h w, 3)
     values = latents.movedim(1, -1).flatten(0, 2).float()  # (n h w, c)
     values = torch.cat([values, torch.ones_like(values[:, :1])], dim=1)  # (n h w, c + 1)
     solution = torch.linalg.lstsq(values.cpu(), colours.cpu()).solution  # (c + 1, 3)

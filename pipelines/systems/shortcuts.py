@@ -7,11 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
 from pipelines.catalog import Lora
 from pipelines.models import lora
-from pipelines.models.lora import LowRank
+from pipelines.models.lora import LowRank, Network
 from pipelines.models.networks import caching
 from pipelines.systems.diffusion import Shortcuts
 
@@ -31,7 +29,7 @@ class Plan:
     changes: Mapping[str, LowRank] = field(default_factory=dict)  # of `lora`
     bytes: int = 0  # that `network` takes beside the leased one
 
-    def network(self, leased: nn.Module) -> nn.Module:
+    def network(self, leased: Network) -> Network:
         """The leased network, or what `lora` makes of it; the leased one stays as it is."""
         return lora.merged(leased, self.changes) if self.changes else leased
 

@@ -124,7 +124,7 @@ def decode_frames(
 def working_memory(
     task: "TextToVideo | PoseToVideo | Edit",
     models: "ModelManager",
-    denoising_memory: Callable[[nn.Module, int, int, int, int, int], int],
+    denoising_memory: Callable[[Any, int, int, int, int, int], int],
     part: str = "unet",
     more: int = 0,
 ) -> tuple[int, int]:

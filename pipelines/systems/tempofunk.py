@@ -92,8 +92,9 @@ def generate(
         drawing_bytes = image_memory(models.empty(f"{task.model}/image_unet"), height, width)
         with models.lease(f"{task.model}/image_unet", working_bytes=drawing_bytes) as unet:
             noise = draw_noise((1, channels, height, width), task.seed).to(unet.device)
-            states = text_states if task.image_guidance > 1 else text_states[1:]
-            steps = sample(unet, states, noise, None, schedule, task.scheduler, task.steps, task.image_guidance)
+            guidance = task.guidance if task.image_guidance is None else task.image_guidance
+            states = text_states if guidance > 1 else text_states[1:]
+            steps = sample(unet, states, noise, None, schedule, task.scheduler, task.steps, guidance)
             drawn = yield from report_progress(steps, DRAWING, previewer)
             hint = drawn.latents  # as they are: never decoded and encoded again
         seconds[DRAWING] = time.perf_counter() - began
@@ -175,7 +176,7 @@ def sample(
     def network(states: Tensor) -> Predict:
         network = Pseudo3DUNet(unet, states.to(unet.dtype), slices, shortcuts.caching)
 
-        def predict(latents: Tensor, timestep: int) -> Tensor:
+        def predict(latents: Tensor, timestep: float) -> Tensor:
             if condition is not None:
                 repeated = condition.unsqueeze(2).expand(-1, -1, latents.shape[2], -1, -1)  # (1, 1 + c, f, h, w)
                 latents = torch.cat([latents, repeated], dim=1)

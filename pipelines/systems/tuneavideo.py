@@ -6,7 +6,7 @@ against the original. `decode` is ModelScope's: both programs truncate.
 """
 
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, MutableMapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,7 +81,7 @@ def generate(
     height, width = task.height // factor, task.width // factor
     with models.lease(f"{task.model}/{way.part}", working_bytes=denoising_bytes) as unet, ExitStack() as stack:
         latents = draw_noise((1, channels, task.frames, height, width), task.seed).to(unet.device)
-        if model:
+        if model and tuned:
             stack.enter_context(applied(unet, model.delta))
             began = time.perf_counter()
             if task.strength < 1:
@@ -133,7 +133,7 @@ def inverted(
 
 
 @contextmanager
-def applied(unet: InflatedUNet, delta: Mapping[str, Tensor], trainable: bool = False) -> Iterator[None]:
+def applied(unet: InflatedUNet, delta: MutableMapping[str, Tensor], trainable: bool = False) -> Iterator[None]:
     """The shared `unet` with the parameters in `delta` instead of its own, as long as the context lasts.
 
     To be trained they are fp32, and training changes the tensors of `delta` themselves.
@@ -185,7 +185,7 @@ def invert(
     """
     network = EditingUNet(unet, empty_states.to(unet.dtype), slices)
 
-    def predict(latents: Tensor, timestep: int) -> Tensor:
+    def predict(latents: Tensor, timestep: float) -> Tensor:
         return network(latents.to(unet.dtype), timestep).float()
 
     return inversion(noise_from(predict, schedule), latents, schedule, steps)

@@ -139,9 +139,12 @@ def _sample(
 
 def _last(items: Iterator[Item], tuned: Tuned, task: Tune) -> Generator[Progress, None, Item]:
     """The last of `items`; reports the progress of the tuning at each, so that Stop comes in time."""
-    for item in items:  # noqa: B007  the last one is returned
+    last: Item | None = None
+    for item in items:
+        last = item
         yield Progress(TUNING, len(tuned.facts["losses"]), task.steps)
-    return item
+    assert last is not None, "there is a step at least"
+    return last
 
 
 def export(card: ModelCard, settings: Settings, folder: Path, target: Path) -> None:

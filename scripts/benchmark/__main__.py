@@ -6,6 +6,7 @@ the device's best matrix product, measured here, a step reaches.
 
 import argparse
 from importlib import import_module
+from pathlib import Path
 
 from scripts.benchmark import measure  # notes the time
 
@@ -16,6 +17,7 @@ SYSTEMS = {  # -> the module that measures it
     "followyourpose": "followyourpose",
     "shortcuts": "shortcuts",
     "first-visit": "first_visit",
+    "dance": "dance",
 }
 
 
@@ -29,7 +31,12 @@ def main() -> None:
     for name in ("frames", "width", "height", "steps"):
         parser.add_argument(f"--{name}", type=int)
     parser.add_argument("--scheduler")
-    options = parser.parse_args()
+    parser.add_argument("clips", nargs="*", help="of dance: files, or names of built-in motions")
+    parser.add_argument(
+        "--sheet", type=Path, help="of dance: a file for source, skeletons and result, some frames each"
+    )
+    parser.add_argument("--litert", type=Path, help="of dance: MediaPipe 0.10.21's wheel, unpacked, to compare with")
+    options = parser.parse_intermixed_args()
     try:
         rows = import_module(f"scripts.benchmark.{SYSTEMS[options.system]}").benchmark(options)
     except (ValueError, MemoryError) as error:

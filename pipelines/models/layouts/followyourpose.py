@@ -30,11 +30,10 @@ class FollowYourPose(Diffusers):
             super().check(folder, part, variant)
 
     def downloads(self, names: Collection[str], parts: Sequence[str], variant: str | None) -> list[str]:
-        checkpoint = longest_trained(names)
-        return [Diffusers.mark, checkpoint, POSE_ENCODER, *super().downloads(names, parts, variant)[1:]]
+        return [Diffusers.mark, _checkpoint(names), POSE_ENCODER, *super().downloads(names, parts, variant)[1:]]
 
     def inflated_unet(self, folder: Path, variant: str | None, settings: Settings, base: Callable[[], Path]) -> Stored:
-        checkpoint = folder / longest_trained(path.relative_to(folder).as_posix() for path in folder.glob("*/*.bin"))
+        checkpoint = folder / _checkpoint(path.relative_to(folder).as_posix() for path in folder.glob("*/*.bin"))
         whole = base()
         super().check_editable(whole)
         file = part_folder(whole, "unet") / "config.json"
@@ -67,6 +66,13 @@ class FollowYourPose(Diffusers):
 
     def pipeline(self, folder: Path) -> str | None:
         return POSE
+
+
+def _checkpoint(names: Iterable[str]) -> str:
+    """As `longest_trained`, of names among which there is one: by that the layout is recognised."""
+    found = longest_trained(names)
+    assert found is not None
+    return found
 
 
 def longest_trained(names: Iterable[str]) -> str | None:

@@ -1,11 +1,14 @@
 """Attention as the networks here use it: fused, over diffusers' `Attention` modules, which are never changed."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention
 from torch import Tensor
+
+Layers = Any  # a module whose layers are asked for by name: to torch each of them is a "Tensor | Module"
 
 
 def attend(attention: Attention, states: Tensor, key: Tensor, value: Tensor) -> Tensor:

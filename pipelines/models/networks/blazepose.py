@@ -61,7 +61,7 @@ class BlazePoseLandmarks(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.trunk = EfficientNetLite((24, 32, 64, 88, 144))
-        self.narrow = _separable(864, 288, first=nn.ReLU6())
+        self.narrow = _separable(864, 288, first=_relu6())
         self.body = nn.Sequential(
             *(_Residual(288, stride=2), *(_Residual(288) for _ in range(4))),
             *(_Residual(288, stride=2), *(_Residual(288) for _ in range(5))),
@@ -86,8 +86,8 @@ class EfficientNetLite(nn.Module):
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
-        self.stem = nn.Sequential(_convolution(3, 24, kernel=3, stride=2), nn.ReLU6())
-        self.first = nn.Sequential(_convolution(24, 24, kernel=3, groups=24), nn.ReLU6(), _convolution(24, 16))
+        self.stem = nn.Sequential(_convolution(3, 24, kernel=3, stride=2), _relu6())
+        self.first = nn.Sequential(_convolution(24, 24, kernel=3, groups=24), _relu6(), _convolution(24, 16))
         stages, inputs = [], 16
         for width, (kernel, stride, count) in zip(widths, STAGES, strict=True):
             blocks = []
@@ -98,8 +98,8 @@ class EfficientNetLite(nn.Module):
             stages.append(nn.Sequential(*blocks))
         self.stages = nn.ModuleList(stages)
         self.last = nn.Sequential(
-            *(_convolution(inputs, 6 * inputs), nn.ReLU6()),
-            *(_convolution(6 * inputs, 6 * inputs, kernel=3, groups=6 * inputs), nn.ReLU6()),
+            *(_convolution(inputs, 6 * inputs), _relu6()),
+            *(_convolution(6 * inputs, 6 * inputs, kernel=3, groups=6 * inputs), _relu6()),
         )
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -116,8 +116,8 @@ class _InvertedResidual(nn.Module):
     def __init__(self, inputs: int, expanded: int, outputs: int, kernel: int, stride: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            *(_convolution(inputs, expanded), nn.ReLU6()),
-            *(_convolution(expanded, expanded, kernel, stride, groups=expanded), nn.ReLU6()),
+            *(_convolution(inputs, expanded), _relu6()),
+            *(_convolution(expanded, expanded, kernel, stride, groups=expanded), _relu6()),
             _convolution(expanded, outputs),
         )
         self.residual = stride == 1 and inputs == outputs
@@ -133,7 +133,7 @@ class _Residual(nn.Module):
         super().__init__()
         self.stride = stride
         self.depthwise = nn.Conv2d(width, width, 3, stride, padding=1 if stride == 1 else 0, groups=width)
-        self.activation = nn.ReLU6() if activation is None else activation
+        self.activation = _relu6() if activation is None else activation
         self.pointwise = nn.Conv2d(width, width, 1)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -141,7 +141,7 @@ class _Residual(nn.Module):
             beside, around = features, features
         else:  # "same" padding of TensorFlow: what is odd lies below and to the right
             beside, around = functional.max_pool2d(features, 2), functional.pad(features, (0, 1, 0, 1))
-        return functional.relu6(beside + self.pointwise(self.activation(self.depthwise(around))))
+        return functional.relu6(beside + self.pointwise(self.activation(self.depthwise(around))), inplace=True)
 
 
 class _Merge(nn.Module):
@@ -149,7 +149,7 @@ class _Merge(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.narrow = nn.Sequential(_convolution(inputs, outputs), nn.ReLU6())
+        self.narrow = nn.Sequential(_convolution(inputs, outputs), _relu6())
         self.body = nn.Sequential(*(_Residual(outputs, activation=nn.Identity()) for _ in range(2)))
 
     def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
@@ -161,18 +161,24 @@ def _convolution(inputs: int, outputs: int, kernel: int = 1, stride: int = 1, gr
     return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups)
 
 
+def _relu6() -> nn.ReLU6:
+    """In place, as nobody else reads what comes out of a convolution: copies took nearly half of the time."""
+    return nn.ReLU6(inplace=True)
+
+
 def _separable(inputs: int, outputs: int, first: nn.Module) -> nn.Sequential:
     """A depthwise and a pointwise convolution, with the activation `first` between them and ReLU6 at the end."""
     depthwise = _convolution(inputs, inputs, kernel=3, groups=inputs)
-    return nn.Sequential(depthwise, first, _convolution(inputs, outputs), nn.ReLU6())
+    return nn.Sequential(depthwise, first, _convolution(inputs, outputs), _relu6())
 
 
 def _guesses(width: int, anchors: int) -> tuple[nn.Sequential, nn.Sequential]:
     """What makes logits, and what makes places, of features of twice the size of the grid."""
-    return tuple(
+    logits, places = (
         nn.Sequential(_convolution(width, width, 3, stride=2, groups=width), _convolution(width, anchors * numbers))
         for numbers in (1, 4 + 2 * KEYPOINTS)
     )
+    return logits, places
 
 
 def _depth_to_space(features: Tensor) -> Tensor:

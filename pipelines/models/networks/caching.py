@@ -27,7 +27,7 @@ class DeepCache:
         """The deep features for the next step: those of `compute`, or of the last step that computed them."""
         if self.every == 1:
             return compute()
-        if self.step < WHOLE or (self.step - WHOLE) % self.every == 0:
+        if self.kept is None or self.step < WHOLE or (self.step - WHOLE) % self.every == 0:
             self.kept = None  # two of them are never in memory
             self.kept = compute()
         self.step += 1

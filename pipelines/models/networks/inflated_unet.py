@@ -26,7 +26,7 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from pipelines.models.networks.attention import attend, in_slices, keys_and_values, self_attend
+from pipelines.models.networks.attention import Layers, attend, in_slices, keys_and_values, self_attend
 from pipelines.models.networks.caching import DeepCache
 from pipelines.models.networks.pose_adapter import PoseAdapter
 
@@ -68,7 +68,7 @@ class InflatedUNet(UNet2DConditionModel):
     def forward(
         self,
         latents: Tensor,
-        timestep: int | Tensor,
+        timestep: float | Tensor,
         text_states: Tensor,
         pose_features: Sequence[Tensor] | None = None,
         checkpointing: bool = False,
@@ -169,7 +169,7 @@ class EditingUNet:
             if isinstance(module, Transformer2DModel)
         }
 
-    def __call__(self, latents: Tensor, timestep: int | Tensor) -> Tensor:
+    def __call__(self, latents: Tensor, timestep: float | Tensor) -> Tensor:
         """What `unet` predicts in `latents` (b, c, f, h, w), for each branch: (n, c, f, h, w).
 
         b is 1 (one video, n branches) or n (a video for each text). `timestep` is one for all, or b of them.
@@ -210,14 +210,15 @@ class EditingUNet:
                 hidden = self.layer(block, layer, hidden, time, frames)
             for upsampler in block.upsamplers or ():
                 hidden = upsampler(hidden, skips[-1].shape[2:])  # (n f, c, 2 h, 2 w), a pixel less where h or w was odd
+        raise AssertionError("the last layer is that for which no skip is left")
 
-    def time_embedding(self, timestep: int | Tensor, frames: int) -> Tensor:
+    def time_embedding(self, timestep: float | Tensor, frames: int) -> Tensor:
         """(1, c), the same for every image, or for b timesteps (b f, c)."""
         timesteps = torch.as_tensor(timestep, device=self.unet.device).reshape(-1)
         embedding = self.unet.time_embedding(self.unet.time_proj(timesteps).to(self.unet.dtype))
         return embedding if len(timesteps) == 1 else embedding.repeat_interleave(frames, dim=0)
 
-    def layer(self, block: nn.Module, index: int, hidden: Tensor, time: Tensor, frames: int) -> Tensor:
+    def layer(self, block: Layers, index: int, hidden: Tensor, time: Tensor, frames: int) -> Tensor:
         """A residual block and, in blocks with attention, a transformer."""
 
         def compute(hidden: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from diffusers.models.attention_processor import Attention
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from torch import Tensor, nn
 
-from pipelines.models.networks.attention import attend, in_slices, keys_and_values, self_attend
+from pipelines.models.networks.attention import Layers, attend, in_slices, keys_and_values, self_attend
 from pipelines.models.networks.caching import DeepCache
 
 EPSILON = 1e-5  # of every group norm
@@ -117,7 +117,8 @@ class Block(nn.Module):
         if heads is not None:
             count = attentions or len(inputs)
             self.attentions = nn.ModuleList(Transformer(width, heads, text, groups) for _ in range(count))
-        self.downsamplers = self.upsamplers = None
+        self.downsamplers: nn.ModuleList | None = None
+        self.upsamplers: nn.ModuleList | None = None
 
 
 class ConvPseudo3D(nn.Module):
@@ -128,6 +129,7 @@ class ConvPseudo3D(nn.Module):
         self.spatial_conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2)
         self.temporal_conv = nn.Conv1d(outputs, outputs, 3, padding=1)
         nn.init.dirac_(self.temporal_conv.weight)
+        assert self.temporal_conv.bias is not None
         nn.init.zeros_(self.temporal_conv.bias)
 
 
@@ -184,7 +186,7 @@ class Pseudo3DUNet:
     ):
         """`slices` > 1 computes attention and feed-forward layers in so many parts, to save memory; `caching` > 1
         computes deep features at every so many calls only (caching.py), which is an approximation."""
-        self.unet = unet
+        self.unet: Layers = unet
         self.branches = len(text_states)
         self.slices = slices
         self.deep = DeepCache(caching)
@@ -194,7 +196,7 @@ class Pseudo3DUNet:
             if hasattr(module, "attn2")
         }
 
-    def __call__(self, latents: Tensor, timestep: int | Tensor) -> Tensor:
+    def __call__(self, latents: Tensor, timestep: float | Tensor) -> Tensor:
         """The noise in `latents`, for each branch: (n, c, f, h, w) for a clip (b, c', f, h, w), or (n, c, h, w) for an
         image (b, c', h, w), to which nothing happens over time.
 
@@ -236,18 +238,19 @@ class Pseudo3DUNet:
                 hidden = self.layer(block, index, hidden, time)
             for upsampler in block.upsamplers or ():
                 hidden = convolve(upsampler.conv, enlarge(hidden))  # (n, f, 2 h, 2 w, c)
+        raise AssertionError("the last layer is that for which no skip is left")
 
-    def time_embedding(self, timestep: int | Tensor) -> Tensor:
+    def time_embedding(self, timestep: float | Tensor) -> Tensor:
         """What every residual block is told of the time: (1 or b, c)."""
         timesteps = torch.as_tensor(timestep, device=self.unet.device).reshape(-1)
         return self.unet.time_embedding(self.unet.time_proj(timesteps).to(self.unet.dtype))
 
-    def layer(self, block: nn.Module, index: int, hidden: Tensor, time: Tensor) -> Tensor:
+    def layer(self, block: Layers, index: int, hidden: Tensor, time: Tensor) -> Tensor:
         """A residual block and, in blocks with attention, a transformer."""
         hidden = self.residual(block.resnets[index], hidden, time)
         return self.transformer(block.attentions[index], hidden) if hasattr(block, "attentions") else hidden
 
-    def residual(self, module: nn.Module, hidden: Tensor, time: Tensor) -> Tensor:
+    def residual(self, module: Layers, hidden: Tensor, time: Tensor) -> Tensor:
         """Its norms are over all frames of a clip."""
         change = convolve(module.conv1, F.silu(normalise(module.norm1, hidden)))
         time = module.time_emb_proj(F.silu(time))  # (1 or b, c)
@@ -255,7 +258,7 @@ class Pseudo3DUNet:
         change = convolve(module.conv2, F.silu(normalise(module.norm2, change)))
         return (hidden if module.conv_shortcut is None else convolve(module.conv_shortcut, hidden)) + change
 
-    def transformer(self, module: nn.Module, hidden: Tensor) -> Tensor:
+    def transformer(self, module: Layers, hidden: Tensor) -> Tensor:
         """Every image looks at itself, every video at its text, and every pixel at itself in all frames.
 
         Behind the first of the three there is a video for every branch. Its norm is over each image alone.
@@ -285,7 +288,7 @@ class Pseudo3DUNet:
         return hidden.expand(self.branches, *hidden.shape[1:])
 
 
-def convolve(module: nn.Module, hidden: Tensor) -> Tensor:
+def convolve(module: Layers, hidden: Tensor) -> Tensor:
     """`hidden` (b, f, h, w, c) through a ConvPseudo3D; images (b, h, w, c), or a plain Conv2d: over space only."""
     spatial = getattr(module, "spatial_conv", module)
     images = spatial(hidden.flatten(0, -4).permute(0, 3, 1, 2))  # (b f, c, h, w)

@@ -16,9 +16,9 @@ from diffusers import UNet3DConditionModel
 from diffusers.models.resnet import TemporalConvLayer
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
-from torch import Tensor, nn
+from torch import Tensor
 
-from pipelines.models.networks.attention import attend, in_slices, keys_and_values, self_attend
+from pipelines.models.networks.attention import Layers, attend, in_slices, keys_and_values, self_attend
 from pipelines.models.networks.caching import DeepCache
 
 
@@ -57,7 +57,7 @@ class TextToVideoUNet:
             if isinstance(module, Transformer2DModel)
         }
 
-    def __call__(self, latents: Tensor, timestep: int | Tensor) -> Tensor:
+    def __call__(self, latents: Tensor, timestep: float | Tensor) -> Tensor:
         """The noise in `latents` (b, c, f, h, w), for each branch: (n, c, f, h, w).
 
         b is 1 (one video, n branches) or n (a video for each text). `timestep` is one for all, or b of them.
@@ -99,8 +99,9 @@ class TextToVideoUNet:
                 hidden = self.layer(block, layer, hidden, time, frames)
             for upsampler in block.upsamplers or ():
                 hidden = upsampler(hidden, skips[-1].shape[2:])  # (n f, c, 2 h, 2 w), a pixel less where h or w was odd
+        raise AssertionError("the last layer is that for which no skip is left")
 
-    def layer(self, block: nn.Module, index: int, hidden: Tensor, time: Tensor, frames: int) -> Tensor:
+    def layer(self, block: Layers, index: int, hidden: Tensor, time: Tensor, frames: int) -> Tensor:
         """Residual block, temporal convolution and, in blocks with attention, a spatial and a temporal transformer."""
         hidden = block.resnets[index](hidden, time)
         hidden = self.temporal_convolution(block.temp_convs[index], hidden, frames)
@@ -109,7 +110,7 @@ class TextToVideoUNet:
             hidden = self.temporal_transformer(block.temp_attentions[index], hidden, frames)
         return hidden
 
-    def time_embedding(self, timestep: int | Tensor, frames: int) -> Tensor:
+    def time_embedding(self, timestep: float | Tensor, frames: int) -> Tensor:
         """(1, c), the same for every image, or for b timesteps (b f, c)."""
         timesteps = torch.as_tensor(timestep, device=self.unet.device).reshape(-1)
         embedding = self.unet.time_embedding(self.unet.time_proj(timesteps).to(self.unet.dtype))
