@@ -165,6 +165,7 @@ class ModelCard:
     tuning: TuningDefaults | None = None  # where it can be tuned on a clip
     flops: float = 0.0  # of one call of its network, for each pixel of each frame; 0 where that was not counted
     image_model: Source | None = None  # where it takes a first image: the Stable Diffusion that else draws one
+    dancers: int = 0  # that it can draw at once; 0 for any number
     bodies: Mapping[str, Body] | None = None  # of each character it knows, the usual one first; None for any body
     tuned_from: str = ""  # where it can take on what another model was tuned to: the name of that model
     loras: Mapping[str, Lora] = field(default_factory=dict)  # that make it faster: one of them, or none
@@ -349,12 +350,13 @@ CATALOG: Mapping[str, ModelCard] = {
             limits=Limits(frames=Range(8, 32), side=Range(128, 128, 64), fps=Range(0.1, 60, 0), voxels=32 * 128 * 128),
             summary="A small FollowYourPose, trained on drawn paper dancers. Runs anywhere, within seconds.",
             licence="MIT, like this app",
-            shortcomings="Knows a few dozen words. Draws paper figures only, one dancer at a time.",
+            shortcomings="Knows a few dozen words. Draws paper figures only, two dancers at most, side by side.",
             not_for="Anything that should look real.",
             needs="Nothing: built in.",
             vocabulary=_THEATRE,
             flops=0.035e6,
             kind="pose-to-video",
+            dancers=2,
             bodies=_BODIES,
             tuned_from="miniature-sd",
             schedulers=("ddim", "dpm++", "pndm"),

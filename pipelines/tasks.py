@@ -561,7 +561,7 @@ class PoseToVideo(_Sampled):
     person: int | None = declared(
         Number(
             label="Who is followed",
-            help="0 is the person most in view, 1 the next; by default everybody.",
+            help="0 is the person most in view, 1 the next; by default all that the model can draw.",
             noun="number of the person",
             default=None,
             optional=True,

@@ -29,6 +29,18 @@ def test_a_missing_joint_and_nobody_count_as_unseen():
     assert one.confidence[3] == 0 and one.confidence[5] == pytest.approx(17 / 18)
 
 
+def test_the_foremost_are_followed_and_who_comes_after_one_of_them():
+    first, second, later = dancer(x=60), dancer(x=120), dancer(x=180)
+    first[9:], first[4], later[:10] = 0, 0, 0
+    crowd = poses(first, second, later)
+    alone = keypoints.foremost(crowd, 1).joints[:, 0]
+    assert np.array_equal(alone[:9], first[:9]) and np.array_equal(alone[10:], later[10:])
+    assert not alone[9].any() and not alone[4].any()  # away for a moment: nobody takes the place
+    pair = keypoints.foremost(crowd, 2).joints
+    assert np.array_equal(pair[:, 1], second) and np.array_equal(pair[:, 0], alone)
+    assert np.array_equal(keypoints.foremost(poses(first), 2).joints[:, :1], poses(first).joints)
+
+
 def test_coco_has_the_same_joints_without_the_neck_and_back():
     joints = dancer(1)
     coco = keypoints.to_coco(joints)

@@ -100,3 +100,16 @@ def test_somebody_far_away_is_somebody_else():
     first, second = dancer(x=50), dancer(x=200)
     first[8:], second[:8] = 0, 0
     assert tracking.track(poses(first, second)).joints.shape[1] == 2
+
+
+def test_who_is_seen_for_a_moment_beside_another_is_nobody():
+    long, brief = dancer(x=60), dancer(x=180)
+    brief[2:] = 0
+    assert tracking.lasting(poses(long, brief)).joints.shape[1] == 1
+    longer = dancer(x=180)
+    longer[3:] = 0
+    assert tracking.lasting(poses(long, longer)).joints.shape[1] == 2
+    long[:2] = 0  # then whoever is there before is somebody
+    assert tracking.lasting(poses(long, brief)).joints.shape[1] == 2
+    assert tracking.lasting(poses(dancer(1))).joints.shape[1] == 1
+    assert tracking.lasting(Poses(np.zeros((4, 0, 18, 3), np.float32), 8, 8, FPS)).joints.shape[1] == 0

@@ -62,7 +62,7 @@ def people(count: int, chosen: object = None) -> list[tuple[I18nData, object]]:
     """Who can be chosen, where so many were found, and at least who is `chosen`."""
     count = max(count, chosen + 1 if isinstance(chosen, int) else 0)
     return [
-        (say("Everybody"), forms.EVERYBODY),
+        (say("Everybody whom the model can draw"), forms.EVERYBODY),
         *((say("Person {}", number + 1), number) for number in range(count)),
     ]
 

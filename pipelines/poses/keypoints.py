@@ -102,6 +102,24 @@ def choose(poses: Poses, person: int | None) -> Poses:
     return replace(poses, joints=poses.joints[:, person : person + 1])
 
 
+def foremost(poses: Poses, count: int) -> Poses:
+    """As many people as `count`: those who come first, and whoever comes before or after one of them.
+
+    Somebody who is away for a while keeps their place. Needs the people in order (`tracking.track`).
+    """
+    present = poses.seen.any(axis=2)
+    joints = np.zeros((len(present), count, 18, 3), np.float32)
+    taken = np.zeros((len(present), count), bool)
+    for person in range(present.shape[1]):
+        frames = np.flatnonzero(present[:, person])
+        if len(frames):
+            stay = slice(frames[0], frames[-1] + 1)
+            free = np.flatnonzero(~taken[stay].any(axis=0))[:1]
+            joints[stay, free] = poses.joints[stay, person, None]
+            taken[stay, free] = True
+    return replace(poses, joints=joints)
+
+
 def absent(poses: Poses) -> list[int]:
     """The numbers of the frames in which nobody is."""
     return np.flatnonzero(~poses.seen.any(axis=(1, 2))).tolist()

@@ -16,6 +16,10 @@ LOST_LONGER = 0.5  # likewise, added for each second away, as a guess gets worse
 LOST_MOST = 1.2  # likewise, at most
 PACE_SECONDS = 0.5  # in which a person's pace is measured
 GUESS_SECONDS = 1.0  # for so long who is away is thought to go on; then to wait there
+BRIEF_SECONDS, BRIEF_SHARE = (
+    0.25,
+    0.25,
+)  # in view for no longer, beside somebody who is there four times as long: nobody
 LOOK_WEIGHT = 1.5  # sizes by which black and white are apart, where people wear them
 LOOK_KEPT = 0.9  # of what is known of a look, when more is seen of it
 TORSO = (1, 2, 5, 8, 11)  # joints that move with the whole body
@@ -68,6 +72,18 @@ def track(poses: Poses, worn: np.ndarray | None = None) -> Poses:
     order = sorted(tracks, key=lambda one: -_prominence(one.joints))
     joints = [one.joints for one in order]
     return replace(poses, joints=np.stack(joints, axis=1) if joints else np.zeros((count, 0, 18, 3), np.float32))
+
+
+def lasting(poses: Poses) -> Poses:
+    """Without those whom a detector saw for a moment only, while somebody else was there all along.
+
+    Needs the people in order (`track`).
+    """
+    present = poses.seen.any(axis=2)  # [F, P]
+    lengths = present.sum(axis=0)
+    brief = lengths <= min(BRIEF_SECONDS * poses.fps, BRIEF_SHARE * lengths.max(initial=0))
+    beside = present[:, ~brief].any(axis=1)
+    return replace(poses, joints=poses.joints[:, ~brief | ~(beside[:, None] | ~present).all(axis=0)])
 
 
 @dataclass
