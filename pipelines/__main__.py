@@ -20,7 +20,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.catalog import CATALOG, ModelCard, find, offered
+from pipelines.cards import ModelCard
+from pipelines.catalog import CATALOG, find, offered
 from pipelines.events import Progress, Result
 from pipelines.settings import Settings
 from pipelines.task_settings import Choice, Text, Truth, settings_of

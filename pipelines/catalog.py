@@ -1,102 +1,14 @@
 """The catalog: one table of every model the app offers. Standard library only."""
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from pipelines.cards import Body, Defaults, Limits, Lora, ModelCard, Range, Source, TuningDefaults
 from pipelines.messages import said
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 MINIATURES = ASSETS / "miniature"
 MOTIONS = ASSETS / "motions"
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where weights come from: a Hub repository (with a pinned revision) or a folder on this machine."""
-
-    location: str  # "owner/name" on the Hub, or a folder
-    revision: str | None = None
-    variant: str | None = None  # "fp16" where the repository has such files
-    base: "Source | None" = None  # where the parts are that this source itself lacks
-    parts: tuple[str, ...] = ("tokenizer", "scheduler", "text_encoder", "unet", "vae")  # of the model, a folder each
-
-    @property
-    def own_parts(self) -> tuple[str, ...]:
-        """The parts that are at `location`: with a `base` only the network that was tuned."""
-        return ("unet",) if self.base else self.parts
-
-    @property
-    def is_folder(self) -> bool:
-        return Path(self.location).is_absolute()
-
-
-@dataclass(frozen=True)
-class Range:
-    """The numbers low, low + step, low + 2 step, … up to high; for `step` 0 all real numbers from low to high.
-
-    Range(1, 129, 4) holds 1, 5, 9, …, 129.
-    """
-
-    low: float
-    high: float
-    step: float = 1
-
-    def __contains__(self, value: float) -> bool:
-        return self.low <= value <= self.high and (self.step == 0 or (value - self.low) % self.step == 0)
-
-    def numbers(self, most: float) -> range:
-        """Those that are not above `most`, of whole ones."""
-        return range(int(self.low), int(min(most, self.high)) + 1, int(self.step))
-
-
-@dataclass(frozen=True)
-class Defaults:
-    """The settings a model's makers recommend; the page fills them in when the model is chosen."""
-
-    frames: int
-    width: int
-    height: int
-    fps: int
-    steps: int
-    guidance: float
-    scheduler: str
-    negative_prompt: str = ""
-
-
-@dataclass(frozen=True)
-class Limits:
-    frames: Range  # where a VAE compresses time, in its steps: Range(1, 129, 4)
-    side: Range  # width and height, each, in pixels
-    steps: Range = Range(1, 100)
-    guidance: Range = Range(0, 30, 0)
-    fps: Range = Range(1, 30)
-    voxels: int = 0  # frames x width x height at most
-
-
-@dataclass(frozen=True)
-class TuningDefaults:
-    """How the makers of a method tune on a clip."""
-
-    steps: int
-    learning_rate: float
-
-
-@dataclass(frozen=True)
-class Body:
-    """How long the bones of a character are, in its own heights, as they are seen when they lie in the picture."""
-
-    shoulder: float  # from the neck
-    upper_arm: float
-    forearm: float
-    torso: float  # from the neck to a hip
-    thigh: float
-    shin: float
-    head: float  # from the neck to the nose
-    eye: float  # from the nose
-    ear: float  # from the eye
-    ankle: float  # above the ground
 
 
 ENGINES = {  # name -> the module whose ENGINE it is (systems/engine.py); imported, and torch with it, by the first job
@@ -125,79 +37,6 @@ SCHEDULERS = {  # name in a task -> what a person reads
     "pndm": "PNDM",
     "lcm": "LCM",  # for networks that were distilled to few steps, by themselves or by a LoRA
 }
-
-
-@dataclass(frozen=True)
-class Lora:
-    """Low-rank changes to a model's network, after which a few steps make a video."""
-
-    title: str
-    source: Source
-    file: str  # of the source: a path in it
-    licence: str
-    needs: str
-    steps: int = 4
-    guidance: float = 1.0
-    scheduler: str = "lcm"
-    timestep_scaling: float = 10.0  # of the sampler (diffusion.LCM)
-
-
-@dataclass(frozen=True)
-class ModelCard:
-    """One model as the page, the command line and the loaders need it."""
-
-    name: str
-    title: str
-    system: str  # the engine that runs it: a key of ENGINES
-    source: Source
-    defaults: Defaults
-    limits: Limits
-    summary: str
-    licence: str
-    shortcomings: str
-    not_for: str
-    needs: str
-    kind: str = "text-to-video"  # what it is for; or "pose-to-video", or "edit"
-    vocabulary: Mapping[str, tuple[str, ...]] | None = None  # all the words it knows, if they can be listed
-    takes: frozenset[str] = frozenset()  # keys of CAPABILITIES: what the form shows beside what all models take
-    max_tokens: int = 77  # of a prompt, special tokens included; what is longer is cut
-    schedulers: tuple[str, ...] = ("dpm++", "ddim", "unipc")
-    tuning: TuningDefaults | None = None  # where it can be tuned on a clip
-    flops: float = 0.0  # of one call of its network, for each pixel of each frame; 0 where that was not counted
-    image_model: Source | None = None  # where it takes a first image: the Stable Diffusion that else draws one
-    dancers: int = 0  # that it can draw at once; 0 for any number
-    bodies: Mapping[str, Body] | None = None  # of each character it knows, the usual one first; None for any body
-    tuned_from: str = ""  # where it can take on what another model was tuned to: the name of that model
-    loras: Mapping[str, Lora] = field(default_factory=dict)  # that make it faster: one of them, or none
-
-    def with_lora(self, name: object) -> "ModelCard":
-        """The card with the defaults and samplers that the LoRA `name` wants; itself for "". Raises ValueError listing
-        the LoRAs there are."""
-        if name == "":
-            return self
-        if not isinstance(name, str) or name not in self.loras:
-            choice = said("Leave it out, or take another model.")
-            if self.loras:
-                choice = said("Choose one of: {names}.", names=", ".join(self.loras))
-            raise ValueError(
-                said(
-                    "{title} has no LoRA called {name}. {choice}",
-                    title=self.title,
-                    name=repr(str(name)[:40]),
-                    choice=choice,
-                )
-            )
-        lora = self.loras[name]
-        defaults = replace(self.defaults, steps=lora.steps, guidance=lora.guidance, scheduler=lora.scheduler)
-        return replace(self, defaults=defaults, schedulers=(lora.scheduler,))
-
-    def body_of(self, prompt: str) -> tuple[str, Body] | None:
-        """The character that `prompt` names, or else the usual one, and its body; None where the model has none."""
-        if not self.bodies:
-            return None
-        words = re.findall(r"\w+", prompt.lower())
-        name = next((word for word in words if word in self.bodies), next(iter(self.bodies)))
-        return name, self.bodies[name]
 
 
 _THEATRE = {
@@ -445,81 +284,6 @@ CATALOG: Mapping[str, ModelCard] = {
 # What CLIP score and frame consistency ask for (metrics.py). It makes no video, so it has no card, and it is used only
 # where it is at hand: its 1.7 GB are never downloaded unasked.
 CLIP = Source("openai/clip-vit-large-patch14", revision="32bd64288804d66eefd0ccbe215aa642df71cc41")
-
-
-AUTO = "auto"
-
-
-@dataclass(frozen=True)
-class Detector:
-    """What finds people's joints in pictures (poses/detection.py)."""
-
-    name: str
-    title: str
-    source: Source | None  # None where it has no weights of its own
-    licence: str
-    needs: str
-    advice: str  # what to do where it finds nobody
-    parts: tuple[str, ...] = ("body",)  # its networks
-
-
-_BETTER_CLIP = said(
-    "Choose a part of the clip in which somebody is to be seen from head to foot, larger and in better light, or "
-    "another clip."
-)
-
-DETECTORS: Mapping[str, Detector] = {
-    detector.name: detector
-    for detector in (
-        Detector(
-            name=AUTO,
-            title="People or drawn figures",
-            source=None,
-            licence="that of the detector it chooses",
-            needs="Nothing: built in. Looks for people and drawn figures, and keeps the surer result.",
-            advice=_BETTER_CLIP,
-            parts=(),
-        ),
-        Detector(
-            name="blazepose",
-            title="BlazePose",
-            source=Source(str(ASSETS / "detectors" / "blazepose")),
-            licence="Apache 2.0: commercial use allowed",
-            needs="Nothing: built in. For people, eight at most.",
-            advice=_BETTER_CLIP,
-            parts=("detector", "landmarks"),
-        ),
-        Detector(
-            name="miniature-openpose",
-            title="Paper theatre (built in)",
-            source=Source(str(MINIATURES / "openpose")),
-            licence="MIT, like this app",
-            needs="Nothing: built in. For drawn figures.",
-            advice=said("This detector knows only drawn figures such as this app's own. For people choose BlazePose."),
-        ),
-        Detector(
-            name="openpose",
-            title="OpenPose",
-            source=Source("lllyasviel/Annotators", revision="982e7edaec38759d914a963c48c4726685de7d96"),
-            licence="Carnegie Mellon University's, for research: not for commercial use",
-            needs="A download of 209 MB; on a CPU about a second a frame.",
-            advice=_BETTER_CLIP,
-        ),
-    )
-}
-
-
-def find_detector(name: object, detectors: Mapping[str, Detector] = DETECTORS) -> Detector:
-    """The detector called `name`. Raises ValueError listing the names there are."""
-    if isinstance(name, str) and name in detectors:
-        return detectors[name]
-    raise ValueError(
-        said(
-            "There is no detector called {name}. Choose one of: {names}.",
-            name=repr(str(name)[:80]),
-            names=", ".join(detectors),
-        )
-    )
 
 
 def offered(kind: str, catalog: Mapping[str, ModelCard] = CATALOG) -> dict[str, ModelCard]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar, dataclass_transform
 
-from pipelines.catalog import ModelCard, Range
+from pipelines.cards import ModelCard, Range
 from pipelines.messages import Message, said
 
 MAX_PROMPT = 2_000  # characters; CLIP reads 77 tokens, so that more is a mistake and not a wish

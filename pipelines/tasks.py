@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import Field, asdict, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from pipelines.catalog import CATALOG, DETECTORS, SCHEDULERS, ModelCard, Range, find, motions, offered
+from pipelines.cards import ModelCard, Range
+from pipelines.catalog import CATALOG, SCHEDULERS, find, motions, offered
+from pipelines.detectors import DETECTORS
 from pipelines.messages import said
 from pipelines.task_settings import (
     Choice,

@@ -15,7 +15,8 @@ import pytest
 import tiny
 import torch
 
-from pipelines.catalog import CATALOG, Source
+from pipelines.cards import Source
+from pipelines.catalog import CATALOG
 from pipelines.events import DENOISING, Failed, Preview, Progress, Result
 from pipelines.media import video
 from pipelines.models.files import part_folder

@@ -2,7 +2,8 @@
 
 import pytest
 
-from pipelines.catalog import CAPABILITIES, CATALOG, ENGINES, SCHEDULERS, Range, find
+from pipelines.cards import Range
+from pipelines.catalog import CAPABILITIES, CATALOG, ENGINES, SCHEDULERS, find
 from scripts.miniature.world import ACTIONS, CHARACTERS, COLOURS, PLACES
 
 

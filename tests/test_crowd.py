@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from pipelines.catalog import Range
+from pipelines.cards import Range
 from pipelines.events import Failed, Progress, Result
 from pipelines.media import video
 from pipelines.models.folders import card_of_folder

@@ -16,7 +16,8 @@ from diffusers import AnimateDiffPipeline, DDIMScheduler, MotionAdapter, UNetMot
 from fifth_system import animatediff
 
 from pipelines.__main__ import main
-from pipelines.catalog import CATALOG, Defaults, Limits, ModelCard, Range, Source, find
+from pipelines.cards import Defaults, Limits, ModelCard, Range, Source
+from pipelines.catalog import CATALOG, find
 from pipelines.events import Preview, Progress, Result
 from pipelines.media import video
 from pipelines.serving.local import local_backend

@@ -7,7 +7,8 @@ import re
 import pytest
 from running_app import launch_options, page_config
 
-from pipelines.catalog import CATALOG, DETECTORS
+from pipelines.catalog import CATALOG
+from pipelines.detectors import DETECTORS
 from pipelines.settings import Settings
 from scripts.translations import UI, declared, messages, plain, readable, said
 from ui.languages import TRANSLATIONS, WORDS, say

@@ -15,7 +15,9 @@ ROOT = Path(__file__).resolve().parent.parent
 HEAVY = {"torch", "diffusers", "transformers", "accelerate", "controlnet_aux", "torchvision"}
 PLAIN = {  # plain data: the standard library and each other
     "settings",
+    "cards",
     "catalog",
+    "detectors",
     "task_settings",
     "tasks",
     "events",

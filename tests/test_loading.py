@@ -17,7 +17,8 @@ import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipelines.catalog import CATALOG, Source
+from pipelines.cards import Source
+from pipelines.catalog import CATALOG
 from pipelines.models import files, loading, sources
 from pipelines.models.folders import card_of_folder
 from pipelines.settings import Settings

@@ -9,7 +9,7 @@ import tiny
 import torch
 from safetensors.torch import save_file
 
-from pipelines.catalog import Source
+from pipelines.cards import Source
 from pipelines.models import loading, sources
 from pipelines.models.layouts import layout_of_names
 from pipelines.models.networks.inflated_unet import InflatedUNet, temporal_start

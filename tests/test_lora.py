@@ -9,7 +9,7 @@ from diffusers import UNet2DConditionModel
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
-from pipelines.catalog import Lora, Source
+from pipelines.cards import Lora, Source
 from pipelines.models import lora
 from pipelines.models.networks.inflated_unet import EditingUNet
 from pipelines.models.networks.unet3d import TextToVideoUNet

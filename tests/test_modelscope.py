@@ -13,7 +13,8 @@ import tiny
 import torch
 from PIL import Image
 
-from pipelines.catalog import Range, find
+from pipelines.cards import Range
+from pipelines.catalog import find
 from pipelines.events import Preview, Progress
 from pipelines.models import tokens
 from pipelines.models.folders import card_of_folder

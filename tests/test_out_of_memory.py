@@ -7,7 +7,7 @@ import pytest
 import tiny
 import torch
 
-from pipelines.catalog import Range
+from pipelines.cards import Range
 from pipelines.events import Result
 from pipelines.media import video
 from pipelines.models import loading

@@ -10,7 +10,9 @@ import tiny
 import torch
 from torch import nn
 
-from pipelines.catalog import CATALOG, DETECTORS, Source
+from pipelines.cards import Source
+from pipelines.catalog import CATALOG
+from pipelines.detectors import DETECTORS
 from pipelines.events import Progress
 from pipelines.models import loading
 from pipelines.models.convert import openpose as openpose_file

@@ -8,7 +8,8 @@ from pathlib import Path
 import gradio as gr
 import yaml
 
-from pipelines.catalog import CATALOG, CLIP, DETECTORS
+from pipelines.catalog import CATALOG, CLIP
+from pipelines.detectors import DETECTORS
 from pipelines.models.convert import openpose
 from pipelines.settings import Settings
 from ui import responsible_use

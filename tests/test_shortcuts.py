@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from pipelines import __main__ as cli
-from pipelines.catalog import FASTER, Lora, Source, find
+from pipelines.cards import Lora, Source
+from pipelines.catalog import FASTER, find
 from pipelines.media import video
 from pipelines.models import manager as manager_module
 from pipelines.models.convert import tuned as tuned_files

@@ -17,7 +17,8 @@ from sixth_system import wan
 from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
 
 from pipelines.__main__ import main
-from pipelines.catalog import CATALOG, SCHEDULERS, Defaults, Limits, ModelCard, Range, Source, find
+from pipelines.cards import Defaults, Limits, ModelCard, Range, Source
+from pipelines.catalog import CATALOG, SCHEDULERS, find
 from pipelines.events import Failed, Preview, Progress, Result
 from pipelines.media import video
 from pipelines.models.manager import ModelManager

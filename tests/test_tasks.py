@@ -5,7 +5,8 @@ import math
 
 import pytest
 
-from pipelines.catalog import Limits, ModelCard, Range, find, offered
+from pipelines.cards import Limits, ModelCard, Range
+from pipelines.catalog import find, offered
 from pipelines.task_settings import MAX_PROMPT
 from pipelines.tasks import MAX_SEED, Edit, PoseToVideo, TextToVideo, Tune, from_json, to_json
 

@@ -12,7 +12,8 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from PIL import Image
 from safetensors.torch import load_file
 
-from pipelines.catalog import Range, find
+from pipelines.cards import Range
+from pipelines.catalog import find
 from pipelines.events import Preview, Progress
 from pipelines.models.folders import card_of_folder
 from pipelines.models.manager import ModelManager

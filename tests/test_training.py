@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from diffusers import UNet2DConditionModel
 from transformers import CLIPTokenizerFast
 
-from pipelines.catalog import Source
+from pipelines.cards import Source
 from pipelines.models import loading
 from pipelines.models.networks.pose_adapter import PoseAdapter
 from pipelines.models.networks.pseudo3d_unet import Pseudo3DUNet, UNetPseudo3DConditionModel

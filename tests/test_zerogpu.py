@@ -16,7 +16,8 @@ from gradio.context import LocalContext
 from lent_gpu import Spaces
 from running_app import ROOT, environment
 
-from pipelines.catalog import CATALOG, DETECTORS
+from pipelines.catalog import CATALOG
+from pipelines.detectors import DETECTORS
 from pipelines.events import TUNING, Failed, Losses, Preview, Progress, Result
 from pipelines.media import video
 from pipelines.models.convert import tuned

@@ -15,7 +15,8 @@ from tokenizers.pre_tokenizers import ByteLevel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from pipelines.catalog import ENGINES, ModelCard
+from pipelines.cards import ModelCard
+from pipelines.catalog import ENGINES
 from pipelines.models.classes import CLASSES
 from pipelines.models.folders import card_of_folder
 from pipelines.models.networks.inflated_unet import InflatedUNet

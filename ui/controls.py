@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 import gradio as gr
 
-from pipelines.catalog import CATALOG, SCHEDULERS, ModelCard, Range
+from pipelines.cards import ModelCard, Range
+from pipelines.catalog import CATALOG, SCHEDULERS
 from pipelines.task_settings import Choice, Number, OneOf, Setting, Text, Truth, settings_of
 from pipelines.tasks import Edit, Finish, PoseToVideo, TextToVideo, Tune
 from ui.languages import say

@@ -4,7 +4,8 @@ from dataclasses import asdict
 
 import gradio as gr
 
-from pipelines.catalog import ModelCard, find, offered
+from pipelines.cards import ModelCard
+from pipelines.catalog import find, offered
 from pipelines.events import Failed
 from pipelines.messages import said
 from pipelines.serving.backend import Backend, Tuning

@@ -6,7 +6,8 @@ from html import escape
 from statistics import fmean
 from typing import Any
 
-from pipelines.catalog import CATALOG, SCHEDULERS, ModelCard
+from pipelines.cards import ModelCard
+from pipelines.catalog import CATALOG, SCHEDULERS
 from pipelines.messages import Message, said
 from pipelines.serving.backend import Tuning
 from pipelines.serving.job import Job

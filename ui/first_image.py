@@ -8,7 +8,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from pipelines.catalog import ModelCard
+from pipelines.cards import ModelCard
 from pipelines.messages import said
 from pipelines.serving.backend import Backend
 from pipelines.tasks import TextToVideo

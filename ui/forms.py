@@ -5,7 +5,8 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import asdict
 
-from pipelines.catalog import CATALOG, ModelCard, find
+from pipelines.cards import ModelCard
+from pipelines.catalog import CATALOG, find
 from pipelines.messages import said
 from pipelines.serving.backend import Tuning
 from pipelines.serving.job import Job

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from pipelines.catalog import CATALOG, SCHEDULERS, ModelCard
+from pipelines.cards import ModelCard
+from pipelines.catalog import CATALOG, SCHEDULERS
 from pipelines.messages import said
 from pipelines.serving.job import Job
 from pipelines.tasks import Finish, Grid, Task, Tune

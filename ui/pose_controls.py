@@ -6,7 +6,8 @@ from typing import Any
 import gradio as gr
 from gradio.i18n import I18nData
 
-from pipelines.catalog import DETECTORS, ModelCard
+from pipelines.cards import ModelCard
+from pipelines.detectors import DETECTORS
 from pipelines.serving.backend import Clip, Tuning
 from pipelines.tasks import SIDES, PoseToVideo
 from ui import controls, forms, pose_html

@@ -4,7 +4,8 @@ import base64
 from html import escape
 from pathlib import Path
 
-from pipelines.catalog import DETECTORS, motions
+from pipelines.catalog import motions
+from pipelines.detectors import DETECTORS
 from pipelines.events import Progress
 from pipelines.serving.backend import PosePreview
 from pipelines.serving.job import Job

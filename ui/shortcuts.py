@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import gradio as gr
 
-from pipelines.catalog import ModelCard
+from pipelines.cards import ModelCard
 from pipelines.tasks import SHORTCUTS
 from ui import controls
 from ui.languages import say

@@ -6,7 +6,8 @@ from html import escape
 
 import gradio as gr
 
-from pipelines.catalog import CATALOG, DETECTORS
+from pipelines.catalog import CATALOG
+from pipelines.detectors import DETECTORS
 from pipelines.messages import said
 from pipelines.serving.backend import Backend, Status
 from pipelines.settings import Settings

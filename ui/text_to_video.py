@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 
 import gradio as gr
 
-from pipelines.catalog import ASSETS, ModelCard, find, offered
+from pipelines.cards import ModelCard
+from pipelines.catalog import ASSETS, find, offered
 from pipelines.messages import said
 from pipelines.serving.backend import Backend
 from pipelines.serving.job import Job

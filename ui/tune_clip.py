@@ -7,7 +7,8 @@ from typing import Any
 
 import gradio as gr
 
-from pipelines.catalog import ModelCard, find, offered
+from pipelines.cards import ModelCard
+from pipelines.catalog import find, offered
 from pipelines.messages import said
 from pipelines.serving.backend import Backend
 from pipelines.serving.job import Job

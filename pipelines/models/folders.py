@@ -3,7 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from pipelines.catalog import CATALOG, ModelCard, Range, Source
+from pipelines.cards import ModelCard, Range, Source
+from pipelines.catalog import CATALOG
 from pipelines.models.files import part_folder, read_json
 from pipelines.models.layouts import layout_of
 from pipelines.models.layouts.diffusers import POSE, trained_side, vae_scale_factor

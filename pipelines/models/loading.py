@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.catalog import CLIP, Detector, ModelCard, Source
+from pipelines.cards import ModelCard, Source
+from pipelines.catalog import CLIP
+from pipelines.detectors import Detector
 from pipelines.models import weights
 from pipelines.models.classes import CLASSES, class_name, empty
 from pipelines.models.convert.cache import converted

@@ -13,7 +13,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from pipelines.catalog import Lora
+from pipelines.cards import Lora
 from pipelines.models import weights
 from pipelines.models.files import AGAIN, OnProgress, content_hash, read_json
 from pipelines.models.sources import locate_file

@@ -19,7 +19,9 @@ try:
 except ImportError:  # on Windows
     resource = None
 
-from pipelines.catalog import CLIP, DETECTORS, Detector, ModelCard, find, find_detector
+from pipelines.cards import ModelCard
+from pipelines.catalog import CLIP, find
+from pipelines.detectors import DETECTORS, Detector, find_detector
 from pipelines.models import loading
 from pipelines.models.loading import Component
 from pipelines.settings import Settings

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pipelines.catalog import CLIP, Lora, ModelCard, Source
+from pipelines.cards import Lora, ModelCard, Source
+from pipelines.catalog import CLIP
 from pipelines.models.files import OnProgress
 from pipelines.models.layouts import LAYOUTS, layout_of, layout_of_names
 from pipelines.models.layouts.diffusers import weight_files

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from pipelines.catalog import AUTO
+from pipelines.detectors import AUTO
 from pipelines.events import Progress
 from pipelines.media.video import BLACK
 from pipelines.messages import said

@@ -107,7 +107,7 @@ def foremost(poses: Poses, count: int) -> Poses:
 
     Somebody who is away for a while keeps their place. Needs the people in order (`tracking.track`).
     """
-    present = poses.seen.any(axis=2)
+    present = poses.joints[..., 2].max(axis=2) > 0  # [F, P]
     joints = np.zeros((len(present), count, 18, 3), np.float32)
     taken = np.zeros((len(present), count), bool)
     for person in range(present.shape[1]):

@@ -8,7 +8,7 @@ heights of the person.
 
 import numpy as np
 
-from pipelines.catalog import Body
+from pipelines.cards import Body
 from pipelines.poses.keypoints import Poses
 
 STATURE, FLOOR = 0.6, 0.9  # of the canvas' height: how tall the character is, and where the ground lies

@@ -79,7 +79,7 @@ def lasting(poses: Poses) -> Poses:
 
     Needs the people in order (`track`).
     """
-    present = poses.seen.any(axis=2)  # [F, P]
+    present = poses.joints[..., 2].max(axis=2) > 0  # [F, P]
     lengths = present.sum(axis=0)
     brief = lengths <= min(BRIEF_SECONDS * poses.fps, BRIEF_SHARE * lengths.max(initial=0))
     beside = present[:, ~brief].any(axis=1)

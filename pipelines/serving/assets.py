@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from pipelines.catalog import ModelCard, find_motion
+from pipelines.cards import ModelCard
+from pipelines.catalog import find_motion
 from pipelines.media import clips, uploads, video
 from pipelines.media.images import Images
 from pipelines.media.uploads import Choice, Clip

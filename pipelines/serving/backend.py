@@ -8,7 +8,8 @@ raises the same ValueError as for one that is unknown.
 from collections.abc import Mapping
 from functools import partial
 
-from pipelines.catalog import CATALOG, ModelCard
+from pipelines.cards import ModelCard
+from pipelines.catalog import CATALOG
 from pipelines.errors import log_error
 from pipelines.media.images import Images
 from pipelines.media.uploads import Clip

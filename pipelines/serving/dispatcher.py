@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 
-from pipelines.catalog import ModelCard
+from pipelines.cards import ModelCard
 from pipelines.errors import log_error
 from pipelines.events import Failed, Progress, Result
 from pipelines.messages import said

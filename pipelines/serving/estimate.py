@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Iterable
 from pathlib import Path
 
-from pipelines.catalog import ModelCard
+from pipelines.cards import ModelCard
 from pipelines.events import Result
 from pipelines.serving.job import Job
 from pipelines.settings import Settings

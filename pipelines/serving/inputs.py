@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from pipelines.catalog import ModelCard, find
+from pipelines.cards import ModelCard
+from pipelines.catalog import find
 from pipelines.events import Result
 from pipelines.media import clips
 from pipelines.media.images import Images

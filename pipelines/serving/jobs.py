@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from pipelines.catalog import ModelCard
+from pipelines.cards import ModelCard
 from pipelines.events import Event, Result
 from pipelines.serving.dispatcher import STOPPED, Dispatcher
 from pipelines.serving.executor import Executor

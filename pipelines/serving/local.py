@@ -9,7 +9,8 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from pipelines.catalog import CATALOG, ModelCard, find
+from pipelines.cards import ModelCard
+from pipelines.catalog import CATALOG, find
 from pipelines.events import DENOISING, Progress
 from pipelines.imports import imported
 from pipelines.models.sources import availability

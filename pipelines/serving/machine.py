@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines.catalog import ModelCard, find
+from pipelines.cards import ModelCard
+from pipelines.catalog import find
 from pipelines.models import tokens
 from pipelines.models.files import part_folder
 from pipelines.models.sources import locate

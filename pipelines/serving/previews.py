@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from pipelines.catalog import ModelCard
+from pipelines.cards import ModelCard
 from pipelines.events import Progress
 from pipelines.messages import said
 from pipelines.serving.executor import Executor, Work

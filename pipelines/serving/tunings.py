@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.catalog import ModelCard, find
+from pipelines.cards import ModelCard
+from pipelines.catalog import find
 from pipelines.events import Progress
 from pipelines.media import clips, video
 from pipelines.messages import said

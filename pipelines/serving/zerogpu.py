@@ -22,7 +22,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.catalog import CATALOG, DETECTORS, ModelCard, find
+from pipelines.cards import ModelCard
+from pipelines.catalog import CATALOG, find
+from pipelines.detectors import DETECTORS
 from pipelines.errors import VideoError
 from pipelines.events import Losses, Progress
 from pipelines.serving import status, worker

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pipelines.catalog import Lora
+from pipelines.cards import Lora
 from pipelines.models import lora
 from pipelines.models.lora import LowRank, Network
 from pipelines.models.networks import caching

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from pipelines.catalog import ModelCard
+from pipelines.cards import ModelCard
 from pipelines.events import TUNING, Losses, Preview, Progress
 from pipelines.media import clips, uploads, video
 from pipelines.media.uploads import Measured

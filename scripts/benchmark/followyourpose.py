@@ -12,7 +12,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from pipelines.catalog import CATALOG, DETECTORS, Source
+from pipelines.cards import Source
+from pipelines.catalog import CATALOG
+from pipelines.detectors import DETECTORS
 from pipelines.events import DENOISING, Progress
 from pipelines.models import loading
 from pipelines.models.convert import openpose

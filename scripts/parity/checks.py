@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipelines.catalog import Source
+from pipelines.cards import Source
 from pipelines.models.loading import part_of
 from pipelines.settings import Settings
 

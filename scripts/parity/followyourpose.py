@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipelines.catalog import Source
+from pipelines.cards import Source
 from pipelines.models.networks.inflated_unet import EditingUNet, InflatedUNet
 from pipelines.models.sources import source_of_folder
 from pipelines.settings import Settings

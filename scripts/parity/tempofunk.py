@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from pipelines.catalog import Source
+from pipelines.cards import Source
 from pipelines.models.convert.flax import torch_name, turned
 from pipelines.models.folders import card_of_folder
 from pipelines.models.loading import component

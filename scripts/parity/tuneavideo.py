@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pipelines.catalog import Source
+from pipelines.cards import Source
 from pipelines.models.networks.inflated_unet import EditingUNet, InflatedUNet
 from pipelines.models.sources import source_of_folder
 from pipelines.settings import Settings

@@ -12,7 +12,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipelines.catalog import CATALOG, DETECTORS, Source
+from pipelines.cards import Source
+from pipelines.catalog import CATALOG
+from pipelines.detectors import DETECTORS
 from pipelines.models.manager import ModelManager
 from pipelines.models.networks.openpose import BodyPoseNetwork
 from pipelines.settings import Settings

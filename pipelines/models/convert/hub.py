@@ -12,7 +12,7 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
-from pipelines.catalog import ModelCard
+from pipelines.cards import ModelCard
 from pipelines.events import Progress
 from pipelines.messages import said
 

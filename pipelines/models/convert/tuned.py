@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pipelines.catalog import Source
+from pipelines.cards import Source
 from pipelines.media import video
 from pipelines.models.files import part_folder, read_json
 from pipelines.models.sources import locate

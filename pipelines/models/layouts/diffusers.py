@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.catalog import Source
+from pipelines.cards import Source
 from pipelines.models.files import AGAIN, part_folder, read_json
 from pipelines.settings import Settings
 

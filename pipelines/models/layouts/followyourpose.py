@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.catalog import Source
+from pipelines.cards import Source
 from pipelines.models import weights
 from pipelines.models.classes import empty
 from pipelines.models.convert.cache import converted
