@@ -22,21 +22,12 @@ from typing import Any
 
 from pipelines.cards import ModelCard
 from pipelines.catalog import CATALOG, find, offered
+from pipelines.common_settings import MAX_SEED
 from pipelines.events import Progress, Result
+from pipelines.pose_tasks import FindPoses
 from pipelines.settings import Settings
 from pipelines.task_settings import Choice, Text, Truth, settings_of
-from pipelines.tasks import (
-    MAX_SEED,
-    NOBODY,
-    Edit,
-    FindPoses,
-    Finish,
-    MadeByModel,
-    PoseToVideo,
-    TextToVideo,
-    Tune,
-    from_json,
-)
+from pipelines.tasks import NOBODY, Edit, Finish, MadeByModel, PoseToVideo, TextToVideo, Tune, from_json
 
 OF_FILES = (
     "prompt",

@@ -19,10 +19,11 @@ import numpy as np
 
 from pipelines.catalog import CATALOG
 from pipelines.media import video
+from pipelines.model_tasks import TRAINED
 from pipelines.models.manager import ModelManager
 from pipelines.settings import Settings
 from pipelines.systems import tuneavideo, tuning
-from pipelines.tasks import TRAINED, Edit, Tune
+from pipelines.tasks import Edit, Tune
 from scripts.miniature.captions import VOCABULARY, caption
 from scripts.miniature.referee import Referee
 from scripts.miniature.scoring import add_options, consistency, finish, hits, joints, score

@@ -18,6 +18,7 @@ from lent_gpu import Spaces
 from pipelines.catalog import find
 from pipelines.events import DENOISING, Losses, Preview, Progress
 from pipelines.media import video
+from pipelines.pose_tasks import FindPoses
 from pipelines.poses.pose_preview import PosePreview
 from pipelines.serving import estimate, local
 from pipelines.serving.executor import Asset, Made, Work
@@ -27,7 +28,7 @@ from pipelines.serving.runner import LOADING
 from pipelines.serving.zerogpu import ZeroExecutor
 from pipelines.settings import Settings
 from pipelines.systems import modelscope
-from pipelines.tasks import FindPoses, Finish, Grid, PoseToVideo, TextToVideo, Tune
+from pipelines.tasks import Finish, Grid, PoseToVideo, TextToVideo, Tune
 from scripts.miniature.world import Words, draw_clip
 
 SCRIPTED = replace(find("miniature-modelscope"), name="scripted", system="scripted")

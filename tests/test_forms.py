@@ -5,9 +5,10 @@ import math
 import pytest
 
 from pipelines.catalog import find
+from pipelines.common_settings import MAX_SEED
 from pipelines.serving.backend import Tuning
 from pipelines.serving.job import Job
-from pipelines.tasks import MAX_SEED, Edit, Tune
+from pipelines.tasks import Edit, Tune
 from ui import forms
 
 GOOD = {

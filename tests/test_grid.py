@@ -13,7 +13,8 @@ from pipelines.media import video
 from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
 from pipelines.systems import grid
-from pipelines.tasks import CELLS, Finish, Grid, TextToVideo, from_json, recall, to_json
+from pipelines.tasks import Finish, Grid, TextToVideo, from_json, recall, to_json
+from pipelines.video_tasks import CELLS
 from ui import forms, html, page, stream
 
 ME, OTHER = "1" * 32, "2" * 32

@@ -14,6 +14,7 @@ from pipelines import __main__ as cli
 from pipelines.cards import Lora, Source
 from pipelines.catalog import FASTER, find
 from pipelines.media import video
+from pipelines.model_tasks import SHORTCUTS
 from pipelines.models import manager as manager_module
 from pipelines.models.convert import tuned as tuned_files
 from pipelines.models.folders import card_of_folder
@@ -28,7 +29,7 @@ from pipelines.systems import tuning
 from pipelines.systems.diffusion import EXACT, Shortcuts, draw_noise, prediction
 from pipelines.systems.engine import find_engine
 from pipelines.systems.shortcuts import plan
-from pipelines.tasks import SHORTCUTS, Edit, PoseToVideo, TextToVideo, Tune, from_json, to_json
+from pipelines.tasks import Edit, PoseToVideo, TextToVideo, Tune, from_json, to_json
 
 SIZE = {"width": 64, "height": 64, "frames": 4}
 CONFIG = {**tiny.SCHEDULER, "num_train_timesteps": 1000}

@@ -8,10 +8,11 @@ import pytest
 
 from pipelines import __main__ as command_line
 from pipelines.catalog import find
+from pipelines.pose_tasks import FindPoses
 from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
 from pipelines.task_settings import Choice, Kept, Number, OneOf, Text, Truth, recalled, settings_of
-from pipelines.tasks import KINDS, NOBODY, Edit, FindPoses, Finish, PoseToVideo, TextToVideo, Tune, from_json, to_json
+from pipelines.tasks import KINDS, NOBODY, Edit, Finish, PoseToVideo, TextToVideo, Tune, from_json, to_json
 from ui import api, compare
 
 CARDS = {  # with sizes to choose from, and for poses with characters that have bodies

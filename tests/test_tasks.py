@@ -7,8 +7,9 @@ import pytest
 
 from pipelines.cards import Limits, ModelCard, Range
 from pipelines.catalog import find, offered
+from pipelines.common_settings import MAX_SEED
 from pipelines.task_settings import MAX_PROMPT
-from pipelines.tasks import MAX_SEED, Edit, PoseToVideo, TextToVideo, Tune, from_json, to_json
+from pipelines.tasks import Edit, PoseToVideo, TextToVideo, Tune, from_json, to_json
 
 CARD = find("miniature-modelscope")
 

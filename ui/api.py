@@ -15,10 +15,12 @@ from gradio.utils import get_function_description, get_upload_folder
 
 from pipelines.catalog import find, offered
 from pipelines.events import Failed, Progress, Result
+from pipelines.pose_tasks import FindPoses
 from pipelines.serving.backend import Backend
 from pipelines.settings import Settings
 from pipelines.task_settings import Choice, Kept, OneOf, Setting, settings_of
-from pipelines.tasks import TIMES, Edit, FindPoses, Finish, Grid, PoseToVideo, Task, TextToVideo, Tune, check_cells
+from pipelines.tasks import Edit, Finish, Grid, PoseToVideo, Task, TextToVideo, Tune
+from pipelines.video_tasks import TIMES, check_cells
 from ui import forms, public, stream, visitor
 
 

@@ -7,11 +7,13 @@ from dataclasses import asdict
 
 from pipelines.cards import ModelCard
 from pipelines.catalog import CATALOG, find
+from pipelines.common_settings import MAX_SEED
 from pipelines.messages import said
 from pipelines.serving.backend import Tuning
 from pipelines.serving.job import Job
 from pipelines.task_settings import Kept, settings_of
-from pipelines.tasks import MAX_SEED, Edit, Finish, PoseToVideo, TextToVideo, Tune, check_cells
+from pipelines.tasks import Edit, Finish, PoseToVideo, TextToVideo, Tune
+from pipelines.video_tasks import check_cells
 
 FIRST_IMAGE = ("image", "mask", "image_guidance")
 EVERYBODY = "all"  # of the control that chooses a person

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from pipelines.tasks import CELLS, Grid, Task
+from pipelines.tasks import Grid, Task
+from pipelines.video_tasks import CELLS
 from ui.languages import say
 
 

@@ -8,8 +8,9 @@ from gradio.i18n import I18nData
 
 from pipelines.cards import ModelCard
 from pipelines.detectors import DETECTORS
+from pipelines.pose_tasks import SIDES
 from pipelines.serving.backend import Clip, Tuning
-from pipelines.tasks import SIDES, PoseToVideo
+from pipelines.tasks import PoseToVideo
 from ui import controls, forms, pose_html
 from ui.edit_html import title_of
 from ui.languages import say

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import gradio as gr
 
 from pipelines.cards import ModelCard
-from pipelines.tasks import SHORTCUTS
+from pipelines.model_tasks import SHORTCUTS
 from ui import controls
 from ui.languages import say
 

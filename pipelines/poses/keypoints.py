@@ -12,7 +12,7 @@ import numpy as np
 
 from pipelines.media.uploads import Clip
 from pipelines.messages import said
-from pipelines.tasks import PLACEMENTS, SMOOTHING
+from pipelines.pose_tasks import PLACEMENTS, SMOOTHING
 
 JOINTS = (
     *("nose", "neck", "right shoulder", "right elbow", "right wrist", "left shoulder", "left elbow", "left wrist"),

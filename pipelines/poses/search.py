@@ -12,10 +12,10 @@ from pipelines.events import Progress
 from pipelines.media import uploads
 from pipelines.media.uploads import Measured
 from pipelines.messages import said
+from pipelines.pose_tasks import FindPoses
 from pipelines.poses import detection, keypoints, openpose_json, rainbow, skeleton, tracking
 from pipelines.poses.keypoints import Poses
 from pipelines.poses.pose_sequence import FOUND, READING, SIDE
-from pipelines.tasks import FindPoses
 
 if TYPE_CHECKING:
     from pipelines.models.manager import ModelManager

@@ -11,8 +11,9 @@ from typing import Any, Protocol
 
 from pipelines.events import Losses, Preview, Progress
 from pipelines.media.uploads import Measured
+from pipelines.pose_tasks import FindPoses
 from pipelines.serving.status import Loaded
-from pipelines.tasks import FindPoses, Task
+from pipelines.tasks import Task
 
 
 @dataclass(frozen=True)

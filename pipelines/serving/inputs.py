@@ -8,12 +8,13 @@ from pipelines.events import Result
 from pipelines.media import clips
 from pipelines.media.images import Images
 from pipelines.messages import said
+from pipelines.pose_tasks import FindPoses
 from pipelines.serving.clip_storage import Clips
 from pipelines.serving.executor import Asset
 from pipelines.serving.storage import Storage
 from pipelines.serving.table import JobTable
 from pipelines.serving.tunings import Tunings
-from pipelines.tasks import Edit, FindPoses, Finish, Grid, PoseToVideo, Task, TextToVideo, Tune
+from pipelines.tasks import Edit, Finish, Grid, PoseToVideo, Task, TextToVideo, Tune
 
 Found = dict[str, Asset | tuple[Asset | str, ...]]
 

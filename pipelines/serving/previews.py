@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from pipelines.cards import ModelCard
 from pipelines.events import Progress
 from pipelines.messages import said
+from pipelines.pose_tasks import FindPoses
 from pipelines.serving.executor import Executor, Work
 from pipelines.serving.inputs import Inputs
 from pipelines.serving.run import Run
-from pipelines.tasks import FindPoses, PoseToVideo
+from pipelines.tasks import PoseToVideo
 
 if TYPE_CHECKING:  # they come with OpenCV
     from pipelines.poses.pose_preview import PosePreview

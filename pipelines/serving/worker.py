@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.events import Progress, Result
+from pipelines.pose_tasks import FindPoses
 from pipelines.serving.executor import Asset, Made, Told, Work
 from pipelines.serving.runner import LOADING, Generated, make
 from pipelines.settings import Settings
-from pipelines.tasks import FindPoses, Finish, Grid, PoseToVideo, Tune, kind_of
+from pipelines.tasks import Finish, Grid, PoseToVideo, Tune, kind_of
 
 if TYPE_CHECKING:
     from pipelines.models.manager import ModelManager

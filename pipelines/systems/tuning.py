@@ -163,7 +163,7 @@ def export(card: ModelCard, settings: Settings, folder: Path, target: Path) -> N
 def trained_parameters(unet: InflatedUNet, which: str) -> dict[str, nn.Parameter]:
     """The parameters that tuning changes, by name: queries of both spatial attentions, and all of the temporal one.
 
-    `which` is a key of tasks.TRAINED: "all", as the paper says, or "mid and up", which is what the published
+    `which` is a key of model_tasks.TRAINED: "all", as the paper says, or "mid and up", which is what the published
     configuration really trains: its gradient checkpointing lets no gradient into the down blocks.
     """
     parts = ("down_blocks", "mid_block", "up_blocks") if which == "all" else ("mid_block", "up_blocks")

@@ -27,6 +27,7 @@ from scipy.optimize import linear_sum_assignment
 from pipelines.catalog import CATALOG, find, motions
 from pipelines.media import uploads, video
 from pipelines.models.manager import ModelManager
+from pipelines.pose_tasks import FindPoses
 from pipelines.poses import blazepose, detection
 from pipelines.poses.blazepose import BlazePose
 from pipelines.poses.keypoints import Poses
@@ -34,7 +35,7 @@ from pipelines.poses.pose_sequence import SIDE, PoseSequence
 from pipelines.poses.search import search
 from pipelines.settings import Settings
 from pipelines.systems import followyourpose
-from pipelines.tasks import FindPoses, PoseToVideo
+from pipelines.tasks import PoseToVideo
 from scripts.convert_blazepose import PARTS
 from scripts.miniature.scoring import finish
 
