@@ -1,4 +1,4 @@
-"""Controls made from the declared settings of tasks, whose words, limits, choices and defaults stand beside the fields of the tasks.
+"""Controls made from the declared settings of tasks: words, limits, choices and defaults stand beside their fields.
 
 What a control shows and what an update of it changes come from the same declaration, so that no tab can forget one.
 """
