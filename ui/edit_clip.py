@@ -64,8 +64,8 @@ class EditTab:
 
     def go_on(self, identifier: str) -> dict:
         """Something was tuned: it is chosen, and the page says so where it goes on."""
-        said = gr.HTML(visible=bool(identifier))
-        return {self.chosen: identifier or gr.skip(), self.panel.learned: said}
+        learned = gr.HTML(visible=bool(identifier))
+        return {self.chosen: identifier or gr.skip(), self.panel.learned: learned}
 
     def list_tuned(self, visitor_id: str, identifier: str) -> str:
         return edit_html.tunings(self.backend.tunings.of(visitor_id), PUBLISHED, identifier)

@@ -193,8 +193,8 @@ def _ffmpeg(*arguments: Sequence[str], data: bytes = b"") -> bytes:
     return done.stdout
 
 
-def _complaint(code: int, said: bytes) -> str:
-    complaint = re.search(r"^(?:\[.*?\] ?)*(.+)$", said.decode(errors="replace"), re.MULTILINE)
+def _complaint(code: int, written: bytes) -> str:
+    complaint = re.search(r"^(?:\[.*?\] ?)*(.+)$", written.decode(errors="replace"), re.MULTILINE)
     return f"ffmpeg failed: {complaint[1] if complaint else f'exit code {code}'}"
 
 

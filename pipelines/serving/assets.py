@@ -93,12 +93,12 @@ class Assets:
     def task_of(self, path: Path, owner: str) -> Task:
         """The task in the uploaded video `path`, if that was made by Marionette, with those of the owner's own things
         that it names. Raises ValueError where it was not, is no video at all, or asks for what can't be made here."""
-        said = uploads.read_comment(path, self._settings)
-        if not said:
+        comment = uploads.read_comment(path, self._settings)
+        if not comment:
             raise ValueError(
                 said("This video does not tell how it was made: it is not by Marionette, or was changed since.")
             )
-        return self._contents.own(from_json(said, self._catalog), owner)
+        return self._contents.own(from_json(comment, self._catalog), owner)
 
     def address(self, file: Path) -> str | None:
         """Where the web server finds `file`, a video, an export or a preview that the backend told of, from now on;
