@@ -117,7 +117,7 @@ def foremost(poses: Poses, count: int) -> Poses:
             free = np.flatnonzero(~taken[stay].any(axis=0))[:1]
             joints[stay, free] = poses.joints[stay, person, None]
             taken[stay, free] = True
-    return replace(poses, joints=joints)
+    return replace(poses, joints=joints[:, taken.any(axis=0)])
 
 
 def absent(poses: Poses) -> list[int]:
