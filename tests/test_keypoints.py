@@ -39,6 +39,8 @@ def test_the_foremost_are_followed_and_who_comes_after_one_of_them():
     pair = keypoints.foremost(crowd, 2).joints
     assert np.array_equal(pair[:, 1], second) and np.array_equal(pair[:, 0], alone)
     assert np.array_equal(keypoints.foremost(poses(first), 2).joints, poses(first).joints)
+    hidden = poses(first, first + (8, 0, 0), later)  # no two can be drawn there
+    assert np.array_equal(keypoints.foremost(hidden, 2).joints, keypoints.foremost(poses(first, later), 2).joints)
 
 
 def test_coco_has_the_same_joints_without_the_neck_and_back():
