@@ -178,7 +178,7 @@ def test_every_choice_reaches_the_skeletons(card, models, tmp_path):
 
 def test_of_a_crowd_as_many_are_followed_as_the_model_draws(card, models, tmp_path):
     duet = openpose_json.read(find_motion("duet"))
-    third = duet.joints[:, :1] * (0.5, 0.5, 1)
+    third = duet.joints[:, :1] + (0, 200, 0)  # below the first
     crowd = replace(duet, joints=np.concatenate([duet.joints, third.astype(np.float32)], axis=1))
     openpose_json.write(crowd, tmp_path / "crowd.json")
     everybody = followed(models, task(card), tmp_path / "crowd.json")
@@ -186,7 +186,7 @@ def test_of_a_crowd_as_many_are_followed_as_the_model_draws(card, models, tmp_pa
     models = ModelManager({card.name: replace(card, dancers=2)}, models.settings, device="cpu")
     pair = followed(models, task(card), tmp_path / "crowd.json")
     assert pair.poses.joints.shape[1] == 2 and pair.facts["poses"]["people"] == 3
-    assert "3 people were found" in pair.facts["poses"]["note"]
+    assert "Of 3 people" in pair.facts["poses"]["note"]
     last = followed(models, task(card, person=2), tmp_path / "crowd.json")
     assert last.poses.joints.shape[1] == 1 and "note" not in last.facts["poses"]
 

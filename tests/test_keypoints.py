@@ -39,8 +39,15 @@ def test_the_foremost_are_followed_and_who_comes_after_one_of_them():
     pair = keypoints.foremost(crowd, 2).joints
     assert np.array_equal(pair[:, 1], second) and np.array_equal(pair[:, 0], alone)
     assert np.array_equal(keypoints.foremost(poses(first), 2).joints, poses(first).joints)
-    hidden = poses(first, first + (8, 0, 0), later)  # no two can be drawn there
-    assert np.array_equal(keypoints.foremost(hidden, 2).joints, keypoints.foremost(poses(first, later), 2).joints)
+
+
+def test_who_is_in_the_way_of_another_is_left_out():
+    first, near, far = dancer(x=60), dancer(x=80), dancer(x=180)
+    assert np.array_equal(keypoints.apart(poses(first, near, far)).joints, poses(first, far).joints)
+    near[1:] = 0  # it counts while both are there
+    assert keypoints.apart(poses(first, near)).joints.shape[1] == 1
+    near[0], near[1:] = 0, dancer(15, x=180)
+    assert keypoints.apart(poses(first, near)).joints.shape[1] == 2
 
 
 def test_coco_has_the_same_joints_without_the_neck_and_back():

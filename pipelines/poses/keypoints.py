@@ -22,7 +22,7 @@ JOINTS = (
 NECK, RIGHT_SHOULDER, LEFT_SHOULDER = 1, 2, 5
 COCO = (0, 15, 14, 17, 16, 5, 2, 6, 3, 7, 4, 11, 8, 12, 9, 13, 10)  # COCO's 17 joints among OpenPose's 18
 MARGIN = 0.08  # of the canvas, left free around the joints by "fill": for the crown, the hands and the feet
-HIDDEN = 0.2  # of the smaller of two people, in the box around the other: one of them is in the way
+CROWDED = 0.2  # of the room that one of two people needs, taken by the other: both can't be drawn
 GAP_SECONDS = 0.5  # a joint that stays away longer is not guessed
 
 
@@ -106,33 +106,48 @@ def choose(poses: Poses, person: int | None) -> Poses:
 def foremost(poses: Poses, count: int) -> Poses:
     """As many people as `count`: those who come first, and whoever comes before or after one of them.
 
-    Somebody who is away for a while keeps their place; who hides another, or is hidden, has none. Needs the people in
-    order (`tracking.track`).
+    Somebody who is away for a while keeps their place. Needs the people in order (`tracking.track`).
     """
     present = poses.joints[..., 2].max(axis=2) > 0  # [F, P]
     joints = np.zeros((len(present), count, 18, 3), np.float32)
     taken = np.zeros((len(present), count), bool)
     for person in range(present.shape[1]):
-        frames, path = np.flatnonzero(present[:, person]), poses.joints[:, person]
-        if len(frames) and not any(_overlap(path, joints[:, place]) > HIDDEN for place in range(count)):
+        frames = np.flatnonzero(present[:, person])
+        if len(frames):
             stay = slice(frames[0], frames[-1] + 1)
             free = np.flatnonzero(~taken[stay].any(axis=0))[:1]
-            joints[stay, free] = path[stay, None]
+            joints[stay, free] = poses.joints[stay, person, None]
             taken[stay, free] = True
     return replace(poses, joints=joints[:, taken.any(axis=0)])
 
 
+def apart(poses: Poses) -> Poses:
+    """Without those who are in the way of somebody who comes before them."""
+    kept: list[np.ndarray] = []
+    for person in np.moveaxis(poses.joints, 1, 0):
+        if all(_overlap(person, other) <= CROWDED for other in kept):
+            kept.append(person)
+    return replace(poses, joints=np.stack(kept, axis=1)) if kept else poses
+
+
 def _overlap(one: np.ndarray, other: np.ndarray) -> float:
-    """How much of the smaller of two people [F, 18, 3] lies within the box around the other: the mean of the frames in
-    which both are, from 0 to 1."""
+    """How much of the room that the smaller of two people [F, 18, 3] needs the other needs as well: the mean of the
+    frames in which both are, from 0 to 1."""
     shares = []
     for mine, yours in zip(one, other, strict=True):
-        mine, yours = mine[mine[:, 2] > 0, :2], yours[yours[:, 2] > 0, :2]
-        if len(mine) and len(yours):
-            low, high = np.maximum(mine.min(0), yours.min(0)), np.minimum(mine.max(0), yours.max(0))
-            least = min(np.prod(np.ptp(points, axis=0)) for points in (mine, yours))
-            shares.append(np.prod(np.maximum(high - low, 0)) / max(least, 1))
+        if mine[:, 2].any() and yours[:, 2].any():
+            (a, b), (c, d) = _room(mine), _room(yours)
+            common = np.prod(np.maximum(np.minimum(b, d) - np.maximum(a, c), 0))
+            shares.append(common / max(min(np.prod(b - a), np.prod(d - c)), 1))
     return float(np.mean(shares)) if shares else 0.0
+
+
+def _room(person: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The corners (x, y) of the box that a person [18, 3] needs: at least half as wide as high."""
+    points = person[person[:, 2] > 0, :2]
+    low, high = points.min(axis=0), points.max(axis=0)
+    wider = max(0, (high[1] - low[1]) / 2 - (high[0] - low[0])) / 2
+    return low - (wider, 0), high + (wider, 0)
 
 
 def absent(poses: Poses) -> list[int]:

@@ -95,14 +95,15 @@ def skeletons(
         everybody = tracking.track(poses)
     else:
         everybody = tracking.lasting(tracking.track(poses, tracking.looks(frames, poses)))
-    chosen, left_out = _followed(task, everybody, models)
+    dancers = models.card(task.model).dancers if models is not None and task.clip and task.person is None else 0
+    chosen = keypoints.foremost(everybody, dancers) if dancers else keypoints.choose(everybody, task.person)
     facts = _told(choice, origin) | {
         "people": everybody.joints.shape[1],
         "confidence": round(float(chosen.confidence.mean()), 3),
         "confidence_of_frames": [round(value, 3) for value in chosen.confidence.tolist()],
         "frames_without_anybody": keypoints.absent(chosen),
     }
-    notes = [facts.pop("note", None), unread, left_out, keypoints.tell_absent(chosen)]
+    notes = [facts.pop("note", None), unread, keypoints.tell_absent(chosen)]
     if task.gaps:
         chosen = keypoints.fill_gaps(chosen)
     chosen = keypoints.smooth(chosen, task.smoothing)
@@ -115,29 +116,23 @@ def skeletons(
     else:
         facts["proportions"], body = body
         placed = retargeting.retarget(chosen, body, task.width, task.height)
+    if dancers:
+        placed = keypoints.apart(placed)
+        if placed.joints.shape[1] < everybody.joints.shape[1]:
+            notes.append(
+                said(
+                    "Of {people} people those most in view are followed: this model draws {dancers} at most, and only "
+                    "apart. Choose one of them under “Who is followed”.",
+                    people=everybody.joints.shape[1],
+                    dancers=dancers,
+                )
+            )
     if lost := keypoints.outside(placed):
         count = int(placed.seen.sum())
         notes.append(f"{lost} of {count} joints lie outside the picture: place the skeletons by fit to see them all.")
     if any(notes):
         facts["note"] = " ".join(filter(None, notes))
     return PoseSequence(skeleton.draw(placed), placed, frames, choice.fps, {"poses": facts})
-
-
-def _followed(task: PoseToVideo, everybody: Poses, models: "ModelManager | None") -> tuple[Poses, str | None]:
-    """Who was chosen, or else as many as the model can draw; and a note where somebody is left out for that."""
-    dancers = models.card(task.model).dancers if task.clip and models is not None else 0
-    if task.person is not None or not dancers:
-        return keypoints.choose(everybody, task.person), None
-    chosen = keypoints.foremost(everybody, dancers)
-    if chosen.seen.sum() == everybody.seen.sum():
-        return chosen, None
-    note = said(
-        "{people} people were found, and this model draws {dancers} at most: those most in view are followed. Choose "
-        "one of them under “Who is followed”.",
-        people=everybody.joints.shape[1],
-        dancers=dancers,
-    )
-    return chosen, note
 
 
 def keep(sequence: PoseSequence, video_path: Path, fps: float) -> None:
