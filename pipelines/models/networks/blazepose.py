@@ -103,6 +103,7 @@ class EfficientNetLite(nn.Module):
         )
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        images = images.contiguous(memory_format=torch.channels_last)  # in which CPUs are a third faster here
         features = self.first(self.stem(images))  # (B, 16, H/2, W/2)
         features = self.stages[0](features)  # (B, 24, H/4, W/4)
         eighth = self.stages[1](features)
