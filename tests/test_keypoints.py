@@ -159,7 +159,7 @@ def test_what_is_told_of_frames_without_anybody():
     one = poses(dancer())
     assert keypoints.tell_absent(one) is None
     one.joints[[2, 3, 4, 9]] = 0
-    assert "frames 3 to 5, 10 of 16" in keypoints.tell_absent(one)
+    assert "of the 16 frames: 3–5, 10." in keypoints.tell_absent(one)
 
 
 def test_nobody_at_all_is_a_sentence():

@@ -103,7 +103,7 @@ def test_every_language_says_the_same_and_only_what_somebody_says(components):
 def test_a_translation_is_one_and_keeps_markup_values_and_parts(locale):
     for english, translated in TRANSLATIONS[locale].items():
         assert "}" not in re.sub(r"{[^{}]*}", "", english) and "__" not in english  # what gradio could not read
-        if english not in NAMES and english != "Detector":
+        if english not in NAMES and english != "Detector" and readable(re.sub(r"{[^}]*}", "", english)):
             assert translated != english and translated.strip(), english
         for kept in (r"<[^>]+>", r"\|", r"\n", r"\*\*"):
             assert re.findall(kept, translated) == re.findall(kept, english), english

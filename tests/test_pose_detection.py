@@ -119,7 +119,7 @@ def test_nobody_in_some_frames_is_told_and_nobody_in_any_is_a_sentence(monkeypat
     answers = Answers([there, nobody, nobody, there], 128, 128)
     models = answers.manager(monkeypatch)
     _, (poses, _) = tiny.finish(detection.extract(answers.frames(), 8.0, "openpose", models))
-    assert "frames 2 to 3 of 4" in keypoints.tell_absent(poses)
+    assert "of the 4 frames: 2–3." in keypoints.tell_absent(poses)
     answers.people = [nobody] * 4
     for detector, advice in (("openpose", "from head to foot"), ("miniature-openpose", "knows only drawn figures")):
         with pytest.raises(ValueError, match=f"Nobody was found in any of the 4 frames.*{advice}"):

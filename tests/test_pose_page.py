@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import tempfile
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import gradio as gr
 import numpy as np
@@ -13,13 +15,15 @@ from pipelines.catalog import CATALOG, find, find_motion
 from pipelines.events import Progress, Result
 from pipelines.media import video
 from pipelines.models.manager import ModelManager
-from pipelines.poses import pose_sequence
+from pipelines.poses import openpose_json, pose_sequence
+from pipelines.poses.keypoints import Poses
 from pipelines.serving.backend import PosePreview
 from pipelines.serving.job import Job
 from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
 from pipelines.tasks import PoseToVideo, Tune, to_json
 from ui import forms, page, pose_html
+from ui.languages import LANGUAGE
 
 ME, OTHERS = "1" * 32, "2" * 32
 OTHER = {  # what a person may set -> the control, what it is set to, what the task then says
@@ -262,6 +266,28 @@ def test_what_was_found_is_told():
         assert part in html
     assert 'download="keypoints.json"' in html and "<found>" not in html
     assert "frame 3 of 8" in pose_html.searching(Progress("Finding people", 3, 8))
+
+
+def test_notes_on_a_search_are_told_in_the_visitors_language():
+    joints = openpose_json.read(find_motion("wave")).joints[:4].copy()
+    joints[1:3] = 0
+    settings = {"clip": "0" * 32, "frames": 8, "fps": 8}
+    task = PoseToVideo.for_model(find("miniature-followyourpose"), "a bear", 1, **settings)
+    found, picture = _found(task, joints), video.animation(np.zeros((2, 8, 8, 3), np.uint8), 8)
+    token = LANGUAGE.set("es")
+    try:
+        html = pose_html.pose_preview(PosePreview(picture, False, found, 8.0, None))
+    finally:
+        LANGUAGE.reset(token)
+    assert "La parte elegida tiene 4 fotogramas y no 8" in html and "de los 4 fotogramas: 2–3." in html
+
+
+def _found(task, joints):
+    """What is told of skeletons in a file."""
+    with tempfile.TemporaryDirectory() as folder:
+        openpose_json.write(Poses(joints, 256, 256, 8.0), Path(folder) / "poses.json")
+        models = ModelManager(CATALOG, Settings(data=Path(folder), cache=Path(folder), device="cpu", hub=False))
+        return tiny.finish(pose_sequence.skeletons(task, models, Path(folder) / "poses.json"))[1].facts["poses"]
 
 
 def test_the_figures_stand_beside_the_result(tmp_path):

@@ -96,7 +96,7 @@ def _keypoints(found: PosePreview) -> str:
 
 
 def _note(facts: dict) -> str:
-    notes = [facts["note"]] if "note" in facts else []
+    notes = [tell(facts["note"])] if "note" in facts else []
     if "people" not in facts and (empty := facts["frames_without_anybody"]):
         count, frames = len(empty), facts["frames"]
         notes.append(

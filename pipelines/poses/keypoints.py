@@ -166,12 +166,12 @@ def tell_absent(poses: Poses) -> str | None:
             runs[-1][1] = frame
         else:
             runs.append([frame, frame])
-    named = [f"{first + 1}" if first == last else f"{first + 1} to {last + 1}" for first, last in runs[:6]]
-    more = f" and {len(runs) - 6} other places" if len(runs) > 6 else ""
-    which = "frame" if len(frames) == 1 else "frames"
-    return (
-        f"Nobody is to be seen in {which} {', '.join(named)}{more} of {len(poses.joints)}: short gaps are filled, and "
-        "the video is free to do what it likes in the others. Choose another part of the clip to avoid that."
+    named = [f"{first + 1}" if first == last else f"{first + 1}–{last + 1}" for first, last in runs[:6]]
+    return said(
+        "Nobody is seen in these of the {count} frames: {frames}. Short gaps are filled; in the others the video is "
+        "free. Choose another part of the clip to avoid that.",
+        count=len(poses.joints),
+        frames=", ".join([*named, *(["…"] if len(runs) > 6 else [])]),
     )
 
 

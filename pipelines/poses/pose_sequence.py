@@ -6,6 +6,7 @@ Read top to bottom: read the chosen part, find out what it shows, find the peopl
 import hashlib
 from collections.abc import Generator
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,9 +130,15 @@ def skeletons(
             )
     if lost := keypoints.outside(placed):
         count = int(placed.seen.sum())
-        notes.append(f"{lost} of {count} joints lie outside the picture: place the skeletons by fit to see them all.")
+        notes.append(
+            said(
+                "{lost} of {count} joints lie outside the picture: place the skeletons by fit to see them all.",
+                lost=lost,
+                count=count,
+            )
+        )
     if any(notes):
-        facts["note"] = " ".join(filter(None, notes))
+        facts["note"] = reduce(_then, filter(None, notes))
     return PoseSequence(skeleton.draw(placed), placed, frames, choice.fps, {"poses": facts})
 
 
@@ -216,8 +223,16 @@ def _as_they_are(task: PoseToVideo, frames: np.ndarray, choice: Choice) -> PoseS
     return PoseSequence(pictures, None, frames, choice.fps, {"poses": facts})
 
 
+def _then(first: str, second: str) -> str:
+    return said("{first} {second}", first=first, second=second)
+
+
 def _told(choice: Choice, origin: str) -> dict[str, Any]:
     facts: dict[str, Any] = {"origin": origin, "frames": choice.frames, "fps": round(choice.fps, 3)}
     if choice.frames < choice.wanted:
-        facts["note"] = f"The chosen part has {choice.frames} frames and not {choice.wanted}: all of them are used."
+        facts["note"] = said(
+            "The chosen part has {frames} frames and not {wanted}: all of them are used.",
+            frames=choice.frames,
+            wanted=choice.wanted,
+        )
     return facts

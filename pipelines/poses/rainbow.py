@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from pipelines.messages import said
 from pipelines.poses.keypoints import Poses, stack
 
 # OpenPose's: joint k in its colour, and limb k in a darker shade of the same.
@@ -74,9 +75,11 @@ def tell_unread(frames: list[int], count: int) -> str | None:
     """A sentence on frames that were not read whole; None where there are none."""
     if not frames:
         return None
-    return (
-        f"Not all limbs could be read from the drawing in {len(frames)} of {count} frames: too much is covered, or the "
-        "picture is too small or too compressed. Upload a larger drawing, or the keypoints (JSON)."
+    return said(
+        "Not all limbs could be read from the drawing in {unread} of {count} frames: too much is covered, or the "
+        "picture is too small or too compressed. Upload a larger drawing, or the keypoints (JSON).",
+        unread=len(frames),
+        count=count,
     )
 
 
