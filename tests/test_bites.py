@@ -49,6 +49,8 @@ def test_sure_joints_count_more_in_smoothing():
     assert doubtful.max() < 0.1 * sure.max() and sure[2] > 3
     joints[..., :2], joints[2, 0, 4] = 20, 0  # missing
     assert keypoints.smooth(Poses(joints, 64, 64, 8.0), "strong").joints[[0, 1, 3, 4], 0, 4, 0] == pytest.approx(20)
+    joints[2, 0, 4] = (20, 20, 0.5)  # however sure: what stands still stays where it is
+    assert keypoints.smooth(Poses(joints, 64, 64, 8.0), "strong").joints[:, 0, 4, 0] == pytest.approx(20)
 
 
 def test_the_detector_finds_a_peak_to_a_third_of_a_pixel(monkeypatch):
@@ -113,10 +115,11 @@ def test_people_are_looked_for_anew_where_other_frames_or_another_part_are_used(
 
 
 def test_sound_is_cut_by_the_clips_own_clock(tmp_path):
-    """A recorder's clip whose time begins at 5 seconds: its beep of half a second is where the picture has it."""
+    """A recorder's clip whose time begins at 5 seconds, and whose picture begins a second after its sound: its beep of
+    half a second is where the picture has it."""
     ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
-    made = ["-f", "lavfi", "-i", "testsrc=s=64x64:r=10:d=3"]
-    beep = ["-f", "lavfi", "-i", "aevalsrc='0.5*sin(2000*t)*between(t,1.5,2)':s=48000:d=3"]
+    made = ["-itsoffset", "1", "-f", "lavfi", "-i", "testsrc=s=64x64:r=10:d=3"]
+    beep = ["-f", "lavfi", "-i", "aevalsrc='0.5*sin(2000*t)*between(t,2.5,3)':s=48000:d=4"]
     options = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-c:a", "aac", "-output_ts_offset", "5"]
     subprocess.run([ffmpeg, "-v", "error", *made, *beep, *options, str(tmp_path / "clip.mkv")], check=True)
     clip = tmp_path / "clip.mkv"

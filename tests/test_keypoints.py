@@ -145,6 +145,13 @@ def test_a_point_stays_where_it_is_in_the_picture():
     assert keypoints.outside(cropped) == 2
 
 
+def test_what_is_cut_off_takes_its_joints_along():
+    one = poses(dancer(1, x=60))
+    one.joints[0, 0, 4, :2], one.joints[0, 0, 7, :2] = (99.4, 60), (99.6, 60)
+    cut = keypoints.crop(one, right=156)  # 100 pixels are left
+    assert cut.seen[0, 0, 4] and not cut.seen[0, 0, 7] and (cut.width, cut.height) == (100, 128)
+
+
 def test_cutting_a_picture():
     cut = keypoints.crop(poses(dancer(x=60), dancer(x=190)), left=100, top=10, right=6)
     assert (cut.width, cut.height) == (150, 118)
