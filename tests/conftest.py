@@ -53,3 +53,17 @@ def shared_chromium():
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
         yield browser
         browser.close()
+
+
+@pytest.fixture(autouse=True)
+def no_page_outlives_its_test(request):
+    """A page that a failed test left open would go on playing, and take a core from those that come after it."""
+    if "shared_chromium" not in request.fixturenames:
+        yield
+        return
+    browser = request.getfixturevalue("shared_chromium")
+    before = list(browser.contexts)
+    yield
+    for context in browser.contexts:
+        if context not in before:
+            context.close()
