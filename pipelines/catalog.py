@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from pipelines.cards import Body, Defaults, Limits, Lora, ModelCard, Range, Source, TuningDefaults
-from pipelines.messages import said
+from pipelines.messages import Message, said
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 MINIATURES = ASSETS / "miniature"
 MOTIONS = ASSETS / "motions"
+
+Thing = TypeVar("Thing")
 
 
 ENGINES = {  # name -> the module whose ENGINE it is (systems/engine.py); imported, and torch with it, by the first job
@@ -291,17 +294,16 @@ def offered(kind: str, catalog: Mapping[str, ModelCard] = CATALOG) -> dict[str, 
     return {name: card for name, card in catalog.items() if card.kind == kind}
 
 
+def named(name: object, known: Mapping[str, Thing], refusal: Message) -> Thing:
+    """What is `known` by that name. Raises ValueError with the `refusal`, whose places are {name} and {names}."""
+    if isinstance(name, str) and name in known:
+        return known[name]
+    raise ValueError(said(refusal.template, name=repr(str(name)[:80]), names=", ".join(known)))
+
+
 def find(name: object, catalog: Mapping[str, ModelCard] = CATALOG) -> ModelCard:
     """The card of the model `name`. Raises ValueError listing the names there are."""
-    if isinstance(name, str) and name in catalog:
-        return catalog[name]
-    raise ValueError(
-        said(
-            "There is no model called {name}. Choose one of: {names}.",
-            name=repr(str(name)[:80]),
-            names=", ".join(catalog),
-        )
-    )
+    return named(name, catalog, said("There is no model called {name}. Choose one of: {names}."))
 
 
 def motions() -> dict[str, Path]:
@@ -311,13 +313,4 @@ def motions() -> dict[str, Path]:
 
 def find_motion(name: object) -> Path:
     """The keypoints of the built-in motion `name`. Raises ValueError listing the names there are."""
-    known = motions()
-    if isinstance(name, str) and name in known:
-        return known[name]
-    raise ValueError(
-        said(
-            "There is no motion called {name}. Choose one of: {names}.",
-            name=repr(str(name)[:80]),
-            names=", ".join(known),
-        )
-    )
+    return named(name, motions(), said("There is no motion called {name}. Choose one of: {names}."))

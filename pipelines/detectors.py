@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipelines.cards import Source
-from pipelines.catalog import ASSETS, MINIATURES
+from pipelines.catalog import ASSETS, MINIATURES, named
 from pipelines.messages import said
 
 AUTO = "auto"
@@ -71,12 +71,4 @@ DETECTORS: Mapping[str, Detector] = {
 
 def find_detector(name: object, detectors: Mapping[str, Detector] = DETECTORS) -> Detector:
     """The detector called `name`. Raises ValueError listing the names there are."""
-    if isinstance(name, str) and name in detectors:
-        return detectors[name]
-    raise ValueError(
-        said(
-            "There is no detector called {name}. Choose one of: {names}.",
-            name=repr(str(name)[:80]),
-            names=", ".join(detectors),
-        )
-    )
+    return named(name, detectors, said("There is no detector called {name}. Choose one of: {names}."))

@@ -9,9 +9,7 @@ from pipelines.catalog import CATALOG, find
 from pipelines.messages import said
 from pipelines.model_tasks import Edit, TextToVideo, Tune
 from pipelines.pose_tasks import PoseToVideo
-from pipelines.task_settings import (
-    recalled,
-)
+from pipelines.task_settings import recalled
 from pipelines.video_tasks import Finish, Grid, OfVideo
 
 NAMED = ("clip", "image", "mask", "tuned", "source", "jobs")  # settings that name what the app keeps
