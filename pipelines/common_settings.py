@@ -4,13 +4,7 @@ from pipelines.cards import Range
 from pipelines.catalog import CATALOG, SCHEDULERS
 from pipelines.detectors import DETECTORS
 from pipelines.messages import said
-from pipelines.task_settings import (
-    Choice,
-    Kept,
-    Number,
-    Text,
-    Truth,
-)
+from pipelines.task_settings import Choice, Kept, Number, Text, Truth
 
 MAX_SEED = 2**32 - 1
 PRECISIONS = {  # what the network computes in -> what a person reads
