@@ -172,7 +172,7 @@ def _pose_to_video(chosen: argparse.Namespace, settings: Settings) -> int:
     task = PoseToVideo.for_model(card, chosen.prompt, **given)
     if "clip" in inputs:
         inputs["clip"] = _input(inputs["clip"], "clip")
-    from pipelines.media import clips, uploads
+    from pipelines.media import clips, measuring
     from pipelines.poses import openpose_json
     from pipelines.serving import clip_storage
 
@@ -180,7 +180,7 @@ def _pose_to_video(chosen: argparse.Namespace, settings: Settings) -> int:
         raise ValueError(clips.SILENT)
     path = _output(chosen.output, *inputs.values(), *(chosen.tuned.glob("*") if chosen.tuned else ()))
     if "clip" in inputs and not openpose_json.is_keypoints(inputs["clip"]):
-        inputs["measured"] = uploads.measure(inputs["clip"], settings)
+        inputs["measured"] = measuring.measure(inputs["clip"], settings)
     if chosen.fps is None:
         fps = clip_storage.pace(task, inputs.get("clip"), inputs.get("measured"))
         task = replace(task, fps=min(max(fps, card.limits.fps.low), card.limits.fps.high))

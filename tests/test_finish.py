@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.catalog import find
 from pipelines.events import Failed, Progress, Result
-from pipelines.media import uploads, video
+from pipelines.media import measuring, video
 from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
 from pipelines.systems import finish
@@ -169,7 +169,7 @@ def test_facts_mark_the_interpolated_frames(tmp_path, settings):
 def test_sound_is_kept(tmp_path, settings):
     video.write(drawn(), tmp_path / "a.mp4", 8, sound=sound_of(tmp_path / "tone.m4a", 1))
     facts = run(Finish.for_video(OF, "a" * 32, 2, 2), tmp_path / "a.mp4", tmp_path / "b.mp4", settings).facts
-    assert facts["sound"] and uploads.inspect(tmp_path / "b.mp4", settings).sound
+    assert facts["sound"] and measuring.inspect(tmp_path / "b.mp4", settings).sound
 
 
 def test_odd_sizes_grow_by_one_pixel_and_a_slow_video_is_read_whole(tmp_path, settings):

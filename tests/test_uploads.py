@@ -17,7 +17,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
-from pipelines.media import uploads, video
+from pipelines.media import measuring, uploads, video
 from pipelines.settings import Settings
 
 SETTINGS = Settings()
@@ -213,7 +213,7 @@ def test_refused(folder, tmp_path, name):
     path.write_bytes(content(folder) if callable(content) else content)
     started = time.monotonic()
     for refuse in (
-        lambda: uploads.inspect(path, SETTINGS),
+        lambda: measuring.inspect(path, SETTINGS),
         lambda: uploads.frames(str(path), SETTINGS),
         lambda: uploads.normalise(path, tmp_path / "out.mp4", SETTINGS),
     ):
@@ -246,7 +246,7 @@ def test_nobody_is_called(folder):
         }.items():
             (folder / name).write_bytes(content)
             with pytest.raises(ValueError):
-                uploads.inspect(folder / name, SETTINGS)
+                measuring.inspect(folder / name, SETTINGS)
         server.settimeout(0.2)
         with pytest.raises(TimeoutError):
             server.accept()
@@ -262,14 +262,14 @@ def test_only_ordinary_files_are_opened(folder, tmp_path):
         listener.bind(os.path.relpath(tmp_path / "socket"))
         for name in ("link.mp4", "nowhere.mp4", "pipe.mp4", "folder.mp4", "socket", "/dev/zero"):
             with pytest.raises(ValueError, match="ordinary file") as refused:
-                uploads.inspect(tmp_path / name, SETTINGS)
+                measuring.inspect(tmp_path / name, SETTINGS)
             check_sentence(str(refused.value))
 
 
 @pytest.mark.parametrize("name", ["missing.mp4", "n" * 5000 + ".mp4", "nul\0.mp4", ""])
 def test_names_that_no_file_has(tmp_path, name):
     with pytest.raises(ValueError, match="Upload"):
-        uploads.inspect(f"{tmp_path}/{name}" if name else "", SETTINGS)
+        measuring.inspect(f"{tmp_path}/{name}" if name else "", SETTINGS)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows has fewer names")
@@ -291,7 +291,7 @@ def test_names_are_only_names(folder, tmp_path, monkeypatch):
         ),
     ):
         Path(name).write_bytes(content)
-        assert uploads.inspect(name, SETTINGS).frames == 30
+        assert measuring.inspect(name, SETTINGS).frames == 30
         assert numbers(uploads.frames(name, SETTINGS, frames=4)) == [0, 1, 2, 3]
         Path(name).unlink()
     assert os.listdir(work) == [] and not (tmp_path / "owned").exists()
@@ -302,7 +302,7 @@ def test_too_large_a_file_is_refused_unread(tmp_path):
     path.write_bytes(FTYP)
     os.truncate(path, 200_000_001)  # a hole: it takes no space
     with pytest.raises(ValueError, match="201 MB, and 200 are allowed") as refused:
-        uploads.inspect(path, SETTINGS)
+        measuring.inspect(path, SETTINGS)
     check_sentence(str(refused.value))
 
 
@@ -310,18 +310,18 @@ def test_too_large_a_file_is_refused_unread(tmp_path):
 def test_memory_is_bounded(folder):
     (folder / "bomb.mp4").write_bytes(bomb(folder))
     with pytest.raises(ValueError, match="16000x16000"):  # for its size: the memory for one frame was never asked for
-        uploads.inspect(folder / "bomb.mp4", Settings(upload_memory_mb=320))
+        measuring.inspect(folder / "bomb.mp4", Settings(upload_memory_mb=320))
     (folder / "big.mp4").write_bytes(picture("4096x4096", [*H264, "-preset", "ultrafast"], "mp4")(folder))
-    assert uploads.inspect(folder / "big.mp4", SETTINGS).width == 4096
+    assert measuring.inspect(folder / "big.mp4", SETTINGS).width == 4096
     with pytest.raises(ValueError) as refused:
-        uploads.inspect(folder / "big.mp4", Settings(upload_memory_mb=220, upload_work_seconds=8))
+        measuring.inspect(folder / "big.mp4", Settings(upload_memory_mb=220, upload_work_seconds=8))
     check_sentence(str(refused.value))
 
 
 def test_time_is_bounded(folder):
     started = time.monotonic()
     with pytest.raises(ValueError, match="longer than 0.01 seconds") as refused:
-        uploads.inspect(folder / "good.mp4", Settings(upload_work_seconds=0.01))
+        measuring.inspect(folder / "good.mp4", Settings(upload_work_seconds=0.01))
     check_sentence(str(refused.value))
     assert time.monotonic() - started < 20
 
@@ -338,7 +338,7 @@ def test_more_pixels_than_there_is_time_for_are_refused_before_they_are_decoded(
     path.write_bytes(gif(3000, 4096))
     monkeypatch.setattr(uploads, "_steady", None)  # what decodes more than the first frame
     for refuse in (
-        lambda: uploads.inspect(path, SETTINGS),
+        lambda: measuring.inspect(path, SETTINGS),
         lambda: uploads.frames(path, SETTINGS),
         lambda: uploads.normalise(path, tmp_path / "out.mp4", SETTINGS),
     ):
@@ -347,9 +347,9 @@ def test_more_pixels_than_there_is_time_for_are_refused_before_they_are_decoded(
         check_sentence(str(refused.value))
     path.write_bytes(gif(300, 4096))  # as many of a film would be read
     with pytest.raises(ValueError, match="reading them takes too long"):
-        uploads.inspect(path, SETTINGS)
+        measuring.inspect(path, SETTINGS)
     path.write_bytes(gif(3000, 480))
-    assert uploads.inspect(path, SETTINGS).frames == 3000
+    assert measuring.inspect(path, SETTINGS).frames == 3000
 
 
 def test_frames_that_stay_for_long_count_as_often_as_they_are_drawn(tmp_path):
@@ -357,9 +357,9 @@ def test_frames_that_stay_for_long_count_as_often_as_they_are_drawn(tmp_path):
     path = tmp_path / "stays.gif"
     path.write_bytes(gif(4, 4096, 2)[:-1] + gif(1, 4096, 6000)[-24:])
     with pytest.raises(ValueError, match=r"\d{4} frames of 4096x4096"):
-        uploads.inspect(path, SETTINGS)
+        measuring.inspect(path, SETTINGS)
     path.write_bytes(gif(4, 480, 2)[:-1] + gif(1, 480, 6000)[-24:])
-    assert uploads.inspect(path, SETTINGS).frames == 3000
+    assert measuring.inspect(path, SETTINGS).frames == 3000
 
 
 def test_a_clip_that_grows_midway_keeps_to_what_its_first_frame_was_allowed_for(tmp_path, monkeypatch):
@@ -371,8 +371,8 @@ def test_a_clip_that_grows_midway_keeps_to_what_its_first_frame_was_allowed_for(
     (tmp_path / "both.mjpeg").write_bytes(b"".join(part.read_bytes() for part in parts))
     ffmpeg("-r", 30, "-i", tmp_path / "both.mjpeg", "-c", "copy", tmp_path / "grows.mkv")
     assert uploads.frames(tmp_path / "grows.mkv", SETTINGS, frames=4).shape == (4, 64, 64, 3)
-    monkeypatch.setattr(uploads, "PIXELS", 150**2 * 300 // 120)
-    assert uploads.inspect(tmp_path / "grows.mkv", SETTINGS).frames == 300
+    monkeypatch.setattr(measuring, "PIXELS", 150**2 * 300 // 120)
+    assert measuring.inspect(tmp_path / "grows.mkv", SETTINGS).frames == 300
     with pytest.raises(ValueError) as refused:
         uploads.frames(tmp_path / "grows.mkv", SETTINGS, frames=4)
     check_sentence(str(refused.value))
@@ -534,12 +534,12 @@ def test_read_rightly(folder, tmp_path, name):
     made, differences = RIGHT[name]
     path = tmp_path / name
     made(folder, path)
-    clip = uploads.inspect(path, SETTINGS)
+    clip = measuring.inspect(path, SETTINGS)
     expected = dict(width=WIDTH, height=HEIGHT, fps=30.0, seconds=1.0, frames=30, codec="H.264")
-    expected = uploads.Clip(**expected | dict(kind="MP4 or MOV", sound=False, cut=False) | differences)
+    expected = measuring.Clip(**expected | dict(kind="MP4 or MOV", sound=False, cut=False) | differences)
     assert math.isclose(clip.fps, expected.fps, rel_tol=1e-4)
     assert math.isclose(clip.seconds, expected.seconds, abs_tol=0.002)
-    assert clip == uploads.Clip(**vars(expected) | dict(fps=clip.fps, seconds=clip.seconds))
+    assert clip == measuring.Clip(**vars(expected) | dict(fps=clip.fps, seconds=clip.seconds))
     start = 4 / clip.fps
     frames = uploads.frames(path, SETTINGS, start, None, 8, 3)
     assert frames.shape == (8, clip.height, clip.width, 3) and frames.dtype == np.uint8
@@ -554,7 +554,7 @@ def test_every_part_is_read_exactly(tmp_path, name):
     if name == "cut.mp4":  # as a phone cuts: what was before stays in the file, hidden
         ffmpeg("-ss", "0.7", "-i", path, "-c", "copy", tmp_path / "b.mp4")
         path, offset = tmp_path / "b.mp4", 21
-    clip = uploads.inspect(path, SETTINGS)
+    clip = measuring.inspect(path, SETTINGS)
     assert clip.frames == 90 - offset
     chance = random.Random(1)
     for _ in range(6):
@@ -574,7 +574,7 @@ def test_variable_frame_rate_keeps_its_times(tmp_path):
     steps = "+".join(f"eq(N,{n})*{moment:.6f}" for n, moment in enumerate(times))
     for name in ("a.mp4", "a.mkv"):
         path = make(tmp_path / name, "-vf", f"settb=1/90000,setpts='({steps})/TB'", "-fps_mode", "vfr", *H264)
-        clip = uploads.inspect(path, SETTINGS)
+        clip = measuring.inspect(path, SETTINGS)
         assert clip.fps == pytest.approx(30, abs=0.05) and clip.seconds == pytest.approx(2.3, abs=0.08)
         for start in (0, 0.5, 1.1, 1.4):
             choice = uploads.choose(clip, start, None, 60, 1)
@@ -586,7 +586,7 @@ def test_variable_frame_rate_keeps_its_times(tmp_path):
 @pytest.mark.parametrize("degrees", [90, 180, 270])
 def test_upright(folder, tmp_path, degrees):
     copied(before=["-display_rotation", degrees])(folder, tmp_path / "turned.mov")
-    clip = uploads.inspect(tmp_path / "turned.mov", SETTINGS)
+    clip = measuring.inspect(tmp_path / "turned.mov", SETTINGS)
     upright = uploads.frames(tmp_path / "turned.mov", SETTINGS)
     assert upright.shape[1:3] == (clip.height, clip.width)
     assert (clip.width, clip.height) == ((WIDTH, HEIGHT) if degrees == 180 else (HEIGHT, WIDTH))
@@ -598,7 +598,7 @@ def test_upright(folder, tmp_path, degrees):
 
 def test_pixels_that_are_not_square_become_square(tmp_path):
     path = make(tmp_path / "wide.mp4", "-vf", "setsar=2", *H264)
-    clip = uploads.inspect(path, SETTINGS)
+    clip = measuring.inspect(path, SETTINGS)
     assert (clip.width, clip.height) == (2 * WIDTH, HEIGHT)
     frames = uploads.frames(path, SETTINGS, side=48)
     assert frames.shape[1:3] == (16, 48) and numbers(frames) == list(range(16))
@@ -627,7 +627,7 @@ def test_frames_are_shrunk_and_never_grow(folder, side, shape):
 @pytest.mark.parametrize("name, options", [("one.mp4", H264), ("one.gif", ["-c:v", "gif"])])
 def test_a_single_frame_is_a_short_clip(tmp_path, name, options):
     path = make(tmp_path / name, *options, count=1, fps=10)
-    clip = uploads.inspect(path, SETTINGS)
+    clip = measuring.inspect(path, SETTINGS)
     assert (clip.frames, clip.cut) == (1, False) and clip.seconds > 0
     assert uploads.choose(clip, frames=16).frames == 1
     assert numbers(uploads.frames(path, SETTINGS, frames=16)) == [0]
@@ -639,7 +639,7 @@ def test_of_long_clips_only_the_beginning_is_read(tmp_path):
     make(tmp_path / "second.mp4", *H264, "-g", "1000", count=1000, fps=1000)
     ffmpeg("-stream_loop", 64, "-i", tmp_path / "second.mp4", "-c", "copy", tmp_path / "bomb.mp4")  # 65,000 frames
     started = time.monotonic()
-    clip = uploads.inspect(tmp_path / "bomb.mp4", SETTINGS)
+    clip = measuring.inspect(tmp_path / "bomb.mp4", SETTINGS)
     assert (clip.seconds, clip.frames, clip.fps, clip.cut) == (60.0, 60_000, pytest.approx(1000), True)
     found = numbers(uploads.frames(tmp_path / "bomb.mp4", SETTINGS, 0.7, None, 100, 1))
     assert found == [n % 128 for n in range(700, 800)]
@@ -647,7 +647,7 @@ def test_of_long_clips_only_the_beginning_is_read(tmp_path):
     with pytest.raises(ValueError, match="less than 60 seconds"):
         uploads.frames(tmp_path / "bomb.mp4", SETTINGS, 61)
     short = Settings(upload_seconds=2)
-    assert uploads.inspect(tmp_path / "bomb.mp4", short).frames == 2000
+    assert measuring.inspect(tmp_path / "bomb.mp4", short).frames == 2000
 
 
 @pytest.mark.parametrize(
@@ -669,7 +669,7 @@ def test_previews_play_in_browsers(tmp_path, size, preview):
     assert sorted(os.listdir(tmp_path)) == ["a.mkv", "out.mp4"]
 
 
-CLIP = uploads.Clip(640, 360, 30.0, 5.0, 150, "H.264", "MP4 or MOV", False, False)
+CLIP = measuring.Clip(640, 360, 30.0, 5.0, 150, "H.264", "MP4 or MOV", False, False)
 
 
 @pytest.mark.parametrize(
@@ -698,7 +698,7 @@ def test_no_choice_goes_past_the_end():
     chance = random.Random(2)
     for _ in range(2000):
         frames, fps = chance.randint(1, 300), chance.choice([1, 23.976, 29.97, 1000, 0.02])
-        clip = uploads.Clip(8, 8, fps, frames / fps, frames, "GIF", "GIF", False, False)
+        clip = measuring.Clip(8, 8, fps, frames / fps, frames, "GIF", "GIF", False, False)
         start = chance.random() * clip.seconds * 0.9999
         end = chance.choice([None, math.nextafter(start, math.inf), start + chance.random() * clip.seconds * 2])
         choice = uploads.choose(clip, start, end, chance.randint(1, 40), chance.randint(1, 40))

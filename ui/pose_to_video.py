@@ -1,4 +1,7 @@
-"""The pose-to-video tab: what the dancer follows is seen first, then it dances."""
+"""The pose-to-video tab: what the dancer follows is seen first, then it dances.
+
+It is longer than others because what is followed and what is made of it are set by the same controls.
+"""
 
 import time
 from collections.abc import Iterator

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.media import uploads
-from pipelines.media.uploads import Choice, Clip, Measured
+from pipelines.media import measuring, uploads
+from pipelines.media.measuring import Clip, Measured
+from pipelines.media.uploads import Choice
 from pipelines.messages import said
 from pipelines.settings import Settings
 from pipelines.tasks import PoseToVideo, Tune
@@ -27,7 +28,7 @@ def read(task: Tune, path: Path, settings: Settings, measured: Measured | None =
     scaled evenly, and cut where they are too wide or too high, never squashed. Raises ValueError as uploads.frames
     does.
     """
-    measured = measured or uploads.measure(path, settings)
+    measured = measured or measuring.measure(path, settings)
     clip = measured.clip
     scale = max(task.width / clip.width, task.height / clip.height)
     choice = used(task, clip)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipelines.media.uploads import Clip
+from pipelines.media.measuring import Clip
 from pipelines.messages import said
 from pipelines.pose_tasks import PLACEMENTS, SMOOTHING
 
@@ -300,7 +300,7 @@ def crop(poses: Poses, left: int = 0, right: int = 0, top: int = 0, bottom: int 
 
 
 def as_clip(poses: Poses) -> Clip:
-    """What `uploads.inspect` would say of a clip with these poses."""
+    """What `measuring.inspect` would say of a clip with these poses."""
     count = len(poses.joints)
     kind = {"codec": "keypoints", "kind": "OpenPose JSON", "sound": False, "cut": False}
     return Clip(poses.width, poses.height, poses.fps, count / poses.fps, count, **kind)

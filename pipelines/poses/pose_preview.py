@@ -9,7 +9,7 @@ from pipelines.events import Progress
 from pipelines.tasks import PoseToVideo
 
 if TYPE_CHECKING:
-    from pipelines.media.uploads import Measured
+    from pipelines.media.measuring import Measured
     from pipelines.models.manager import ModelManager
     from pipelines.poses.pose_sequence import PoseSequence
 

@@ -14,8 +14,9 @@ import numpy as np
 
 from pipelines.catalog import find_motion
 from pipelines.events import Progress
-from pipelines.media import clips, uploads, video
-from pipelines.media.uploads import Choice, Measured
+from pipelines.media import clips, measuring, uploads, video
+from pipelines.media.measuring import Measured
+from pipelines.media.uploads import Choice
 from pipelines.messages import said
 from pipelines.poses import keypoints, openpose_json, rainbow, retargeting, skeleton, tracking
 from pipelines.poses.keypoints import Poses
@@ -73,7 +74,7 @@ def skeletons(
     else:
         assert models is not None
         settings = models.settings
-        measured = measured or uploads.measure(clip, settings)
+        measured = measured or measuring.measure(clip, settings)
         choice = clips.used(task, measured.clip)
         part = (task.start, task.end, task.frames, task.stride)
         kept = max(1 - task.left - task.right, 1 - task.top - task.bottom)  # what is cut off need not be sharp

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.events import Progress
-from pipelines.media import uploads
-from pipelines.media.uploads import Measured
+from pipelines.media import measuring, uploads
+from pipelines.media.measuring import Measured
 from pipelines.messages import said
 from pipelines.pose_tasks import FindPoses
 from pipelines.poses import detection, keypoints, openpose_json, rainbow, skeleton, tracking
@@ -46,7 +46,7 @@ def search(
     if openpose_json.is_keypoints(clip):
         raise ValueError(said("These are keypoints already. Give the clip that they were made of."))
     settings = models.settings
-    measured = measured or uploads.measure(clip, settings)
+    measured = measured or measuring.measure(clip, settings)
     whole = measured.clip
     choice = uploads.choose(whole, task.start, task.end, whole.frames, task.stride)
     most = openpose_json.MAX_FRAMES

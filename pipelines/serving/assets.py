@@ -9,7 +9,8 @@ from pipelines.cards import ModelCard
 from pipelines.catalog import find_motion
 from pipelines.media import clips, uploads, video
 from pipelines.media.images import Images
-from pipelines.media.uploads import Choice, Clip
+from pipelines.media.measuring import Clip
+from pipelines.media.uploads import Choice
 from pipelines.messages import said
 from pipelines.poses import keypoints, openpose_json
 from pipelines.serving import tidy

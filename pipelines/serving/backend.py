@@ -12,7 +12,7 @@ from pipelines.cards import ModelCard
 from pipelines.catalog import CATALOG
 from pipelines.errors import log_error
 from pipelines.media.images import Images
-from pipelines.media.uploads import Clip
+from pipelines.media.measuring import Clip
 from pipelines.poses.pose_preview import PosePreview
 from pipelines.serving import machine, recovery
 from pipelines.serving.ages import Ages

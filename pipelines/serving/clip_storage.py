@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.catalog import find_motion
-from pipelines.media import clips, uploads, video
+from pipelines.media import clips, measuring, uploads, video
 from pipelines.media.colour import Pixels
-from pipelines.media.uploads import Clip, Measured
+from pipelines.media.measuring import Clip, Measured
 from pipelines.messages import said
 from pipelines.poses import keypoints, openpose_json
 from pipelines.poses.keypoints import Poses, as_clip
@@ -48,11 +48,11 @@ class Clips:
     def keep(self, path: str | Path, owner: str, poses: bool = False) -> Kept:
         """Takes a copy of the upload `path`, a clip or, where `poses` are wanted, OpenPose's JSON or a zip of that.
 
-        Raises ValueError, as uploads.inspect and openpose_json.read do, where it can't be used.
+        Raises ValueError, as measuring.inspect and openpose_json.read do, where it can't be used.
         """
         found = openpose_json.read(path) if poses and openpose_json.is_keypoints(path) else None
         if found is None:
-            measured = uploads.measure(path, self._settings)
+            measured = measuring.measure(path, self._settings)
             clip = measured.clip
         else:
             measured, clip = None, as_clip(found)
@@ -129,7 +129,7 @@ def sound(task: PoseToVideo, path: Path, out: Path, settings: Settings, measured
     """
     if openpose_json.is_keypoints(path):
         raise ValueError(clips.SILENT)
-    measured = measured or uploads.measure(path, settings)
+    measured = measured or measuring.measure(path, settings)
     choice = clips.used(task, measured.clip)
     seconds, length = choice.frames / choice.fps, choice.frames / task.fps
     uploads.sound(path, out, settings, choice.first / measured.clip.fps, seconds, length, measured)
@@ -151,7 +151,7 @@ def _preview(poses: Poses, path: Path) -> None:
 
     shrink = SIDE / max(poses.width, poses.height)
     width, height = (max(2, 2 * round(length * shrink / 2)) for length in (poses.width, poses.height))
-    stride = max(math.ceil(len(poses.joints) / FRAMES), math.ceil(poses.fps / uploads.PREVIEW_FPS))
+    stride = max(math.ceil(len(poses.joints) / FRAMES), math.ceil(poses.fps / measuring.PREVIEW_FPS))
     small = keypoints.place(poses, width, height).frames(range(0, len(poses.joints), stride))
     pictures = skeleton.draw(small)
     if pictures.max() == 0:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipelines.events import Losses, Preview, Progress
-from pipelines.media.uploads import Measured
+from pipelines.media.measuring import Measured
 from pipelines.pose_tasks import FindPoses
 from pipelines.serving.status import Loaded
 from pipelines.tasks import Task

@@ -1,7 +1,8 @@
 """The job table: what survives a closed page, a crash and a restart. Standard library only.
 
 Queued, running and interrupted jobs are also kept in memory, with what only matters while they last: the latest
-progress and preview. Every change is written to the file first.
+progress and preview. Every change is written to the file first. The file is long because all its methods share one lock
+and one copy in memory.
 """
 
 import hmac

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipelines.events import FINISHING, Progress, Result
-from pipelines.media import uploads, video
+from pipelines.media import measuring, uploads, video
 from pipelines.settings import Settings
 from pipelines.systems import finishing
 from pipelines.tasks import Finish, to_json
@@ -23,7 +23,7 @@ def make(task: Finish, path: Path, settings: Settings, source: Path) -> Generato
     """
     started = time.perf_counter()
     settings = replace(settings, upload_seconds=LONGEST)
-    measured = uploads.measure(source, settings)
+    measured = measuring.measure(source, settings)
     clip = measured.clip
     frames, width, height, fps = task.becomes(clip.frames, clip.width, clip.height, clip.fps)
     yield Progress(FINISHING, 0, frames)

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipelines.events import DENOISING, Preview, Progress
-from pipelines.media.uploads import Measured
+from pipelines.media.measuring import Measured
 from pipelines.messages import said
 from pipelines.models.memory import peak_bytes, remembered
 from pipelines.models.networks.inflated_unet import EditingUNet, InflatedUNet

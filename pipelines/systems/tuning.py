@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from pipelines.cards import ModelCard
 from pipelines.events import TUNING, Losses, Preview, Progress
-from pipelines.media import clips, uploads, video
-from pipelines.media.uploads import Measured
+from pipelines.media import clips, measuring, uploads, video
+from pipelines.media.measuring import Measured
 from pipelines.messages import said
 from pipelines.models.convert import tuned as files
 from pipelines.models.convert.tuned import Tuned
@@ -69,7 +69,7 @@ def generate(
     seconds: dict[str, float] = {}
     started = time.perf_counter()
     yield Progress(READING, 0, 1)
-    measured = measured or uploads.measure(clip, models.settings)
+    measured = measured or measuring.measure(clip, models.settings)
     frames, fps = clips.read(task, clip, models.settings, measured)
     if len(frames) < 2:
         raise ValueError(said("The chosen part of the clip is one frame. Choose a longer part, or a smaller stride."))

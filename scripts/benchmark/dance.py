@@ -25,7 +25,7 @@ from PIL import Image
 from scipy.optimize import linear_sum_assignment
 
 from pipelines.catalog import CATALOG, find, motions
-from pipelines.media import uploads, video
+from pipelines.media import measuring, uploads, video
 from pipelines.models.manager import ModelManager
 from pipelines.pose_tasks import FindPoses
 from pipelines.poses import blazepose, detection
@@ -155,7 +155,7 @@ class Clock:
 
 def _of_detection(clip: Path, models: ModelManager, litert: Path | None) -> Iterator[tuple[str, str]]:
     settings = models.settings
-    measured = uploads.measure(clip, settings)
+    measured = measuring.measure(clip, settings)
     count = min(measured.clip.frames, MOST)
     with TemporaryDirectory(prefix="marionette-") as folder:
         large = Path(folder) / "720p.mp4"
