@@ -7,12 +7,15 @@ Latents stay in fp32 through the whole loop, whatever the network computes in.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler, UniPCMultistepScheduler
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from pipelines.systems.checkpoints import Checkpoint
 
 Predict = Callable[[Tensor, float], Tensor]
 Estimate = Callable[[Tensor, Tensor, float], Tensor]  # (prediction, latents, timestep) -> the sample, as now foreseen
@@ -130,6 +133,14 @@ class Solver(Protocol):
         """The latents at the next timestep, given what the network predicts of `latents` at `timestep`."""
         ...
 
+    def state_dict(self) -> dict[str, Any]:
+        """What it remembers of earlier steps: numbers, tensors, and lists of them."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any], /) -> None:
+        """Goes on as one that has made the same steps."""
+        ...
+
 
 class ModelScopeDDIM:
     """DDIM (Song et al., 2020, equation 12 with eta 0) on ModelScope's own timesteps.
@@ -153,6 +164,12 @@ class ModelScopeDDIM:
         alpha = float(self.alphas[max(int(timestep) - self.stride, 0)])
         return alpha**0.5 * denoised + (1 - alpha) ** 0.5 * noise
 
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any], /) -> None:
+        """It remembers nothing."""
+
 
 class DiffusersSolver:
     """A fresh scheduler of diffusers, for one job; it says what is to be predicted."""
@@ -161,9 +178,17 @@ class DiffusersSolver:
         self.scheduler = scheduler
         scheduler.set_timesteps(steps)
         self.timesteps = scheduler.timesteps.tolist()
+        self._fixed = {name for name, value in vars(scheduler).items() if isinstance(value, Tensor)}
 
     def step(self, prediction: Tensor, timestep: float, latents: Tensor) -> Tensor:
         return self.scheduler.step(prediction, timestep, latents, return_dict=False)[0]
+
+    def state_dict(self) -> dict[str, Any]:
+        state = {name: value for name, value in vars(self.scheduler).items() if name not in self._fixed}
+        return {name: value for name, value in state.items() if isinstance(value, Tensor | int | float | list | None)}
+
+    def load_state_dict(self, state: Mapping[str, Any], /) -> None:
+        vars(self.scheduler).update(state)
 
 
 class VelocityPNDM(DiffusersSolver):
@@ -214,6 +239,14 @@ class LCM:
         fresh = torch.randn(latents.shape, generator=self.generator).to(latents.device)
         return alpha**0.5 * denoised + (1 - alpha) ** 0.5 * fresh
 
+    def state_dict(self) -> dict[str, Any]:
+        return {} if self.generator is None else {"generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: Mapping[str, Any], /) -> None:
+        if "generator" in state:
+            self.generator = torch.Generator("cpu")
+            self.generator.set_state(state["generator"].cpu())
+
 
 def solver(name: str, config: Mapping[str, Any], steps: int, seed: int = 0) -> Solver:
     """The solver `name` (a key of catalog.SCHEDULERS) for a checkpoint's scheduler config.
@@ -256,15 +289,18 @@ def image_solver(name: str, config: Mapping[str, Any], steps: int, seed: int = 0
     return solver(name, noisy, steps, seed)
 
 
-def inversion(predict: Predict, latents: Tensor, config: Mapping[str, Any], steps: int) -> Iterator[Tensor]:
+def inversion(
+    predict: Predict, latents: Tensor, config: Mapping[str, Any], steps: int, done: int = 0
+) -> Iterator[Tensor]:
     """DDIM backwards (Song et al., 2020, section 4.3), to the noise from which DDIM leads back to `latents`, nearly.
 
     Yields steps + 1 latents, from `latents` to the noise. Each step asks the network at the timestep that it goes to.
+    With some of the steps `done` already, `latents` are what they have led to.
     """
     alphas = alphas_cumprod(config)
     stride = len(alphas) // steps
     yield latents
-    for timestep in sorted(map(int, image_solver("ddim", config, steps).timesteps)):
+    for timestep in sorted(map(int, image_solver("ddim", config, steps).timesteps))[done:]:
         noise = predict(latents, timestep)
         denoised = estimate(noise, latents, float(alphas[max(timestep - stride, 0)]))
         alpha = float(alphas[timestep])
@@ -299,10 +335,28 @@ class Step:
     denoised: Tensor  # the network's present estimate of the sample
 
 
-def denoise(predict: Predict, latents: Tensor, solver: Solver, foresee: Estimate) -> Iterator[Step]:
-    """The denoising loop: yields after every call of the network. Leaving off early is closing the generator."""
-    for number, timestep in enumerate(solver.timesteps, start=1):
-        prediction = predict(latents, timestep)
-        denoised = foresee(prediction, latents, timestep)
-        latents = solver.step(prediction, timestep, latents)
-        yield Step(number, len(solver.timesteps), latents, denoised)
+def denoise(
+    predict: Predict, latents: Tensor, solver: Solver, foresee: Estimate, checkpoint: "Checkpoint | None" = None
+) -> Iterator[Step]:
+    """The denoising loop: yields after every call of the network. Leaving off early is closing the generator.
+
+    With a `checkpoint` that was kept of the same loop, the step that it was kept after comes first, and then the next.
+    """
+    step = checkpoint.restore(latents, solver) if checkpoint else None
+    total, done = len(solver.timesteps), 0
+    if step is not None:
+        latents, done = step.latents, step.number
+        yield step
+    try:
+        for number, timestep in enumerate(solver.timesteps[done:], start=done + 1):
+            prediction = predict(latents, timestep)
+            denoised = foresee(prediction, latents, timestep)
+            latents = solver.step(prediction, timestep, latents)
+            step = Step(number, total, latents, denoised)
+            if checkpoint:
+                checkpoint.keep(step, solver)
+            yield step
+    except GeneratorExit:
+        if checkpoint and step is not None:
+            checkpoint.write(step, solver)
+        raise

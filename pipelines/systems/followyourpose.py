@@ -26,6 +26,7 @@ from pipelines.models.networks.pose_adapter import VAE_SCALE_FACTOR
 from pipelines.models.tokens import MAX_TOKENS
 from pipelines.poses.pose_sequence import PoseSequence, skeletons
 from pipelines.systems import tuneavideo
+from pipelines.systems.checkpoints import Checkpoint, Checkpoints
 from pipelines.systems.diffusion import EXACT, Shortcuts, Step, draw_noise, image_solver
 from pipelines.systems.engine import Engine
 from pipelines.systems.modelscope import decode
@@ -33,11 +34,13 @@ from pipelines.systems.shortcuts import plan
 from pipelines.systems.stable_diffusion import (
     DECODING,
     READING,
+    checkpoint_of,
     decode_frames,
     encode,
     prepare,
     report_progress,
     run_facts,
+    step_facts,
     working_memory,
 )
 from pipelines.tasks import PoseToVideo
@@ -57,6 +60,7 @@ def generate(
     tuned: Path | None = None,
     follow: Callable[[PoseSequence], None] = lambda sequence: None,
     measured: Measured | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> Generator[Progress | Preview, None, tuple[np.ndarray, dict[str, Any]]]:
     """Generates the video of `task`; returns its frames, uint8 [F, H, W, 3], and the facts of the run.
 
@@ -64,8 +68,9 @@ def generate(
     has the video. `measured` is what was measured of it, if that is known. `known` is the folder in which found poses
     are cached; `follow` is called with the skeletons, once they are known. `tuned` is the folder of a model that was
     tuned on a clip (tuning.py): its queries and its attention over time replace the network's, so that the clip's
-    dancer dances. Raises ValueError, in words for the person who asked, as `skeletons` does, where the tuned model is
-    damaged or was made from another base, and where the result holds no numbers or no picture.
+    dancer dances. It goes on from the `checkpoints` of its job, and keeps them. Raises ValueError, in words for the
+    person who asked, as `skeletons` does, where the tuned model is damaged or was made from another base,
+    and where the result holds no numbers or no picture.
     """
     started = time.perf_counter()
     seconds: dict[str, float] = {}
@@ -78,7 +83,7 @@ def generate(
     began = time.perf_counter()
     yield Progress(READING, 0, 1)
     base = models.card(task.model).tuned_from
-    delta = tuneavideo.load(tuned, models.key(f"{base}/inflated_unet")).delta if tuned else None
+    looks = tuneavideo.load(tuned, models.key(f"{base}/inflated_unet")) if tuned else None
     way = plan(task, models, "inflated_unet")
     denoising_bytes, slices = working_memory(task, models, denoising_memory, way.part, way.bytes)
     texts = [task.negative_prompt, task.prompt] if task.guidance > 1 else [task.prompt]
@@ -89,7 +94,7 @@ def generate(
     height, width = task.height // factor, task.width // factor
     with (
         models.lease(f"{task.model}/{way.part}", working_bytes=denoising_bytes) as leased,
-        tuneavideo.applied(leased, delta) if delta else nullcontext(),
+        tuneavideo.applied(leased, looks.delta) if looks else nullcontext(),
     ):
         began = time.perf_counter()
         unet = way.network(leased)
@@ -97,14 +102,17 @@ def generate(
         features = pose_features(unet, ready, task.strength)
         noise = draw_noise((1, channels, task.frames, height, width), task.seed).to(unet.device)
         settings = (way.schedule(schedule), task.scheduler, task.steps, task.guidance, slices, way.sampling, task.seed)
-        step = yield from report_progress(sample(unet, text_states, noise, features, *settings), DENOISING, previewer)
+        key = f"{models.key(f'{task.model}/{way.part}')}, {looks.steps if looks else 0} steps of tuning"
+        checkpoint = checkpoint_of(checkpoints, "denoising", unet, key, slices, way.sampling)
+        steps = sample(unet, text_states, noise, features, *settings, checkpoint)
+        step = yield from report_progress(steps, DENOISING, previewer)
         seconds[DENOISING] = time.perf_counter() - began
         facts = run_facts(step, unet, slices, models) | {"approximations": way.approximations}
 
     began = time.perf_counter()
     frames = yield from decode_frames(task, step.latents, decode, models)
     seconds[DECODING] = time.perf_counter() - began
-    facts |= {"seconds_by_stage": seconds, "seconds_per_step": seconds[DENOISING] / step.total}
+    facts |= {"seconds_by_stage": seconds} | step_facts(step, seconds[DENOISING], checkpoint)
     return frames, facts | sequence.facts
 
 
@@ -146,10 +154,11 @@ def sample(
     slices: int = 1,
     shortcuts: Shortcuts = EXACT,
     seed: int = 0,
+    checkpoint: Checkpoint | None = None,
 ) -> Iterator[Step]:
     """As `tuneavideo.sample`, following `features` (of `pose_features`): the same for all steps and both branches."""
     settings = (schedule, scheduler, steps, guidance, slices, features, shortcuts, seed)
-    return tuneavideo.sample(unet, text_states, latents, *settings)
+    return tuneavideo.sample(unet, text_states, latents, *settings, checkpoint)
 
 
 @remembered

@@ -17,6 +17,7 @@ from pipelines.events import DENOISING, Preview, Progress
 from pipelines.models.memory import peak_bytes, remembered
 from pipelines.models.networks.unet3d import TextToVideoUNet
 from pipelines.models.tokens import MAX_TOKENS
+from pipelines.systems.checkpoints import Checkpoint, Checkpoints
 from pipelines.systems.diffusion import (
     EXACT,
     Predict,
@@ -34,12 +35,14 @@ from pipelines.systems.shortcuts import plan
 from pipelines.systems.stable_diffusion import (
     DECODING,
     READING,
+    checkpoint_of,
     decode_frames,
     decode_pictures,
     encode,
     prepare,
     report_progress,
     run_facts,
+    step_facts,
     working_memory,
 )
 from pipelines.tasks import TextToVideo
@@ -50,11 +53,12 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def generate(
-    task: TextToVideo, models: "ModelManager"
+    task: TextToVideo, models: "ModelManager", checkpoints: Checkpoints | None = None
 ) -> Generator[Progress | Preview, None, tuple[np.ndarray, dict[str, Any]]]:
     """Generates the video of `task`; returns its frames, uint8 [F, H, W, 3], and the facts of the run.
 
-    Raises ValueError, in words for the person who asked, where the result holds no numbers or no picture.
+    It goes on from the `checkpoints` of its job, and keeps them. Raises ValueError, in words for the person who asked,
+    where the result holds no numbers or no picture.
     """
     started = time.perf_counter()
     seconds: dict[str, float] = {}
@@ -73,7 +77,9 @@ def generate(
         noise = draw_noise((1, channels, task.frames, height, width), task.seed).to(unet.device)
         began = time.perf_counter()
         settings = (schedule, task.scheduler, task.steps, task.guidance, slices, way.sampling, task.seed)
-        steps = sample(unet, text_states, noise, *settings)
+        key = models.key(f"{task.model}/{way.part}")
+        checkpoint = checkpoint_of(checkpoints, "denoising", unet, key, slices, way.sampling)
+        steps = sample(unet, text_states, noise, *settings, checkpoint)
         step = yield from report_progress(steps, DENOISING, previewer)
         seconds[DENOISING] = time.perf_counter() - began
         facts = run_facts(step, unet, slices, models) | {"approximations": way.approximations}
@@ -81,7 +87,7 @@ def generate(
     began = time.perf_counter()
     frames = yield from decode_frames(task, step.latents, decode, models)
     seconds[DECODING] = time.perf_counter() - began
-    facts |= {"seconds_by_stage": seconds, "seconds_per_step": seconds[DENOISING] / step.total}
+    facts |= {"seconds_by_stage": seconds} | step_facts(step, seconds[DENOISING], checkpoint)
     return frames, facts
 
 
@@ -96,11 +102,13 @@ def sample(
     slices: int = 1,
     shortcuts: Shortcuts = EXACT,
     seed: int = 0,
+    checkpoint: Checkpoint | None = None,
 ) -> Iterator[Step]:
     """Denoises `noise` (1, c, f, h, w), fp32.
 
     `text_states` are those of the negative and the positive prompt (2, tokens, c), or with guidance of 1 or less those
-    of the prompt alone (1, tokens, c). `schedule` is the checkpoint's scheduler config; `seed` is that of `noise`.
+    of the prompt alone (1, tokens, c). `schedule` is the checkpoint's scheduler config; `seed` is that of `noise`. With
+    a `checkpoint` it goes on as `denoise` does.
     """
 
     def network(states: Tensor) -> Predict:
@@ -108,7 +116,8 @@ def sample(
         return lambda latents, timestep: network(latents.to(unet.dtype), timestep).float()
 
     predict = prediction(network, text_states, guidance, schedule, shortcuts)
-    return denoise(predict, noise, solver(scheduler, schedule, steps, seed), estimate_from_noise(schedule))
+    way = solver(scheduler, schedule, steps, seed)
+    return denoise(predict, noise, way, estimate_from_noise(schedule), checkpoint)
 
 
 def decode(vae: AutoencoderKL, latents: Tensor) -> Iterator[np.ndarray]:

@@ -15,7 +15,8 @@ from pipelines.events import Preview, Progress
 from pipelines.messages import said
 from pipelines.models.memory import allotted, peak_bytes, remembered
 from pipelines.models.tokens import MAX_TOKENS
-from pipelines.systems.diffusion import Step, spread
+from pipelines.systems.checkpoints import Checkpoint, Checkpoints
+from pipelines.systems.diffusion import EXACT, Shortcuts, Step, spread
 from pipelines.systems.preview import Previewer
 
 if TYPE_CHECKING:
@@ -91,6 +92,16 @@ def report_progress(
     return step
 
 
+def checkpoint_of(
+    checkpoints: Checkpoints | None, loop: str, network: nn.Module, key: str, slices: int, shortcuts: Shortcuts = EXACT
+) -> Checkpoint | None:
+    """The checkpoint of a loop around `network`, whose weights have the `key`. None where the job keeps none, or where
+    its network remembers features, which are no part of a checkpoint."""
+    if checkpoints is None or shortcuts.caching > 1:
+        return None
+    return checkpoints.of(loop, f"{key}, {network.device}, {network.dtype}, {slices} slices")
+
+
 def run_facts(step: Step, unet: nn.Module, slices: int, models: "ModelManager") -> dict[str, Any]:
     """The facts of a denoising that ended with `step`: where, how often, and what it took to fit into memory."""
     saving = "attention in 8 parts: the same result, more slowly" if slices > 1 else "none needed"
@@ -98,6 +109,13 @@ def run_facts(step: Step, unet: nn.Module, slices: int, models: "ModelManager") 
         **{"device": str(unet.device), "dtype": str(unet.dtype), "network_calls": step.total},
         "memory_saving": f"memory ran out once; then {saving}" if models.frugal else saving,
     }
+
+
+def step_facts(step: Step, seconds: float, checkpoint: Checkpoint | None) -> dict[str, Any]:
+    """How long a step took of a denoising that ended with `step` after `seconds`, and where it was taken up again."""
+    first = checkpoint.restored if checkpoint else 0
+    resumed = {"resumed_at_step": first} if first else {}
+    return {"seconds_per_step": seconds / max(1, step.total - first)} | resumed
 
 
 def decode_frames(

@@ -24,6 +24,7 @@ from pipelines.media import images
 from pipelines.models.memory import peak_bytes, remembered
 from pipelines.models.networks.pseudo3d_unet import Pseudo3DUNet, UNetPseudo3DConditionModel
 from pipelines.models.tokens import MAX_TOKENS
+from pipelines.systems.checkpoints import Checkpoint, Checkpoints
 from pipelines.systems.diffusion import (
     EXACT,
     DiffusersSolver,
@@ -40,6 +41,7 @@ from pipelines.systems.shortcuts import plan
 from pipelines.systems.stable_diffusion import (
     DECODING,
     READING,
+    checkpoint_of,
     decode_frames,
     decode_pictures,
     decoding_memory,
@@ -47,6 +49,7 @@ from pipelines.systems.stable_diffusion import (
     prepare,
     report_progress,
     run_facts,
+    step_facts,
     working_memory,
 )
 from pipelines.tasks import TextToVideo
@@ -59,12 +62,17 @@ DRAWING = "Drawing the first image"
 
 @torch.no_grad()
 def generate(
-    task: TextToVideo, models: "ModelManager", image: Path | None = None, mask: Path | None = None
+    task: TextToVideo,
+    models: "ModelManager",
+    image: Path | None = None,
+    mask: Path | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> Generator[Progress | Preview, None, tuple[np.ndarray, dict[str, Any]]]:
     """Generates the video of `task`; returns its frames, uint8 [F, H, W, 3], and the facts of the run.
 
-    `image` and `mask` are the files that the task names, if it does. Raises ValueError, in words for the person who
-    asked, where the result holds no numbers or no picture, and where a file is no picture.
+    `image` and `mask` are the files that the task names, if it does. It goes on from the `checkpoints` of its job, and
+    keeps them. Raises ValueError, in words for the person who asked, where the result holds no numbers or no
+    picture, and where a file is no picture.
     """
     started = time.perf_counter()
     seconds: dict[str, float] = {}
@@ -94,7 +102,10 @@ def generate(
             noise = draw_noise((1, channels, height, width), task.seed).to(unet.device)
             guidance = task.guidance if task.image_guidance is None else task.image_guidance
             states = text_states if guidance > 1 else text_states[1:]
-            steps = sample(unet, states, noise, None, schedule, task.scheduler, task.steps, guidance)
+            key = models.key(f"{task.model}/image_unet")
+            checkpoint = checkpoint_of(checkpoints, "drawing", unet, key, 1)
+            settings = (schedule, task.scheduler, task.steps, guidance)
+            steps = sample(unet, states, noise, None, *settings, checkpoint=checkpoint)
             drawn = yield from report_progress(steps, DRAWING, previewer)
             hint = drawn.latents  # as they are: never decoded and encoded again
         seconds[DRAWING] = time.perf_counter() - began
@@ -105,7 +116,9 @@ def generate(
         states = text_states if task.guidance > 1 else text_states[1:]
         began = time.perf_counter()
         settings = (schedule, task.scheduler, task.steps, task.guidance, slices, way.sampling)
-        steps = sample(unet, states, noise, condition, *settings)
+        key = models.key(f"{task.model}/{way.part}")
+        checkpoint = checkpoint_of(checkpoints, "denoising", unet, key, slices, way.sampling)
+        steps = sample(unet, states, noise, condition, *settings, checkpoint)
         step = yield from report_progress(steps, DENOISING, previewer)
         seconds[DENOISING] = time.perf_counter() - began
         facts = run_facts(step, unet, slices, models)
@@ -114,7 +127,7 @@ def generate(
     began = time.perf_counter()
     frames = yield from decode_frames(task, step.latents, decode, models)
     seconds[DECODING] = time.perf_counter() - began
-    facts |= {"seconds_by_stage": seconds, "seconds_per_step": seconds[DENOISING] / step.total}
+    facts |= {"seconds_by_stage": seconds} | step_facts(step, seconds[DENOISING], checkpoint)
     return frames, facts
 
 
@@ -160,6 +173,7 @@ def sample(
     guidance: float,
     slices: int = 1,
     shortcuts: Shortcuts = EXACT,
+    checkpoint: Checkpoint | None = None,
 ) -> Iterator[Step]:
     """Denoises `noise`, fp32: a clip (1, c, f, h, w) beside its `condition`, or an image (1, c, h, w) with None.
 
@@ -185,7 +199,8 @@ def sample(
         return predict
 
     predict = prediction(network, text_states, guidance, schedule, shortcuts)
-    return denoise(predict, noise, solver(scheduler, schedule, steps), estimate_from_noise(schedule))
+    way = solver(scheduler, schedule, steps)
+    return denoise(predict, noise, way, estimate_from_noise(schedule), checkpoint)
 
 
 def solver(name: str, schedule: Mapping[str, Any], steps: int) -> DiffusersSolver:

@@ -23,6 +23,7 @@ from pipelines.models.convert.tuned import Tuned
 from pipelines.models.memory import peak_bytes, remembered
 from pipelines.models.networks.inflated_unet import EditingUNet, InflatedUNet
 from pipelines.models.tokens import MAX_TOKENS
+from pipelines.systems.checkpoints import Checkpoint, Checkpoints
 from pipelines.systems.diffusion import (
     EXACT,
     Predict,
@@ -41,10 +42,12 @@ from pipelines.systems.shortcuts import plan
 from pipelines.systems.stable_diffusion import (
     DECODING,
     READING,
+    checkpoint_of,
     decode_frames,
     prepare,
     report_progress,
     run_facts,
+    step_facts,
     working_memory,
 )
 from pipelines.tasks import Edit
@@ -57,13 +60,14 @@ INVERTING = said("Inverting the clip")
 
 @torch.no_grad()
 def generate(
-    task: Edit, models: "ModelManager", tuned: Path | None = None
+    task: Edit, models: "ModelManager", tuned: Path | None = None, checkpoints: Checkpoints | None = None
 ) -> Generator[Progress | Preview, None, tuple[np.ndarray, dict[str, Any]]]:
     """Generates the video of `task`; returns its frames, uint8 [F, H, W, 3], and the facts of the run.
 
     `tuned` is the folder of what was tuned on a clip; a model that is published as tuned has none, and starts from
-    noise. Raises ValueError, in words for the person who asked, where the tuned model is damaged or was made from
-    another base, and where the result holds no numbers or no picture.
+    noise. It goes on from the `checkpoints` of its job, and keeps them. Raises ValueError, in words for the person who
+    asked, where the tuned model is damaged or was made from another base, and where the result holds no numbers or no
+    picture.
     """
     started = time.perf_counter()
     seconds: dict[str, float] = {}
@@ -81,18 +85,21 @@ def generate(
     height, width = task.height // factor, task.width // factor
     with models.lease(f"{task.model}/{way.part}", working_bytes=denoising_bytes) as unet, ExitStack() as stack:
         latents = draw_noise((1, channels, task.frames, height, width), task.seed).to(unet.device)
+        key = f"{models.key(f'{task.model}/{way.part}')}, {model.steps if model else 0} steps of tuning"
         if model and tuned:
             stack.enter_context(applied(unet, model.delta))
             began = time.perf_counter()
             if task.strength < 1:
                 # A LoRA's few steps would not lead back: it gets the noise that the usual ones find.
                 steps = models.card(task.model).defaults.steps if way.lora else task.steps
-                trajectory = yield from inverted(unet, empty, model, schedule, steps, tuned)
+                inverting = checkpoint_of(checkpoints, "inverting", unet, key, 1)
+                trajectory = yield from inverted(unet, empty, model, schedule, steps, tuned, inverting)
                 latents = blend(trajectory[-1].to(unet.device), latents, task.strength)
             seconds[INVERTING] = time.perf_counter() - began
         began = time.perf_counter()
         settings = (way.schedule(schedule), task.scheduler, task.steps, task.guidance, slices)
-        steps = sample(way.network(unet), text_states, latents, *settings, None, way.sampling, task.seed)
+        checkpoint = checkpoint_of(checkpoints, "denoising", unet, key, slices, way.sampling)
+        steps = sample(way.network(unet), text_states, latents, *settings, None, way.sampling, task.seed, checkpoint)
         step = yield from report_progress(steps, DENOISING, previewer)
         seconds[DENOISING] = time.perf_counter() - began
         facts = run_facts(step, unet, slices, models) | {"approximations": way.approximations}
@@ -100,7 +107,7 @@ def generate(
     began = time.perf_counter()
     frames = yield from decode_frames(task, step.latents, decode, models)
     seconds[DECODING] = time.perf_counter() - began
-    facts |= {"seconds_by_stage": seconds, "seconds_per_step": seconds[DENOISING] / step.total}
+    facts |= {"seconds_by_stage": seconds} | step_facts(step, seconds[DENOISING], checkpoint)
     return frames, facts
 
 
@@ -113,23 +120,42 @@ def load(folder: Path, base: str) -> Tuned:
 
 
 def inverted(
-    unet: InflatedUNet, empty: Tensor, tuned: Tuned, schedule: Mapping[str, Any], steps: int, folder: Path
+    unet: InflatedUNet,
+    empty: Tensor,
+    tuned: Tuned,
+    schedule: Mapping[str, Any],
+    steps: int,
+    folder: Path,
+    checkpoint: Checkpoint | None = None,
 ) -> Generator[Progress, None, Tensor]:
     """The latents, (steps + 1, 1, c, f, h, w), on the way from the clip to noise: read from `folder`, or computed and
-    saved there.
+    saved there. It goes on from the `checkpoint`, if there is one.
 
     `unet` holds the tuned parameters, `empty` are the states of the empty prompt.
     """
     trajectory = files.load_inversion(steps, folder, unet.dtype)
     if trajectory is not None:
         return trajectory
-    computed = []
-    for latents in invert(unet, empty, tuned.latents.to(unet.device), schedule, steps):
-        computed.append(latents.cpu())
-        yield Progress(INVERTING, len(computed) - 1, steps)
+    computed, begin = [], tuned.latents
+    if checkpoint and (kept := checkpoint.restore(begin)):
+        *computed, begin = kept.latents.cpu().unbind()
+    try:
+        for latents in invert(unet, empty, begin.to(unet.device), schedule, steps, done=len(computed)):
+            computed.append(latents.cpu())
+            if checkpoint and checkpoint.is_due():
+                checkpoint.write(_inversion_step(computed, steps))
+            yield Progress(INVERTING, len(computed) - 1, steps)
+    except GeneratorExit:
+        if checkpoint and computed:
+            checkpoint.write(_inversion_step(computed, steps))
+        raise
     trajectory = torch.stack(computed)
     files.save_inversion(trajectory, folder, unet.dtype)
     return trajectory
+
+
+def _inversion_step(computed: list[Tensor], steps: int) -> Step:
+    return Step(len(computed) - 1, steps, torch.stack(computed), computed[-1])
 
 
 @contextmanager
@@ -176,19 +202,26 @@ def encode_clip(vae: AutoencoderKL, frames: np.ndarray) -> tuple[Tensor, Tensor]
 
 
 def invert(
-    unet: InflatedUNet, empty_states: Tensor, latents: Tensor, schedule: Mapping[str, Any], steps: int, slices: int = 1
+    unet: InflatedUNet,
+    empty_states: Tensor,
+    latents: Tensor,
+    schedule: Mapping[str, Any],
+    steps: int,
+    slices: int = 1,
+    done: int = 0,
 ) -> Iterator[Tensor]:
     """DDIM inversion of `latents` (1, c, f, h, w), fp32: steps + 1 latents, of which the last one is the noise.
 
     `empty_states` are those of the empty prompt (1, tokens, c); there is no guidance. `schedule` is the checkpoint's
     scheduler config. Of a network that predicts velocities the published code takes them for noise; here they are not.
+    With some of the steps `done` already, `latents` are what they have led to.
     """
     network = EditingUNet(unet, empty_states.to(unet.dtype), slices)
 
     def predict(latents: Tensor, timestep: float) -> Tensor:
         return network(latents.to(unet.dtype), timestep).float()
 
-    return inversion(noise_from(predict, schedule), latents, schedule, steps)
+    return inversion(noise_from(predict, schedule), latents, schedule, steps, done)
 
 
 def sample(
@@ -203,12 +236,14 @@ def sample(
     pose_features: list[Tensor] | None = None,
     shortcuts: Shortcuts = EXACT,
     seed: int = 0,
+    checkpoint: Checkpoint | None = None,
 ) -> Iterator[Step]:
     """Denoises `latents` (1, c, f, h, w), fp32: an inverted clip, or noise.
 
     `text_states` are those of the negative and the positive prompt (2, tokens, c), or with guidance of 1 or less those
     of the prompt alone (1, tokens, c). `schedule` is the checkpoint's scheduler config, `scheduler` a key of
-    diffusion.image_solver. `pose_features` are FollowYourPose's; `seed` is that of the noise.
+    diffusion.image_solver. `pose_features` are FollowYourPose's; `seed` is that of the noise. With a
+    `checkpoint` it goes on as `denoise` does.
     """
 
     def network(states: Tensor) -> Predict:
@@ -217,7 +252,7 @@ def sample(
 
     predict = prediction(network, text_states, guidance, schedule, shortcuts)
     solver = image_solver(scheduler, schedule, steps, seed)
-    return denoise(noise_from(predict, schedule), latents, solver, estimate_from_noise(schedule))
+    return denoise(noise_from(predict, schedule), latents, solver, estimate_from_noise(schedule), checkpoint)
 
 
 @remembered

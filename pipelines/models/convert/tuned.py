@@ -30,6 +30,11 @@ class Tuned:
     latents: Tensor  # (1, c, f, h, w), scaled: the clip itself
     moments: dict[str, Tensor] = field(default_factory=dict)  # the optimizer's, for going on; empty once it is done
 
+    @property
+    def steps(self) -> int:
+        """Of tuning, that have been made."""
+        return len(self.facts["losses"])
+
 
 def save(tuned: Tuned, folder: Path) -> None:
     """Writes `tuned` to `folder`, whole or not at all. Raises OSError where the disk is full."""
