@@ -1,5 +1,6 @@
 """Everything that makes video. Importing it is cheap: torch waits for the first job."""
 
+import os
 import sys
 from importlib.abc import MetaPathFinder
 from pathlib import Path
@@ -39,6 +40,9 @@ class _TorchvisionRepair(MetaPathFinder):
                     f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
                 )
 
+
+# The same seed, the same video: else MKL, which torch multiplies matrices with, rounds by where in memory they lie.
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 if "torchvision" not in sys.modules:
     sys.meta_path.insert(0, _TorchvisionRepair())

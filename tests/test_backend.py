@@ -196,7 +196,7 @@ class Scripted:
         self.began: list[str] = []
         self.threads: set[int] = set()
 
-    def generate(self, task, models):
+    def generate(self, task, models, checkpoints=None):
         self.began.append(task.prompt)
         self.threads.add(threading.get_ident())
         yield Progress(DENOISING, 0, 2)

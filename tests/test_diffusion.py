@@ -1,6 +1,10 @@
 """Schedules, solvers, guidance and the loop, against ModelScope's recordings and against diffusers."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +14,7 @@ from tiny import GOLDENS, SCHEDULER, relative_error
 from pipelines.catalog import find
 from pipelines.systems import diffusion
 
+ROOT = Path(__file__).parents[1]
 CONFIG = {**SCHEDULER, "num_train_timesteps": 1000}
 ALPHAS = diffusion.alphas_cumprod(CONFIG)
 FORESEE = diffusion.estimate_from_noise(CONFIG)
@@ -214,3 +219,32 @@ def test_what_is_inverted_comes_back():
     )
     *_, last = steps
     assert relative_error(last.latents, clip) < 1e-4
+
+
+ELSEWHERE = """
+import pipelines, torch
+
+def moved(tensor, offset):
+    room = torch.empty(tensor.numel() + offset)
+    return room[offset:].view(tensor.shape).copy_(tensor)
+
+torch.set_num_threads(2)
+generator = torch.Generator().manual_seed(0)
+sizes = (77, 64, 64), (192, 320, 64), (64, 64, 192), (3, 16, 77), (256, 64, 64), (48, 96, 33), (12, 27, 64)
+for rows, inner, columns in sizes:
+    inputs, weight = torch.randn(rows, inner, generator=generator), torch.randn(columns, inner, generator=generator)
+    here = torch.nn.functional.linear(inputs, weight)
+    for offset in range(1, 13):
+        elsewhere = torch.nn.functional.linear(moved(inputs, offset), moved(weight, offset))
+        assert elsewhere.equal(here), (rows, inner, columns, offset)
+        assert torch.nn.functional.linear(moved(inputs, offset), weight).equal(here), (rows, inner, columns, offset)
+"""
+
+
+def test_products_do_not_depend_on_where_in_memory_they_are_made():
+    """Else a seed's video would change from one time to the next."""
+    own = {name: value for name, value in os.environ.items() if name != "MKL_CBWR"}
+    done = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE], cwd=ROOT, env=own, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr

@@ -25,7 +25,7 @@ ANNA, BERT, CARLA = (letter * 64 for letter in "abc")
 FRAMES = np.linspace(50, 150, 2 * 16 * 16 * 3).reshape(2, 16, 16, 3).astype(np.uint8)
 
 
-def generate(task, models):
+def generate(task, models, checkpoints=None):
     """A prompt "stay" stays."""
     yield Progress("Denoising", 0, 2)
     while task.prompt == "stay":

@@ -38,7 +38,7 @@ ALIVE = []  # weak references to what was on the way in each run in this process
 FRAMES = np.linspace(50, 150, 8 * 16 * 16 * 3).reshape(8, 16, 16, 3).astype(np.uint8)
 
 
-def generate(task, models, image=None):
+def generate(task, models, image=None, checkpoints=None):
     """Does what the prompt says: the name of a file to note each step in, or how to fail."""
     tensor = np.zeros(8)
     ALIVE.append(weakref.ref(tensor))
@@ -339,7 +339,7 @@ def test_the_speed_is_measured_ahead_by_the_second_step(data, monkeypatch):
     monkeypatch.setattr(local, "time", SimpleNamespace(monotonic=time.monotonic, perf_counter=perf_counter))
     drawn = []
 
-    def draw(task, models):
+    def draw(task, models, checkpoints=None):
         for number in range(1, 6):
             drawn.append(number)
             yield Progress("Reading the prompt", number, 5)

@@ -176,7 +176,7 @@ def test_the_time_asked_for_is_estimated_from_the_task(backend, catalog):
         backend.jobs.submit(known, ME)
 
 
-def generate(task, models):
+def generate(task, models, checkpoints=None):
     """Fails as the prompt says."""
     yield Progress("Denoising", 0, 1)
     raise (ValueError if task.prompt == "words" else RuntimeError)("it is too dark")

@@ -91,6 +91,7 @@ class Dispatcher:
             return
         except _Closing:
             self._table.interrupt(job.id)
+            return  # its checkpoints stay, for when it is taken again
         except _Stopped:
             self._table.tell(job.id, Failed(STOPPED, stopped=True))
         except BaseException as error:  # a library may even call exit()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pipelines.models.manager import ModelManager
     from pipelines.poses.pose_preview import PosePreview
     from pipelines.poses.search import Found
+    from pipelines.systems.checkpoints import Checkpoints
 
 
 def carry_out(
@@ -29,7 +30,8 @@ def carry_out(
     """Carries out `work` with its results in the job's folder among the data of `settings`; Made comes last.
 
     `models` are asked for where it wants a model, and `asked` after each step of a tuning, for whether a sample is
-    wanted. `run` is as in `make`. Closing it early releases the models. Raises as `make` does.
+    wanted. `run` is as in `make`. Closing it early releases the models; called again, it goes on from its checkpoints.
+    Raises as `make` does.
     """
     folder, task = work.folder(settings.data), work.task
     inputs = _inputs(work, settings.data)
@@ -39,11 +41,16 @@ def carry_out(
     else:
         assert not isinstance(task, FindPoses), "those are looked for"
         yield Progress(LOADING, 0, 1)
+        manager = models()
         if isinstance(task, Tune):
             inputs |= {"folder": folder / "tuned", "asked": asked}
-        making = make(task, models(), folder / work.file, run=run, companions=True, **inputs)
+        else:
+            inputs["checkpoints"] = _checkpoints(folder)
+        making = make(task, manager, folder / work.file, run=run, companions=True, **inputs)
     with closing(making) as events:
         for event in events:
+            if isinstance(event, Result) and "checkpoints" in inputs:
+                inputs["checkpoints"].clear()
             yield _made(event, work) if isinstance(event, Result) else event
 
 
@@ -77,6 +84,12 @@ def _inputs(work: Work, data: Path) -> dict[str, Any]:
     if isinstance(work.task, PoseToVideo) and "clip" in inputs:
         inputs["known"] = inputs["clip"].parent
     return inputs
+
+
+def _checkpoints(folder: Path) -> "Checkpoints":
+    from pipelines.systems.checkpoints import Checkpoints  # and with it torch, which waits for the first job
+
+    return Checkpoints(folder / "checkpoints")
 
 
 def _made(result: Result, work: Work) -> Made:

@@ -3,22 +3,19 @@
 What goes on from a checkpoint ends with the same latents, byte for byte, as what nobody cut off, on the same machine.
 """
 
-import json
 import logging
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from pipelines.media import video
+from pipelines.models.convert import states
 from pipelines.systems.diffusion import Solver, Step
 
 SECONDS = 5.0  # from one checkpoint of a loop to the next
+
+log = logging.getLogger(__name__)
 
 
 class Checkpoint:
@@ -38,19 +35,16 @@ class Checkpoint:
         nothing but latents.
         """
         try:
-            with safe_open(self._file, framework="pt", device="cpu") as content:
-                told = json.loads(content.metadata()["state"])
-                tensors = {name: content.get_tensor(name) for name in content.keys()}
-            if told["circumstances"] != self._circumstances or tensors["latents"].shape[-4:] != latents.shape[-4:]:
+            state = states.load(self._file, latents.device)
+            if state is None or state["circumstances"] != self._circumstances:
                 return None
-            tensors = {name: tensor.to(latents.device) for name, tensor in tensors.items()}
-            step = Step(told["number"], told["total"], tensors["latents"], tensors["denoised"])
+            step = Step(state["number"], state["total"], state["latents"], state["denoised"])
+            if step.latents.shape[-4:] != latents.shape[-4:]:
+                return None
             if solver is not None:
-                solver.load_state_dict(_unpacked(told["solver"], tensors))
-        except FileNotFoundError:
-            return None
-        except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
-            logging.getLogger(__name__).warning("A checkpoint can't be read; the job begins anew: %s", error)
+                solver.restore(state["solver"])
+        except (ValueError, KeyError, TypeError) as error:
+            log.warning("The job begins anew: %s", error)
             return None
         self.restored = step.number
         return step
@@ -66,16 +60,11 @@ class Checkpoint:
 
     def write(self, step: Step, solver: Solver | None = None) -> None:
         """Writes the state after `step`."""
-        tensors = {"latents": step.latents, "denoised": step.denoised}
-        told = {"circumstances": self._circumstances, "number": step.number, "total": step.total}
-        told["solver"] = _packed(solver.state_dict() if solver is not None else {}, tensors)
-        content = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+        state = {"circumstances": self._circumstances, **vars(step)}
         try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            with video.whole(self._file) as temporary:
-                save_file(content, temporary, {"state": json.dumps(told)})
-        except (OSError, SafetensorError) as error:  # the disk is full: the job needs no checkpoint to end well
-            logging.getLogger(__name__).warning("A checkpoint could not be written: %s", error)
+            states.save(state | {"solver": solver.state() if solver is not None else {}}, self._file)
+        except OSError as error:  # the disk is full: the job needs no checkpoint to end well
+            log.warning("A checkpoint could not be written: %s", error)
         self._kept = time.monotonic()
 
 
@@ -95,26 +84,3 @@ class Checkpoints:
             file.unlink(missing_ok=True)
         if self._folder.is_dir():
             self._folder.rmdir()
-
-
-def _packed(state: Mapping[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """`state` for JSON: its tensors go to `tensors`, and their names there stand for them."""
-
-    def pack(name: str, value: Any) -> Any:
-        if isinstance(value, Tensor):
-            tensors[f"solver.{name}"] = value
-            return {"tensor": f"solver.{name}"}
-        if isinstance(value, list):
-            return [pack(f"{name}.{index}", each) for index, each in enumerate(value)]
-        return value
-
-    return {name: pack(name, value) for name, value in state.items()}
-
-
-def _unpacked(state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    def unpack(value: Any) -> Any:
-        if isinstance(value, dict):
-            return tensors[value["tensor"]]
-        return [unpack(each) for each in value] if isinstance(value, list) else value
-
-    return {name: unpack(value) for name, value in state.items()}

@@ -7,15 +7,12 @@ Latents stay in fp32 through the whole loop, whatever the network computes in.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler, UniPCMultistepScheduler
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from pipelines.systems.checkpoints import Checkpoint
 
 Predict = Callable[[Tensor, float], Tensor]
 Estimate = Callable[[Tensor, Tensor, float], Tensor]  # (prediction, latents, timestep) -> the sample, as now foreseen
@@ -133,11 +130,11 @@ class Solver(Protocol):
         """The latents at the next timestep, given what the network predicts of `latents` at `timestep`."""
         ...
 
-    def state_dict(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
         """What it remembers of earlier steps: numbers, tensors, and lists of them."""
         ...
 
-    def load_state_dict(self, state: Mapping[str, Any], /) -> None:
+    def restore(self, state: Mapping[str, Any], /) -> None:
         """Goes on as one that has made the same steps."""
         ...
 
@@ -164,10 +161,10 @@ class ModelScopeDDIM:
         alpha = float(self.alphas[max(int(timestep) - self.stride, 0)])
         return alpha**0.5 * denoised + (1 - alpha) ** 0.5 * noise
 
-    def state_dict(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
         return {}
 
-    def load_state_dict(self, state: Mapping[str, Any], /) -> None:
+    def restore(self, state: Mapping[str, Any], /) -> None:
         """It remembers nothing."""
 
 
@@ -183,11 +180,11 @@ class DiffusersSolver:
     def step(self, prediction: Tensor, timestep: float, latents: Tensor) -> Tensor:
         return self.scheduler.step(prediction, timestep, latents, return_dict=False)[0]
 
-    def state_dict(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
         state = {name: value for name, value in vars(self.scheduler).items() if name not in self._fixed}
         return {name: value for name, value in state.items() if isinstance(value, Tensor | int | float | list | None)}
 
-    def load_state_dict(self, state: Mapping[str, Any], /) -> None:
+    def restore(self, state: Mapping[str, Any], /) -> None:
         vars(self.scheduler).update(state)
 
 
@@ -239,10 +236,10 @@ class LCM:
         fresh = torch.randn(latents.shape, generator=self.generator).to(latents.device)
         return alpha**0.5 * denoised + (1 - alpha) ** 0.5 * fresh
 
-    def state_dict(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
         return {} if self.generator is None else {"generator": self.generator.get_state()}
 
-    def load_state_dict(self, state: Mapping[str, Any], /) -> None:
+    def restore(self, state: Mapping[str, Any], /) -> None:
         if "generator" in state:
             self.generator = torch.Generator("cpu")
             self.generator.set_state(state["generator"].cpu())
@@ -325,6 +322,22 @@ def spread(values: Tensor) -> float:
     return float(high) - float(low)
 
 
+class Checkpoint(Protocol):
+    """What keeps the state of one loop: see checkpoints.py."""
+
+    def restore(self, latents: Tensor, solver: Solver, /) -> "Step | None":
+        """The last step that was kept, and `solver` as it was after it; None where the loop is to begin."""
+        ...
+
+    def keep(self, step: "Step", solver: Solver, /) -> None:
+        """Writes the state after `step`, if that is due."""
+        ...
+
+    def write(self, step: "Step", solver: Solver, /) -> None:
+        """Writes the state after `step`."""
+        ...
+
+
 @dataclass(frozen=True)
 class Step:
     """Call `number` of `total` is done."""
@@ -336,7 +349,7 @@ class Step:
 
 
 def denoise(
-    predict: Predict, latents: Tensor, solver: Solver, foresee: Estimate, checkpoint: "Checkpoint | None" = None
+    predict: Predict, latents: Tensor, solver: Solver, foresee: Estimate, checkpoint: Checkpoint | None = None
 ) -> Iterator[Step]:
     """The denoising loop: yields after every call of the network. Leaving off early is closing the generator.
 

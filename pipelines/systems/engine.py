@@ -30,7 +30,8 @@ class Engine:
     generate: Mapping[type["Task"], Callable[..., Generated]]
     """For each kind of task it takes: (task, models, **files) -> events, and at last the frames, uint8 [F, H, W, 3],
     and the facts. `files` are the inputs of the task under their names; with a clip, `measured`
-    comes what was measured of it, if that is known. It leases what it needs from `models`."""
+    comes what was measured of it, if that is known, and for all but a tuning the job's `checkpoints` may come. It
+    leases what it needs from `models`."""
 
     parts: tuple[str, ...]
     """All that it leases of a model. They are loaded before the page opens where GPUs are lent."""

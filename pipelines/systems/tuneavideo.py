@@ -138,7 +138,7 @@ def inverted(
         return trajectory
     computed, begin = [], tuned.latents
     if checkpoint and (kept := checkpoint.restore(begin)):
-        *computed, begin = kept.latents.cpu().unbind()
+        *computed, begin = (latents.clone() for latents in kept.latents.cpu())
     try:
         for latents in invert(unet, empty, begin.to(unet.device), schedule, steps, done=len(computed)):
             computed.append(latents.cpu())

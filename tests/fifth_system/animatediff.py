@@ -17,15 +17,18 @@ from pipelines.events import DENOISING, Preview, Progress
 from pipelines.models.classes import Network
 from pipelines.models.memory import peak_bytes, remembered
 from pipelines.models.tokens import MAX_TOKENS
+from pipelines.systems.checkpoints import Checkpoint, Checkpoints
 from pipelines.systems.diffusion import Predict, Step, denoise, draw_noise, estimate_from_noise, guided, image_solver
 from pipelines.systems.engine import Engine
 from pipelines.systems.modelscope import decode
 from pipelines.systems.stable_diffusion import (
+    checkpoint_of,
     decode_frames,
     encode,
     prepare,
     report_progress,
     run_facts,
+    step_facts,
     working_memory,
 )
 from pipelines.tasks import TextToVideo
@@ -36,7 +39,7 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def generate(
-    task: TextToVideo, models: "ModelManager"
+    task: TextToVideo, models: "ModelManager", checkpoints: Checkpoints | None = None
 ) -> Generator[Progress | Preview, None, tuple[np.ndarray, dict[str, Any]]]:
     """Generates the video of `task`; returns its frames, uint8 [F, H, W, 3], and the facts of the run.
 
@@ -50,10 +53,11 @@ def generate(
     with models.lease(f"{task.model}/unet", working_bytes=denoising_bytes) as unet:
         shape = (1, channels, task.frames, task.height // factor, task.width // factor)
         noise = draw_noise(shape, task.seed).to(unet.device)
-        steps = sample(unet, text_states, noise, schedule, task.scheduler, task.steps, task.guidance)
+        checkpoint = checkpoint_of(checkpoints, "denoising", unet, models.key(f"{task.model}/unet"), slices)
+        steps = sample(unet, text_states, noise, schedule, task.scheduler, task.steps, task.guidance, checkpoint)
         step = yield from report_progress(steps, DENOISING, previewer)
         facts = run_facts(step, unet, slices, models)
-    facts |= {"seconds_per_step": (time.perf_counter() - began) / step.total}
+    facts |= step_facts(step, time.perf_counter() - began, checkpoint)
 
     frames = yield from decode_frames(task, step.latents, decode, models)
     return frames, facts
@@ -67,6 +71,7 @@ def sample(
     scheduler: str,
     steps: int,
     guidance: float,
+    checkpoint: Checkpoint | None = None,
 ) -> Iterator[Step]:
     """Denoises `noise` (1, c, f, h, w), fp32.
 
@@ -76,7 +81,8 @@ def sample(
     predict = network(unet, text_states)
     if guidance > 1:
         predict = guided(predict, guidance)
-    return denoise(predict, noise, image_solver(scheduler, schedule, steps), estimate_from_noise(schedule))
+    solver = image_solver(scheduler, schedule, steps)
+    return denoise(predict, noise, solver, estimate_from_noise(schedule), checkpoint)
 
 
 def network(unet: UNetMotionModel, text_states: Tensor) -> Predict:

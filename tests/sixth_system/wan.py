@@ -24,10 +24,18 @@ from transformers import PreTrainedTokenizerBase, UMT5Config, UMT5EncoderModel
 from pipelines.events import DENOISING, Progress
 from pipelines.models.classes import Network
 from pipelines.models.memory import allotted, peak_bytes, remembered
+from pipelines.systems.checkpoints import Checkpoints
 from pipelines.systems.diffusion import DiffusersSolver, Estimate, Predict, denoise, draw_noise, guided
 from pipelines.systems.engine import Engine, Generated
 from pipelines.systems.preview import Previewer, colour_map, to_uint8
-from pipelines.systems.stable_diffusion import DECODING, READING, decode_frames, report_progress, run_facts
+from pipelines.systems.stable_diffusion import (
+    DECODING,
+    READING,
+    decode_frames,
+    report_progress,
+    run_facts,
+    step_facts,
+)
 from pipelines.tasks import TextToVideo
 
 if TYPE_CHECKING:
@@ -38,7 +46,7 @@ BOUNDARY = 0.875  # the share of the noise from which on the low-noise transform
 
 
 @torch.no_grad()
-def generate(task: TextToVideo, models: "ModelManager") -> Generated:
+def generate(task: TextToVideo, models: "ModelManager", checkpoints: Checkpoints | None = None) -> Generated:
     """Generates the video of `task`; returns its frames, uint8 [F, H, W, 3], and the facts of the run.
 
     Raises ValueError, in words for the person who asked, where the result holds no numbers or no picture.
@@ -68,7 +76,9 @@ def generate(task: TextToVideo, models: "ModelManager") -> Generated:
         experts = Experts(task, models, text_states, working_bytes, schedule, stack)
         noise = draw_noise(shape, task.seed).to(models.device)
         predict = guided(experts, task.guidance) if task.guidance > 1 else experts
-        steps = denoise(predict, noise, solver(task.scheduler, schedule, task.steps), estimate(schedule))
+        keys = ", ".join(models.key(f"{task.model}/{part}") for part in ("transformer", "transformer_2"))
+        checkpoint = checkpoints.of("denoising", f"{keys}, {models.device}, {slices}") if checkpoints else None
+        steps = denoise(predict, noise, solver(task.scheduler, schedule, task.steps), estimate(schedule), checkpoint)
         step = yield from report_progress(steps, DENOISING, previewer)
         facts = run_facts(step, experts.module, slices, models)
     seconds[DENOISING] = time.perf_counter() - began
@@ -77,7 +87,8 @@ def generate(task: TextToVideo, models: "ModelManager") -> Generated:
     decoding_bytes = decoding_memory(models.empty(f"{task.model}/vae"), *shape[2:])
     frames = yield from decode_frames(task, step.latents, decode, models, decoding_bytes)
     seconds[DECODING] = time.perf_counter() - began
-    return frames, facts | {"seconds_by_stage": seconds, "seconds_per_step": seconds[DENOISING] / step.total}
+    facts |= {"seconds_by_stage": seconds} | step_facts(step, seconds[DENOISING], checkpoint)
+    return frames, facts
 
 
 class Experts:
