@@ -27,6 +27,7 @@ PLAIN = {  # plain data: the standard library and each other
     "events",
     "imports",
     "messages",
+    "readings",
 }
 FLOORS = ("media", "models", "poses", "systems", "serving")  # of pipelines: each stands on those before it
 OFFERED = {"serving.backend", "serving.job"}  # what the page asks

@@ -13,7 +13,7 @@ from pipelines.serving.job import Job
 from pipelines.tasks import Edit
 from ui import controls, edit_html, estimates, finish, forms, hints, html, hub, shortcuts, tune_clip, visitor, why
 from ui.follower import QUIET, Stage, View, ends, halting, progress
-from ui.languages import ENGLISH_ONLY, say, tell
+from ui.languages import PROMPTS, say, tell
 from ui.media import CLICKS, export
 from ui.player import Film, film, films, player
 from ui.refill import Form
@@ -114,7 +114,7 @@ class Panel(Stage):
     def _build_question(self, first: ModelCard) -> None:
         self.prompt = gr.Textbox(
             label=say("Edit"),
-            info=ENGLISH_ONLY,
+            info=PROMPTS,
             placeholder=say("The caption with other words. One video a line."),
             lines=3,
             max_lines=8,
