@@ -354,4 +354,4 @@ def _picked(event: gr.EventData) -> str:
 
 
 def _heading(title: str) -> str:
-    return f"<h2>3. Edit with “{html.escape(title)}”</h2>"
+    return f"<h2>{tell('3. Edit with “{name}”', name=html.escape(title))}</h2>"

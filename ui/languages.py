@@ -55,6 +55,11 @@ def say(text: str, *values: object) -> I18nData:
     return WORDS(filled)
 
 
+def tell_in(header: str | None, text: str, **values: object) -> str:
+    """As `tell`, to whoever asks with this Accept-Language: for what is answered before any handler runs."""
+    return _in(asked_for(header), lambda: tell(text, **values))
+
+
 def _filled(text: str, values: tuple[Any, ...], known: Mapping[str, str], locale: str = "en") -> str:
     parts = [_part(value, known, locale) for value in values]
     text = known.get(text, text)

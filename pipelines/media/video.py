@@ -203,7 +203,7 @@ def _ffmpeg(*arguments: Sequence[str], data: bytes = b"") -> bytes:
 
 def _complaint(code: int, written: bytes) -> str:
     complaint = re.search(r"^(?:\[.*?\] ?)*(.+)$", written.decode(errors="replace"), re.MULTILINE)
-    return f"ffmpeg failed: {complaint[1] if complaint else f'exit code {code}'}"
+    return said("ffmpeg failed: {reason}", reason=complaint[1] if complaint else f"exit code {code}")
 
 
 def _run(arguments: list[str], data: bytes = b"") -> subprocess.CompletedProcess:

@@ -91,11 +91,11 @@ def allotted(
             return needed, slices
     limits = models.card(task.model).limits
     frames, sides = limits.frames.numbers(task.frames), limits.side.numbers(min(task.width, task.height))
-    advice = "Choose a smaller model."
+    advice = said("Choose a smaller model.")
     if most := largest(lambda number: needs(number, task.width, task.height, 8), room, frames):
-        advice = f"At {task.width}x{task.height}, {most} frames fit."
+        advice = said("At {width}x{height}, {most} frames fit.", width=task.width, height=task.height, most=most)
     elif side := largest(lambda side: needs(task.frames, side, side, 8), room, sides):
-        advice = f"{task.frames} frames fit at {side}x{side}."
+        advice = said("{frames} frames fit at {side}x{side}.", frames=task.frames, side=side)
     raise MemoryError(
         said(
             "{frames} frames of {width}x{height} need {needed:.2f} GB of memory on {device} beside the weights, and "

@@ -90,7 +90,7 @@ def skeletons(
         else:
             poses, by = yield from _people(task, frames, choice.fps, models, known)
             people = FOUND[by] == PEOPLE
-            origin = said("{who} found by {detector}", who=FOUND[by], detector=models.detector(by).title)
+            origin = said("{who} found by {detector}", who=FOUND[by], detector=said(models.detector(by).title))
 
     if frames is None:
         everybody = tracking.track(poses)

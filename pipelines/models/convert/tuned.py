@@ -121,5 +121,7 @@ def _write(tensors: dict[str, Tensor], file: Path, facts: dict[str, Any]) -> Non
             save_file(content, temporary, {"facts": json.dumps(facts)})
     except (OSError, SafetensorError) as error:
         full = isinstance(error, OSError) and error.errno == errno.ENOSPC or "No space left" in str(error)
-        reason = "the disk is full. Free some space, then resume" if full else f"{error}. Resume to try again"
+        reason = said("the disk is full. Free some space, then resume")
+        if not full:
+            reason = said("{error}. Resume to try again", error=str(error))
         raise OSError(said("The tuned model could not be saved: {reason}.", reason=reason)) from error

@@ -95,7 +95,7 @@ class Diffusers:
         index = folder / "model_index.json"
         kind = read_json(index).get("_class_name") if index.is_file() else None
         if kind not in EDITABLE:
-            held = f"a {kind}" if kind else "no model_index.json"
+            held = kind or said("no model_index.json")
             raise ValueError(
                 said(
                     "{folder} holds {held}: it is neither Stable Diffusion 1.x or 2.x (StableDiffusionPipeline) nor "
@@ -144,7 +144,7 @@ def weight_files(folder: Path, variant: str | None) -> list[Path]:
             said(
                 "{folder} lacks {missing}. Download this model once more.",
                 folder=folder,
-                missing=", ".join(missing) or "all shards",
+                missing=", ".join(missing) or said("all shards"),
             )
         )
     return [folder / name for name in shards]
