@@ -19,7 +19,7 @@ READ = ("label", "info", "placeholder")  # props that a person reads, of any com
 SAID_BY_VALUE = {"button", "html", "markdown", "uploadbutton", "downloadbutton", "duplicatebutton", "loginbutton"}
 NAMES = {card.title for card in (*CATALOG.values(), *DETECTORS.values()) if "built in" not in card.title}
 NAMES |= {"MP4", "GIF", "WebM", "curl", "7, 8, 9"}
-ALIKE = {"Detector", "robot", "Prompt", "Clip", "No"}  # the same word in Spanish
+ALIKE = {"Detector", "Error", "robot", "Prompt", "Clip", "No"}  # the same word in Spanish
 OTHERWISE = {  # files whose errors no visitor of the page meets -> who does
     **dict.fromkeys(("settings.py", "owners.py", "places.py", "rows.py", "agents.py"), "whoever starts the app"),
     **dict.fromkeys(("__main__.py", "classes.py"), "whoever gives a folder to the command line"),
@@ -32,7 +32,7 @@ OTHERWISE = {  # files whose errors no visitor of the page meets -> who does
     **dict.fromkeys(("inflated_unet.py", "pose_adapter.py", "pseudo3d_unet.py", "engine.py"), "whoever adds a model"),
 }
 MISTAKES = (  # errors that only whoever changes the code meets, or starts the app
-    *("A video is made of frames", " is not for a browser", " has no part ", "Poses are made of joints"),
+    *("Not Found", "A video is made of frames", " is not for a browser", " has no part ", "Poses are made of joints"),
     *("The smoothing must be", "The skeletons can be placed", "This machine has no device", "MARIONETTE_MODEL is"),
 )
 AT_RUN_TIME = {  # component -> why it is in English

@@ -185,7 +185,8 @@ class Panel(Stage):
             tuning = self.tuning_of(identifier, visitor_id)
         except ValueError as error:
             if identifier:
-                gr.Warning(tell("{sentence} Tune on the clip once more.", sentence=str(error)))
+                gone = tell("{sentence} Tune on the clip once more.", sentence=str(error))
+                gr.Warning(gone, title=tell("Note"))
             return {self.panel: gr.Column(visible=False)}
         settings = {"sound": False, "prompt": tuning.job.task.prompt} | again
         card, title = find(tuning.job.task.model), edit_html.title_of(tuning)

@@ -201,7 +201,8 @@ def build(backend: Backend, owner: gr.BrowserState, card: ModelCard) -> FirstIma
         try:
             pictures = [backend.assets.image(one, visitor_id) if one else b"" for one in (name, mask_name)]
         except ValueError:
-            gr.Warning(tell("The first image of this video, or its mask, is not here any more. Upload it again."))
+            gone = tell("The first image of this video, or its mask, is not here any more. Upload it again.")
+            gr.Warning(gone, title=tell("Note"))
             name, pictures = "", [b"", b""]
         there = bool(name)
         return {

@@ -50,8 +50,9 @@ def say(text: str, *values: object) -> I18nData:
     """
     filled = _filled(text, values, {})
     if values:
-        for locale, known in (("en", ENGLISH), *TRANSLATIONS.items()):
-            WORDS.translations[locale][filled] = _filled(text, values, known, locale)
+        for locale in ("en", *TRANSLATIONS):  # of values that are filled in themselves, too
+            known = WORDS.translations[locale]
+            known[filled] = _filled(text, values, known, locale)
     return WORDS(filled)
 
 

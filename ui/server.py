@@ -74,13 +74,13 @@ class Page(gr.Blocks):
         except Exception as error:
             words = [value for value in inputs if isinstance(value, str)]
             sentence = log_error(error, f"Action {block_fn.api_name}", words, undone=said("nothing was changed"))
-            raise gr.Error(tell(sentence), print_exception=False) from error
+            raise gr.Error(tell(sentence), title=tell("Error"), print_exception=False) from error
 
     async def preprocess_data(self, block_fn: BlockFunction, inputs: list[Any], *rest: Any) -> list[Any]:
         try:
             return await super().preprocess_data(block_fn, inputs, *rest)
         except Exception as error:
-            raise gr.Error(tell(UNFIT), print_exception=False) from error
+            raise gr.Error(tell(UNFIT), title=tell("Error"), print_exception=False) from error
 
 
 class _Fixed(dict):

@@ -69,7 +69,8 @@ class Machine:
         waiting = sum(job.waits for job in jobs)
         trouble = (said("The table of jobs is {state}.", state=self._table.trouble),) if self._table.trouble else ()
         slots = self._executor.slots()
-        devices = " · ".join(dict.fromkeys(slot.device for slot in slots))
+        found = list(dict.fromkeys(slot.device for slot in slots))
+        devices = found[0] if len(found) == 1 else " · ".join(found)  # one alone may be a message
         held = sorted((one for slot in slots for one in slot.models), key=lambda one: -one.bytes)
         return Status(devices, len(jobs) - waiting, waiting, tuple(held), (*self._notes, *trouble))
 
