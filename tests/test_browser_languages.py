@@ -11,6 +11,11 @@ from ui.languages import TRANSLATIONS
 app, chromium = test_browser.app, test_browser.chromium
 
 
+NAME = """() => {  // where the name at the top of the page ends
+    const text = document.createRange();
+    text.selectNodeContents(document.querySelector('.masthead h1'));
+    return text.getBoundingClientRect().right;
+}"""
 SHOWN = """() => {  // all that a person can read or have read to them, but code
     const seen = new Set(), there = element => element.checkVisibility({checkOpacity: true, checkVisibilityCSS: true});
     const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
@@ -208,5 +213,7 @@ def test_the_choice_of_a_language_looks_like_a_select(chromium, app, mode):
         style = choice.evaluate("one => ({...getComputedStyle(one), wide: one.scrollWidth <= one.clientWidth})")
         assert style["backgroundImage"].startswith("url(") and style["appearance"] == "none" and style["wide"]
         assert float(style["paddingRight"].removesuffix("px")) >= 28 and choice.bounding_box()["height"] >= 32
+        name = page.evaluate(NAME)
+        assert name <= choice.bounding_box()["x"]
         page.locator(".masthead").screenshot(path=PICTURES / f"language-select-{size}-{mode}.png")
     page.context.close()
