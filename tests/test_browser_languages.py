@@ -212,7 +212,7 @@ def test_the_choice_of_a_language_looks_like_a_select(chromium, app, mode):
         page.set_viewport_size(shape)
         style = choice.evaluate("one => ({...getComputedStyle(one), wide: one.scrollWidth <= one.clientWidth})")
         assert style["backgroundImage"].startswith("url(") and style["appearance"] == "none" and style["wide"]
-        assert float(style["paddingRight"].removesuffix("px")) >= 28 and choice.bounding_box()["height"] >= 32
+        assert float(style["paddingRight"].removesuffix("px")) >= 24 and choice.bounding_box()["height"] >= 32
         name = page.evaluate(NAME)
         assert name <= choice.bounding_box()["x"]
         page.locator(".masthead").screenshot(path=PICTURES / f"language-select-{size}-{mode}.png")

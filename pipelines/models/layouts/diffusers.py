@@ -95,7 +95,7 @@ class Diffusers:
         index = folder / "model_index.json"
         kind = read_json(index).get("_class_name") if index.is_file() else None
         if kind not in EDITABLE:
-            held = kind or said("no model_index.json")
+            held = said("a {kind}", kind=kind) if kind else said("no model_index.json")
             raise ValueError(
                 said(
                     "{folder} holds {held}: it is neither Stable Diffusion 1.x or 2.x (StableDiffusionPipeline) nor "
