@@ -206,21 +206,6 @@ def model_card(card: ModelCard, missing: str | None) -> str:
     return str(say(_CARD, summary, badge, *rows))
 
 
-def sheet(image: bytes, mask: bytes) -> str:
-    """An image, PNG, to be painted over, with the mask, PNG or nothing, that is on it already."""
-    width, height = (int.from_bytes(image[at : at + 4], "big") for at in (16, 20))
-    source, laid = (base64.b64encode(picture).decode() for picture in (image, mask))
-    kept = f' data-mask="data:image/png;base64,{laid}"' if mask else ""
-    return (
-        f'<div class="sheet"><img alt="{tell("The first image")}" src="data:image/png;base64,{source}">'
-        f'<canvas width="{width}" height="{height}" aria-label="{tell("Mask: paint over what need not stay")}"{kept}>'
-        '</canvas></div><div class="sheet-tools">'
-        f'<label>{tell("Brush")} <input type="range" min="4" max="80" value="28" data-tool="size"></label>'
-        f'<label><input type="checkbox" data-tool="erase"> {tell("Erase")}</label>'
-        f'<button type="button" data-tool="clear">{tell("Clear the mask")}</button></div>'
-    )
-
-
 @dataclass(frozen=True)
 class Thumbnail:
     """One example as its card shows it."""
