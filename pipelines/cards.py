@@ -150,7 +150,7 @@ class ModelCard:
             raise ValueError(
                 said(
                     "{title} has no LoRA called {name}. {choice}",
-                    title=self.title,
+                    title=said(self.title),
                     name=repr(str(name)[:40]),
                     choice=choice,
                 )

@@ -63,7 +63,7 @@ class _OfModel:
             raise ValueError(
                 said(
                     "{title} is not made for this. Choose one of: {names}.",
-                    title=card.title,
+                    title=said(card.title),
                     names=", ".join(offered(cls.FOR)),
                 )
             )
@@ -101,7 +101,7 @@ def _check_voxels(card: ModelCard, frames: int, width: int, height: int) -> None
                 frames=frames,
                 width=width,
                 height=height,
-                title=card.title,
+                title=said(card.title),
                 advice=advice,
             )
         )
@@ -282,7 +282,7 @@ class Tune(_OfModel):
         """As `_OfModel.for_model`."""
         if card.kind == cls.FOR and card.tuning is None:
             raise ValueError(
-                said("{title} is tuned already. Choose the model that it was made from.", title=card.title)
+                said("{title} is tuned already. Choose the model that it was made from.", title=said(card.title))
             )
         return super().for_model(card, prompt, seed, **settings)
 

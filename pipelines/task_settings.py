@@ -178,8 +178,9 @@ def is_name(value: object) -> bool:
 
 def _called(value: object) -> str:
     """What sort of thing came out of JSON, in a word."""
-    words = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
-    return words.get(type(value), "nothing" if value is None else "something else")
+    words = {bool: said("true or false"), int: said("a number"), list: said("a list"), dict: said("an object")}
+    words[float] = words[int]
+    return words.get(type(value), said("nothing") if value is None else said("something else"))
 
 
 def number(noun: str, value: object, allowed: Range) -> int | float:
@@ -250,7 +251,7 @@ def checked(task: type, card: ModelCard | None, given: Mapping[str, object]) -> 
             raise ValueError(
                 said(
                     "{title} takes no {needs}. Leave it out, or choose another model.",
-                    title=card.title,
+                    title=said(card.title),
                     needs=Message(setting.needs, setting.label, {}),
                 )
             )

@@ -14,7 +14,23 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 UI = ROOT / "ui"
 SPOKEN = {"label", "info", "placeholder"}  # arguments that a person reads, of whatever is called
-TOLD = {"said", "tell"}  # make a message of a template, or tell it
+TOLD = {  # what makes a message of a template, or tells it -> where that stands among the arguments
+    **{"said": 0, "told": 0, "tell": 0, "Refused": 0},
+    "tell_in": 1,
+}
+CARD = ("summary", "needs", "licence", "shortcomings", "not_for")  # what a model's card says in words
+OWN_WORDS = (
+    "Prompt",
+    "Caption",
+    "Motion",
+    "Who is followed",
+)  # settings that tabs ask for in their own words
+NAMES = {"MP4", "GIF", "WebM", "curl", "7, 8, 9"}  # the same in every language
+ERRORS = {  # what a person reads where it goes wrong, and toasts
+    *("ValueError", "VideoError", "OSError", "MemoryError", "HTTPException", "JSONResponse"),
+    *("gr.Error", "gr.Warning", "gr.Info", "gr.Success", "html.failure", "html.stopped"),
+}
+_ATTRIBUTE = re.compile(r'\b(?:alt|aria-label|title|placeholder)="(?=[^"{$\0]*[A-Za-z])')
 FIRST = {  # what is called -> a person reads its first argument
     *("Button", "Tab", "Accordion", "UploadButton", "DownloadButton", "DuplicateButton", "LoginButton"),
     *("HTML", "Markdown", "player", "export"),
@@ -46,33 +62,80 @@ def said(tree: ast.AST) -> set[str]:
     return {call.args[0].value for call in calls if isinstance(call.args[0], ast.Constant)}
 
 
+def unsaid_markup(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Lines and texts of HTML in `tree` with words, between tags or in attributes, that are said in no language."""
+    for node in _outside_of_words(tree):
+        text = _flat(node)
+        if "=>" in text or "<" not in text and not _ATTRIBUTE.search(text):  # a script, or no markup
+            continue
+        between = re.sub(r"\$\{[^}]*\}", "", re.sub("<[^>]*>?|^[^<]*>", "", text)) if re.search("<[a-z]", text) else ""
+        if re.search(r"[^\W\d_]{2}", between) or _ATTRIBUTE.search(text):
+            yield node.lineno, text
+
+
+def unsaid_errors(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Lines and texts of errors and toasts in `tree` that are no messages."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ERRORS:
+            texts = [_flat(one) for argument in node.args for one in _outside_of_words(argument)]
+            yield from ((node.lineno, text) for text in texts if " " in text.strip() and readable(text))
+
+
+def _outside_of_words(node: ast.AST) -> Iterator[ast.Constant | ast.JoinedStr]:
+    """The texts below `node` but for docstrings and what is said or told."""
+    if isinstance(node, ast.Call) and getattr(node.func, "id", "") in (*TOLD, "say"):
+        return
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        return
+    if isinstance(node, ast.JoinedStr) or isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(node, ast.JoinedStr) or isinstance(child, ast.FormattedValue):
+            yield from _outside_of_words(child)
+
+
+def _flat(node: ast.Constant | ast.JoinedStr) -> str:
+    if isinstance(node, ast.Constant):
+        return node.value
+    return "".join(str(part.value) if isinstance(part, ast.Constant) else "\0" for part in node.values)
+
+
 def messages() -> set[str]:
     """The templates of all that is told while the app runs, in pipelines and on the page."""
     found = set()
     for file in (*(ROOT / "pipelines").rglob("*.py"), *UI.glob("*.py")):
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in TOLD and node.args:
-                found |= {node.args[0].value} if isinstance(node.args[0], ast.Constant) else set()
+            if not isinstance(node, ast.Call) or (place := TOLD.get(getattr(node.func, "id", ""))) is None:
+                continue
+            if len(node.args) > place and isinstance(node.args[place], ast.Constant):
+                found.add(node.args[place].value)
     return found
 
 
 def declared() -> set[str]:
-    """What the declared settings of tasks say on the page: labels, help and choices, but for the names of samplers."""
+    """What is declared and read by a person: the settings of tasks (labels, help and choices, but for the names of
+    samplers), models, detectors, motions, and the words that models know."""
+    from pipelines.catalog import CATALOG, motions
+    from pipelines.detectors import DETECTORS
     from pipelines.task_settings import Choice, Kept
-    from ui.controls import KINDS, settings_of
+    from pipelines.tasks import KINDS
+    from ui.controls import settings_of
+    from ui.pose_html import motion_title
 
-    texts: set[str] = set()
-    for setting in (one for kind in KINDS for one in settings_of(kind).values()):
-        if (
-            not setting.asked
-            or isinstance(setting, Kept)
-            or setting.label in ("Prompt", "Caption", "Motion", "Who is followed")
-        ):
-            continue  # their tabs ask for these in words of their own
-        texts |= {setting.label, setting.help}
-        if isinstance(setting, Choice) and setting.label != "Sampler":
-            texts |= {*setting.choices.values(), setting.nothing} - {""}
-    return texts
+    texts = {motion_title(name) for name in motions()}
+    for setting in (one for kind in KINDS.values() for one in settings_of(kind).values()):
+        texts.add(setting.label)
+        if setting.asked and not isinstance(setting, Kept) and setting.label not in OWN_WORDS:
+            texts.add(setting.help)
+            if isinstance(setting, Choice) and setting.label != "Sampler":
+                texts |= {*setting.choices.values(), setting.nothing} - {""}
+    for card in CATALOG.values():
+        texts |= {card.title} if "built in" in card.title else set()
+        texts |= {*(getattr(card, name) for name in CARD), *(lora.title for lora in card.loras.values())}
+        texts |= {word for kind, words in (card.vocabulary or {}).items() for word in (kind, *words)}
+    for detector in DETECTORS.values():
+        texts |= {detector.needs, detector.licence}
+    return texts - NAMES
 
 
 def wrap(file: Path) -> int:

@@ -1,9 +1,56 @@
 """The page in Chinese and Spanish, as a browser of such a reader shows it. Screenshots go to artefacts/."""
 
+import re
+
+import pytest
 import test_browser
 from test_browser import PATIENCE, PICTURES, SIZES, expect
 
+from ui.languages import TRANSLATIONS
+
 app, chromium = test_browser.app, test_browser.chromium
+
+
+NAME = """() => {  // where the name at the top of the page ends
+    const text = document.createRange();
+    text.selectNodeContents(document.querySelector('.masthead h1'));
+    return text.getBoundingClientRect().right;
+}"""
+SHOWN = """() => {  // all that a person can read or have read to them, but code
+    const seen = new Set(), there = element => element.checkVisibility({checkOpacity: true, checkVisibilityCSS: true});
+    const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    while (texts.nextNode()) {
+        const parent = texts.currentNode.parentElement, text = texts.currentNode.textContent.trim();
+        if (text && there(parent) && !parent.closest('script, style, .cm-editor, .json-holder, footer')) seen.add(text);
+    }
+    for (const name of ['aria-label', 'title', 'placeholder', 'alt']) {
+        for (const one of document.querySelectorAll(`[${name}]`)) {
+            if (there(one) && !one.closest('.cm-editor, .json-holder, footer')) seen.add(one.getAttribute(name).trim());
+        }
+    }
+    return [...seen];
+}"""
+
+
+def english(locale):
+    """The pieces of the English catalogue that do not belong on the page of `locale`: (sentences, whole texts)."""
+
+    def pieces(text):
+        return {one.strip(" .,:;·()“”") for one in re.split(r"<[^>]*>|{[^}]*}|\*\*|[|\n]", text)}
+
+    words = TRANSLATIONS[locale]
+    theirs = "\n".join(words.values())
+    found = {one for text in words for one in pieces(text)}
+    sentences = {one for one in found if re.search(r"[A-Za-z']{2,} [A-Za-z']{2,}", one) and one not in theirs}
+    return sentences, {one for one in found - sentences if re.search("[A-Za-z]{3}", one) and one not in theirs}
+
+
+def left_in_english(page, locale):
+    """What is to be read on the page and stands in the English catalogue."""
+    sentences, whole = english(locale)
+    shown = page.evaluate(SHOWN)
+    assert len(shown) > 20
+    return {text for text in shown if text in whole or any(one in text for one in sentences)}
 
 
 def visit(chromium, app, locale):
@@ -99,4 +146,74 @@ def test_the_chosen_language_is_that_of_the_page_and_of_what_the_server_tells(ch
     choice.select_option("en")
     expect(page.locator("#generate")).to_have_text("Generate", timeout=PATIENCE)
     expect(page.locator("#ahead")).to_contain_text("on this machine", timeout=PATIENCE)
+    page.context.close()
+
+
+@pytest.mark.parametrize("locale", TRANSLATIONS)
+def test_no_tab_has_a_text_of_the_english_catalogue(chromium, app, locale):
+    """Also while a video is made, after an error, and with every section open."""
+    page = visit(chromium, app, locale)
+    left = left_in_english(page, locale)
+    prompt = {"es": "un robot rojo baila en la playa", "zh-CN": "一个红色的机器人在海滩上跳舞"}[locale]
+    page.locator("#prompt textarea").fill(prompt)
+    expect(page.locator("#hints")).to_contain_text("a red robot dances on the beach", timeout=PATIENCE)
+    page.locator("#fine > button").click()
+    page.wait_for_timeout(500)
+    for name, value in (("steps", "4"), ("frames", "8")):
+        page.locator(f"#{name} input[type=number]").fill(value)
+        page.locator(f"#{name} input[type=number]").press("Tab")
+    page.locator("#generate").click()
+    expect(page.locator("#stop")).to_be_visible(timeout=PATIENCE)
+    while page.locator("#stop").is_visible():
+        left |= left_in_english(page, locale)
+        page.wait_for_timeout(300)
+    test_browser.plays(page)
+    page.locator("#facts > button").click()
+    expect(page.locator("#facts")).to_contain_text('"a red robot dances on the beach"', timeout=PATIENCE)
+    expect(page.locator("#facts")).to_contain_text(prompt)
+    page.locator("#facts > button").click()
+    page.locator("#prompt textarea").fill("")
+    page.locator("#generate").click()
+    expect(page.locator("#problem .failed")).to_be_visible(timeout=PATIENCE)
+    for number in range(4):
+        page.get_by_role("tab").nth(number).click()
+        page.wait_for_timeout(1500)
+        for section in page.locator("button.label-wrap:not(.open)").all():
+            if section.is_visible():
+                section.click()
+        page.wait_for_timeout(800)
+        if number == 3:
+            page.locator("#shelf .compare").first.click()
+            expect(page.locator("#compare h2")).to_be_visible(timeout=PATIENCE)
+            page.locator("#shelf .pick").first.click()
+            page.locator("#shelf .example").first.click()
+            expect(page.locator("#chosen-about")).to_contain_text("·", timeout=PATIENCE)
+        left |= left_in_english(page, locale)
+    assert left == set()
+    page.context.close()
+
+
+def test_what_looks_for_english_finds_it_on_the_english_page(chromium, app):
+    page = chromium.new_context(viewport=SIZES["desktop"], locale="en").new_page()
+    page.goto(app.url)
+    expect(page.locator("#hints")).to_contain_text("of 77 tokens", timeout=PATIENCE)
+    found = left_in_english(page, "es")
+    assert {"Generate", "Examples", "Fills in its own best settings", "beach"} <= found and len(found) > 40
+    page.context.close()
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_the_choice_of_a_language_looks_like_a_select(chromium, app, mode):
+    page = chromium.new_context(viewport=SIZES["desktop"], color_scheme=mode).new_page()
+    page.goto(app.url)
+    choice = page.locator(".masthead select")
+    expect(choice).to_be_visible(timeout=PATIENCE)
+    for size, shape in SIZES.items():
+        page.set_viewport_size(shape)
+        style = choice.evaluate("one => ({...getComputedStyle(one), wide: one.scrollWidth <= one.clientWidth})")
+        assert style["backgroundImage"].startswith("url(") and style["appearance"] == "none" and style["wide"]
+        assert float(style["paddingRight"].removesuffix("px")) >= 24 and choice.bounding_box()["height"] >= 32
+        name = page.evaluate(NAME)
+        assert name <= choice.bounding_box()["x"]
+        page.locator(".masthead").screenshot(path=PICTURES / f"language-select-{size}-{mode}.png")
     page.context.close()

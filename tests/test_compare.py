@@ -84,7 +84,7 @@ def test_videos_of_different_tabs_are_compared_too():
     table = compare.differences([BEAR, pose, edit])
     for row in (
         "Made by</th><td>Text to video</td><td>Pose to video</td><td>Edit of a clip</td>",
-        "Motion</th><td>–</td><td>kick</td><td>–</td>",
+        "Motion</th><td>–</td><td>Kick</td><td>–</td>",
         "Tuned model</th><td>–</td><td>none</td><td>A</td>",
         "Strength</th><td>–</td><td>1</td><td>0</td>",
     ):

@@ -149,7 +149,7 @@ def test_an_upload_is_checked_and_shown_and_another_visitor_has_none(backend, de
 
 
 def test_a_kept_mask_is_laid_on_its_image():
-    assert f'data-mask="{address(png())}"' in html.sheet(png("RGB"), png())
+    assert f'data-mask="{address(png())}"' in first_image.drawn_over(png("RGB"), png())
 
 
 def test_the_settings_of_a_video_bring_its_image_and_mask_back(demo, tmp_path):

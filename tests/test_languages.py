@@ -9,21 +9,34 @@ from running_app import launch_options, page_config
 
 from pipelines.catalog import CATALOG
 from pipelines.detectors import DETECTORS
+from pipelines.messages import Message
 from pipelines.settings import Settings
-from scripts.translations import UI, declared, messages, plain, readable, said
-from ui.languages import TRANSLATIONS, WORDS, say
+from scripts.translations import ROOT, UI, declared, messages, plain, readable, said, unsaid_errors, unsaid_markup
+from ui.languages import LANGUAGE, TRANSLATIONS, WORDS, drawn, say, tell
 
-CARD = ("summary", "needs", "licence", "shortcomings", "not_for")  # what a model's card says in words
 MARK = "__i18n__"
 READ = ("label", "info", "placeholder")  # props that a person reads, of any component; and of these also the value:
 SAID_BY_VALUE = {"button", "html", "markdown", "uploadbutton", "downloadbutton", "duplicatebutton", "loginbutton"}
 NAMES = {card.title for card in (*CATALOG.values(), *DETECTORS.values()) if "built in" not in card.title}
 NAMES |= {"MP4", "GIF", "WebM", "curl", "7, 8, 9"}
+ALIKE = {"Detector", "Error", "robot", "Prompt", "Clip", "No"}  # the same word in Spanish
+OTHERWISE = {  # files whose errors no visitor of the page meets -> who does
+    **dict.fromkeys(("settings.py", "owners.py", "places.py", "rows.py", "agents.py"), "whoever starts the app"),
+    **dict.fromkeys(("__main__.py", "classes.py"), "whoever gives a folder to the command line"),
+    "access.py": "whoever starts the app, and gradio's own page that asks for a password",
+    "origins.py": "whoever starts the app, and programs",
+    "api.py": "programs",
+    "ages.py": "nobody: it is caught",
+    "sidecar.py": "nobody: it is caught",
+    "openpose_parser.py": "nobody: it is caught",
+    **dict.fromkeys(("inflated_unet.py", "pose_adapter.py", "pseudo3d_unet.py", "engine.py"), "whoever adds a model"),
+}
+MISTAKES = (  # errors that only whoever changes the code meets, or starts the app
+    *("Not Found", "A video is made of frames", " is not for a browser", " has no part ", "Poses are made of joints"),
+    *("The smoothing must be", "The skeletons can be placed", "This machine has no device", "MARIONETTE_MODEL is"),
+)
 AT_RUN_TIME = {  # component -> why it is in English
-    "motions": "the name of a built-in motion, as endpoints want it",
-    "hints": "made of the prompt",
-    "chips": "what the model knows, as prompts say it",
-    "ahead": "made of the settings",
+    "motions": "the name of a built-in motion, as endpoints want it; its cards are named by its label",
     "scheduler": "names of samplers",
     "pose-scheduler": "likewise",
     "edit-scheduler": "likewise",
@@ -87,12 +100,23 @@ def test_no_text_stands_plainly_in_the_source_of_the_page():
         assert found == [], f"{file.name}: python -m scripts.translations --wrap"
 
 
+def test_no_markup_of_the_page_has_words_in_english_only():
+    names = {"access.py": "Marionette", "language_choice.py": "Language · Idioma · 语言", "html.py": "Marionette"}
+    for file in UI.glob("*.py"):
+        found = [text for _, text in unsaid_markup(ast.parse(file.read_text("utf-8")))]
+        assert [text for text in found if names.get(file.name, "none") not in text] == [], file.name
+
+
+def test_no_error_that_a_visitor_meets_is_in_english_only():
+    for file in (*(ROOT / "pipelines").rglob("*.py"), *UI.glob("*.py")):
+        if file.name not in OTHERWISE:
+            found = [text.replace("\0", "") for _, text in unsaid_errors(ast.parse(file.read_text("utf-8")))]
+            assert [text for text in found if not text.startswith(MISTAKES)] == [], file
+
+
 def test_every_language_says_the_same_and_only_what_somebody_says(components):
     source = (declared() | messages()).union(*(said(ast.parse(file.read_text("utf-8"))) for file in UI.glob("*.py")))
     shown = {key(text) for one in components for text in texts(one) if isinstance(text, str)}
-    source |= {getattr(card, name) for card in CATALOG.values() for name in CARD}
-    source |= {lora.title for card in CATALOG.values() for lora in card.loras.values()}
-    source |= {text for detector in DETECTORS.values() for text in (detector.needs, detector.licence)}
     assert set(TRANSLATIONS) == {"es", "zh-CN"}
     for locale, words in TRANSLATIONS.items():
         assert source - words.keys() == set(), locale
@@ -103,7 +127,7 @@ def test_every_language_says_the_same_and_only_what_somebody_says(components):
 def test_a_translation_is_one_and_keeps_markup_values_and_parts(locale):
     for english, translated in TRANSLATIONS[locale].items():
         assert "}" not in re.sub(r"{[^{}]*}", "", english) and "__" not in english  # what gradio could not read
-        if english not in NAMES and english != "Detector" and readable(re.sub(r"{[^}]*}", "", english)):
+        if english not in NAMES | ALIKE and readable(re.sub(r"{[^}]*}", "", english)):
             assert translated != english and translated.strip(), english
         for kept in (r"<[^>]+>", r"\|", r"\n", r"\*\*"):
             assert re.findall(kept, translated) == re.findall(kept, english), english
@@ -125,3 +149,12 @@ def test_values_are_filled_in_in_every_language_and_what_is_unknown_stays_englis
 
 def test_the_page_is_launched_with_its_languages(tmp_path):
     assert launch_options(Settings(data=tmp_path))["i18n"] is WORDS
+
+
+def test_what_is_drawn_when_the_page_opens_is_in_every_language_and_messages_in_it_too():
+    english = key(str(drawn(lambda: f"<p>{tell('Progress')}</p>")))
+    assert english == "<p>Progress</p>" and WORDS.translations["es"][english] == "<p>Progreso</p>"
+    card = key(str(say("{}|", Message("There is no <b>", "There is no folder {folder}.", {"folder": "<b>"}))))
+    assert WORDS.translations["es"][card] == "No existe la carpeta &lt;b&gt;.|" and LANGUAGE.get() == "en"
+    for words in WORDS.translations.values():
+        words.pop(english, None), words.pop(card, None)

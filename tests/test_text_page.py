@@ -173,7 +173,7 @@ def test_a_word_that_is_pressed_is_put_into_the_last_line(tab):
         return tab.say_word(text, "miniature-modelscope", gr.EventData(None, {"kind": kind, "word": word}))
 
     assert said("A bear\nA robot in red", "colours", "blue") == "A bear\nA robot in blue"
-    assert 'data-word="bear" tabindex="0" aria-pressed="true"' in tab.chips.value
+    assert 'data-word="bear" tabindex="0" aria-pressed="true"' in tab.chips.value.key
     for kind, word in (("colours", "black"), (["colours"], {}), ("spells", "red")):
         with pytest.raises(ValueError, match="does not list"):
             said("A bear", kind, word)

@@ -9,21 +9,24 @@ from hmac import compare_digest
 from html import escape
 from typing import Any
 
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from pipelines.messages import said
 from pipelines.settings import Settings
 from ui import health, hub, visitor
 from ui.attempts import Attempts
+from ui.languages import tell_in
 from ui.origins import Origins
 
 OWNER = "owner"  # in the setting: whoever the Space belongs to
 # The only paths that lead to a door that is shut: signing in and out, what gradio asks itself when it starts, and what
 # those ask who watch over the app.
 OPEN = ("/login/huggingface", "/login/callback", "/logout", "/gradio_api/startup-events", health.PATH)
-SIGN_IN = "This copy of Marionette is private. Sign in with Hugging Face first, in a browser, on its page."
+SIGN_IN = said("This copy of Marionette is private. Sign in with Hugging Face first, in a browser, on its page.")
 
 PATIENCE = 10.0  # seconds for which the answer to a password is held back; where more is due, it is refused
 
@@ -126,13 +129,20 @@ def _signed_in(session: Mapping[str, Any]) -> str:
 
 
 def _refusal(name: str, scope: Scope) -> Response:
-    unknown = f"This copy of Marionette is private, and {name} is not admitted. Sign out, or ask its owner."
+    language = Headers(scope=scope).get("accept-language")
+    unknown = tell_in(
+        language,
+        "This copy of Marionette is private, and {name} is not admitted. Sign out, or ask its owner.",
+        name=name,
+    )
     unsaved = {"Cache-Control": "no-store"}
     if scope["path"] == "/" and scope.get("method") in ("GET", "HEAD"):
         told = (
-            (escape(unknown), "/logout", "Sign out")
+            (escape(unknown), "/logout", tell_in(language, "Sign out"))
             if name
-            else ("This copy is private.", OPEN[0], "Sign in with Hugging Face")
+            else (tell_in(language, "This copy is private."), OPEN[0], tell_in(language, "Sign in with Hugging Face"))
         )
         return HTMLResponse(_PAGE % told, headers=unsaved)  # status 200, as of gradio's own page that asks a password
-    return JSONResponse({"detail": unknown if name else SIGN_IN}, 403 if name else 401, headers=unsaved)
+    return JSONResponse(
+        {"detail": unknown if name else tell_in(language, SIGN_IN)}, 403 if name else 401, headers=unsaved
+    )

@@ -14,7 +14,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from pipelines.messages import said
 from pipelines.settings import Settings
+from ui.languages import tell_in
 
 PATH = "/videos.zip"
 MOST = 48  # videos in one file
@@ -34,13 +36,13 @@ def route(settings: Settings) -> Route:
 
     def answer(request: Request) -> Response:
         if not _may_enter(request):
-            return JSONResponse({"detail": "Give the password on the page first."}, 401)
+            return _told(request, said("Give the password on the page first."), 401)
         names = request.query_params.getlist("of")
         if len(names) > MOST or not all(_NAME.fullmatch(name) for name in names):
-            return JSONResponse({"detail": f"Choose {MOST} videos or fewer, by their addresses."}, 400)
+            return _told(request, said("Choose {most} videos or fewer, by their addresses.", most=MOST), 400)
         found = [file for name in dict.fromkeys(names) for file in sorted((shown / name).glob("*.mp4"))]
         if not found:
-            return JSONResponse({"detail": "These videos are not here any more."}, 404)
+            return _told(request, said("These videos are not here any more."), 404)
         headers = {
             "Content-Disposition": f'attachment; filename="marionette-{time.strftime("%Y-%m-%d")}.zip"',
             "Cache-Control": "no-store",
@@ -48,6 +50,10 @@ def route(settings: Settings) -> Route:
         return StreamingResponse(_zipped(found), media_type="application/zip", headers=headers)
 
     return Route(PATH, answer)
+
+
+def _told(request: Request, sentence: str, status: int) -> JSONResponse:
+    return JSONResponse({"detail": tell_in(request.headers.get("accept-language"), sentence)}, status)
 
 
 def _may_enter(request: Request) -> bool:

@@ -7,28 +7,40 @@ from typing import Any
 
 import gradio as gr
 
-from pipelines.catalog import CATALOG
 from pipelines.events import Result
+from pipelines.messages import Message, said
 from pipelines.serving.backend import Backend
 from pipelines.serving.job import Job
 from pipelines.task_settings import Choice, Kept, Setting, settings_of
 from pipelines.tasks import KINDS as task_kinds
 from pipelines.tasks import Finish, Grid, Task, kind_of
 from ui import html
-from ui.languages import say
+from ui.languages import say, tell
 from ui.player import Film, films, player
+from ui.pose_html import motion_title
 
 MOST = 3
 _TO_PANEL = "() => document.querySelector('#compare video')?.scrollIntoView({block: 'center'})"
-KINDS = {"text-to-video": "Text to video", "pose-to-video": "Pose to video", "edit": "Edit of a clip", "grid": "A grid"}
+KINDS = {
+    "text-to-video": said("Text to video"),
+    "pose-to-video": said("Pose to video"),
+    "edit": said("Edit of a clip"),
+    "grid": said("A grid"),
+}
 DECLARED: dict[str, Setting] = {}  # of all kinds of task
 for _kind in task_kinds.values():
     DECLARED = settings_of(_kind) | DECLARED
+
+
+def _label(setting: Setting) -> Message:
+    label = said(setting.label)
+    return said("{name} ({unit})", name=label, unit=setting.unit) if setting.unit else label
+
+
 _LABELS = [(name, one) for kind in task_kinds.values() for name, one in settings_of(kind).items()]
 # In the order in which they are shown -> what a person reads: the plainer, where kinds of task call it differently.
-SETTINGS = {"kind": "Made by", "prompt": "Prompt", "model": "Model"} | {
-    name: min((f"{one.label} ({one.unit})" if one.unit else one.label for it, one in _LABELS if it == name), key=len)
-    for name in DECLARED
+SETTINGS = {"kind": said("Made by"), "prompt": said("Prompt"), "model": said("Model")} | {
+    name: min((_label(one) for it, one in _LABELS if it == name), key=len) for name in DECLARED
 }
 APART = 3  # settings that a card of the library tells beside the seed
 _ON_CARD = ("kind", "prompt", "model", "seed")  # what stands there anyway
@@ -94,12 +106,13 @@ def differences(tasks: Sequence[Task]) -> str:
         if any(value != asked[0] for value in asked):
             texts = _texts(name, values)
             cells = (escape(text) if name in one else "–" for text, one in zip(texts, settings, strict=True))
-            rows += f'<tr><th scope="row">{title}</th>{"".join(f"<td>{text}</td>" for text in cells)}</tr>'
+            cells = "".join(f"<td>{text}</td>" for text in cells)
+            rows += f'<tr><th scope="row">{tell(title)}</th>{cells}</tr>'
     if not rows:
-        return '<p class="hint">All of them have the same settings.</p>'
+        return f'<p class="hint">{tell("All of them have the same settings.")}</p>'
     heads = "".join(f'<th scope="col">{number}</th>' for number in range(1, len(tasks) + 1))
     return (
-        '<div class="edits"><table><caption>In which they differ</caption>'
+        f'<div class="edits"><table><caption>{tell("In which they differ")}</caption>'
         f"<thead><tr><td></td>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
@@ -115,19 +128,20 @@ def apart(tasks: Sequence[Task]) -> list[str]:
             if name in one and name not in _ON_CARD and not isinstance(DECLARED.get(name), Kept)
         )
         differ = [name for name in names if any(other.get(name) != one[name] for other in others)]
-        words = [f"{SETTINGS[name]} {_text(name, one[name])}" for name in differ[:APART]]
-        told.append(" · ".join([f"Seed {one['seed']}" if one["kind"] != "grid" else f"Seeds {one['seed']}", *words]))
+        words = [f"{tell(SETTINGS[name])} {_text(name, one[name])}" for name in differ[:APART]]
+        seed = (
+            tell("Seeds {seeds}", seeds=one["seed"]) if one["kind"] == "grid" else tell("Seed {seed}", seed=one["seed"])
+        )
+        told.append(" · ".join([seed, *words]))
     return told
 
 
 def _heading(jobs: Sequence[Job]) -> str:
     if len(jobs) == 1:
-        return (
-            "<h2>Compare</h2>"
-            f'<p class="hint">“{escape(html.shorten(jobs[0].task.prompt, 90))}” is chosen. '
-            "Press Compare at one or two more.</p>"
-        )
-    return "<h2>Side by side</h2>"
+        prompt = escape(html.shorten(jobs[0].task.prompt, 90))
+        told = tell("“{prompt}” is chosen. Press Compare at one or two more.", prompt=prompt)
+        return f'<h2>{tell("Compare")}</h2><p class="hint">{told}</p>'
+    return f"<h2>{tell('Side by side')}</h2>"
 
 
 def _settings(task: Task) -> dict:
@@ -143,27 +157,29 @@ def _settings(task: Task) -> dict:
 def _texts(name: str, values: Sequence[object]) -> list[str]:
     if isinstance(DECLARED.get(name), Kept):  # names that mean nothing to a person: it matters only which are the same
         letters = dict(zip(dict.fromkeys(value for value in values if value), "ABC", strict=False))
-        return [letters.get(value, "none") for value in values]
+        return [letters.get(value, tell("none")) for value in values]
     return [_text(name, value) for value in values]
 
 
 def _text(name: str, value: Any) -> str:
     match name, value:
         case "person", int():
-            return f"Person {value + 1}"
+            return tell("Person {number}", number=value + 1)
         case "person", None:
-            return "Everybody"
+            return tell("Everybody")
         case _, None | "":
             return "–"
         case "kind", _:
-            return KINDS[value]
+            return tell(KINDS[value])
+        case "motion", _:
+            return tell(motion_title(value))
         case (("upscale" | "interpolate"), _):
             return f"{value}×"
         case "model", _:
-            return CATALOG[value].title if value in CATALOG else value
+            return html.model_title(value)
         case _, bool():
-            return "Yes" if value else "No"
+            return tell("Yes") if value else tell("No")
         case _, int() | float():
             return f"{value:.10g}"
     setting = DECLARED.get(name)
-    return setting.choices.get(value, value) if isinstance(setting, Choice) else value
+    return tell(setting.choices.get(value, value)) if isinstance(setting, Choice) else value

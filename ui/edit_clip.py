@@ -13,7 +13,7 @@ from pipelines.serving.job import Job
 from pipelines.tasks import Edit
 from ui import controls, edit_html, estimates, finish, forms, hints, html, hub, shortcuts, tune_clip, visitor, why
 from ui.follower import QUIET, Stage, View, ends, halting, progress
-from ui.languages import ENGLISH_ONLY, say, tell
+from ui.languages import PROMPTS, say, tell
 from ui.media import CLICKS, export
 from ui.player import Film, film, films, player
 from ui.refill import Form
@@ -114,7 +114,7 @@ class Panel(Stage):
     def _build_question(self, first: ModelCard) -> None:
         self.prompt = gr.Textbox(
             label=say("Edit"),
-            info=ENGLISH_ONLY,
+            info=PROMPTS,
             placeholder=say("The caption with other words. One video a line."),
             lines=3,
             max_lines=8,
@@ -185,7 +185,8 @@ class Panel(Stage):
             tuning = self.tuning_of(identifier, visitor_id)
         except ValueError as error:
             if identifier:
-                gr.Warning(tell("{sentence} Tune on the clip once more.", sentence=str(error)))
+                gone = tell("{sentence} Tune on the clip once more.", sentence=str(error))
+                gr.Warning(gone, title=tell("Note"))
             return {self.panel: gr.Column(visible=False)}
         settings = {"sound": False, "prompt": tuning.job.task.prompt} | again
         card, title = find(tuning.job.task.model), edit_html.title_of(tuning)
@@ -354,4 +355,4 @@ def _picked(event: gr.EventData) -> str:
 
 
 def _heading(title: str) -> str:
-    return f"<h2>3. Edit with “{html.escape(title)}”</h2>"
+    return f"<h2>{tell('3. Edit with “{name}”', name=html.escape(title))}</h2>"

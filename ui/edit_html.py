@@ -7,12 +7,12 @@ from statistics import fmean
 from typing import Any
 
 from pipelines.cards import ModelCard
-from pipelines.catalog import CATALOG, SCHEDULERS
 from pipelines.messages import Message, said
 from pipelines.serving.backend import Tuning
 from pipelines.serving.job import Job
-from pipelines.tasks import Tune
-from ui.html import data_of, moving, shorten
+from pipelines.task_settings import Choice, settings_of
+from pipelines.tasks import Edit, Tune
+from ui.html import data_of, model_title, moving, shorten
 from ui.languages import say, tell
 
 OTHERS = say('<p class="others">Published tuned models</p>')
@@ -111,7 +111,7 @@ def title_of(tuning: Tuning) -> str:
 def _published(card: ModelCard, chosen: str) -> str:
     return (
         f'<button type="button" class="example" aria-pressed="{str(card.name == chosen).lower()}" '
-        f'data-job="{card.name}"><b>{escape(card.title)}</b><span>{escape(card.summary)}</span></button>'
+        f'data-job="{card.name}"><b>{escape(tell(card.title))}</b><span>{escape(tell(card.summary))}</span></button>'
     )
 
 
@@ -121,13 +121,12 @@ def _tuned(tuning: Tuning, chosen: str) -> str:
     steps = tell("{done} steps", done=done)
     if done != task.steps:
         steps = tell("stopped after {done} of {steps} steps", done=done, steps=task.steps)
-    base = CATALOG[task.model].title if task.model in CATALOG else task.model
     picture = f'<img alt="" src="{data_of(tuning.poster)}">' if tuning.poster else '<span class="no-picture"></span>'
     caption = f"“{escape(shorten(task.prompt, 80))}”<br>" if tuning.job.title else ""
     return (
         f'<button type="button" class="example" aria-pressed="{str(tuning.job.id == chosen).lower()}" '
         f'data-job="{tuning.job.id}">{picture}<b>{escape(shorten(title_of(tuning), 90))}</b>'
-        f"<span>{caption}{escape(base)} · {steps}</span></button>"
+        f"<span>{caption}{escape(model_title(task.model))} · {steps}</span></button>"
     )
 
 
@@ -152,9 +151,10 @@ def edits(jobs: Sequence[Job], shown: str) -> str:
 
 
 def _value(name: str, value: Any) -> str:
-    return escape(
-        f"{value:g}" if isinstance(value, int | float) else SCHEDULERS[value] if value in SCHEDULERS else value
-    )
+    setting = settings_of(Edit)[name]
+    if isinstance(setting, Choice):
+        return escape(tell(setting.choices.get(value, value) or setting.nothing))
+    return escape(f"{value:g}" if isinstance(value, int | float) else value)
 
 
 def _ordinal(number: int) -> str:

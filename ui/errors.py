@@ -23,7 +23,7 @@ def telling(handler: Callable) -> Callable:
             values = tuple(values[0].values())
         words = [value for value in values if isinstance(value, str)]
         sentence = log_error(error, f"Page, {handler.__name__}", words, undone=said("nothing was changed"))
-        return gr.Error(escape(tell(sentence)), print_exception=False)
+        return gr.Error(escape(tell(sentence)), title=tell("Error"), print_exception=False)
 
     @wraps(handler)
     def call(*values):

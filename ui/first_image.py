@@ -201,12 +201,13 @@ def build(backend: Backend, owner: gr.BrowserState, card: ModelCard) -> FirstIma
         try:
             pictures = [backend.assets.image(one, visitor_id) if one else b"" for one in (name, mask_name)]
         except ValueError:
-            gr.Warning(tell("The first image of this video, or its mask, is not here any more. Upload it again."))
+            gone = tell("The first image of this video, or its mask, is not here any more. Upload it again.")
+            gr.Warning(gone, title=tell("Note"))
             name, pictures = "", [b"", b""]
         there = bool(name)
         return {
             **{image: name, mask: mask_name if there else "", strokes: None},
-            sheet: html.sheet(*pictures) if there else "",
+            sheet: drawn_over(*pictures) if there else "",
             **{button: gr.Button(visible=there) for button in (upload_mask, remove)},
         }
 
@@ -224,3 +225,18 @@ def build(backend: Backend, owner: gr.BrowserState, card: ModelCard) -> FirstIma
     )
     sheet.click(drawn, None, strokes, queue=False, **quiet)
     return FirstImage(choice, panel, image, mask, strokes, guidance)
+
+
+def drawn_over(image: bytes, mask: bytes) -> str:
+    """An image, PNG, to be painted over, with the mask, PNG or nothing, that is on it already."""
+    width, height = (int.from_bytes(image[at : at + 4], "big") for at in (16, 20))
+    source, laid = (base64.b64encode(picture).decode() for picture in (image, mask))
+    kept = f' data-mask="data:image/png;base64,{laid}"' if mask else ""
+    return (
+        f'<div class="sheet"><img alt="{tell("The first image")}" src="data:image/png;base64,{source}">'
+        f'<canvas width="{width}" height="{height}" aria-label="{tell("Mask: paint over what need not stay")}"{kept}>'
+        '</canvas></div><div class="sheet-tools">'
+        f'<label>{tell("Brush")} <input type="range" min="4" max="80" value="28" data-tool="size"></label>'
+        f'<label><input type="checkbox" data-tool="erase"> {tell("Erase")}</label>'
+        f'<button type="button" data-tool="clear">{tell("Clear the mask")}</button></div>'
+    )

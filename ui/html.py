@@ -13,13 +13,14 @@ from PIL import Image
 
 from pipelines.cards import ModelCard
 from pipelines.catalog import CATALOG, SCHEDULERS
-from pipelines.messages import said
+from pipelines.messages import Message, said
+from pipelines.readings import Reading, Vocabulary, read
 from pipelines.serving.job import Job
 from pipelines.tasks import Finish, Grid, Task, Tune
 from ui.language_choice import CHOICE
 from ui.languages import say, tell
 from ui.stream import WAITING, Moment, describe
-from ui.words import chosen_words, unknown_words
+from ui.words import chosen_words, in_english, unknown_words
 
 FIRST_SCENE = say(
     '<p class="playbill-title">Your first prompt is ready</p><p>Press <b>Generate</b> to raise the curtain.</p>'
@@ -35,6 +36,10 @@ NOTHING_YET = say(
 )
 _CARD = f'<div class="model-card"><p>{{}}</p>{{}}<dl>{"<dt>{}</dt><dd>{}</dd>" * 4}</dl></div>'
 LAMPS = 24
+MONTHS = (
+    *(said("Jan"), said("Feb"), said("Mar"), said("Apr"), said("May"), said("Jun")),
+    *(said("Jul"), said("Aug"), said("Sep"), said("Oct"), said("Nov"), said("Dec")),
+)
 # A template: its texts are the lines of HEADLINES, in the reader's language.
 HEADER = r"""
 <header class="masthead">
@@ -152,7 +157,11 @@ def prompt_hints(prompt: str, card: ModelCard, tokens: tuple[int, str] | None) -
         else:
             told = tell("{count} of {most} tokens", count=count, most=card.max_tokens)
             hints.append(f'<p class="hint count">{told}</p>')
-    if card.vocabulary and (new := unknown_words(prompt, card.vocabulary)):
+    reading = read(prompt, card.vocabulary)
+    if reading is not None:
+        told = tell("Read as: {prompt}", prompt=reading.text)
+        hints.append(f'<p class="hint">{told}</p>')
+    if card.vocabulary and (new := _new_words(prompt, reading, card.vocabulary)):
         named = ", ".join(f"“{escape(shorten(word, 24))}”" for word in new[:4])
         if len(new) == 1:
             told = tell(
@@ -168,7 +177,7 @@ def prompt_hints(prompt: str, card: ModelCard, tokens: tuple[int, str] | None) -
                 words=named,
             )
         kinds = "".join(
-            f"<li><span>{escape(kind)}</span> {escape(', '.join(words))}</li>"
+            f"<li><span>{escape(tell(kind))}</span> {escape(tell(', ').join(map(tell, words)))}</li>"
             for kind, words in card.vocabulary.items()
         )
         hints.append(
@@ -178,31 +187,23 @@ def prompt_hints(prompt: str, card: ModelCard, tokens: tuple[int, str] | None) -
     return f'<div class="hints" aria-live="polite">{"".join(hints)}</div>'
 
 
+def _new_words(prompt: str, reading: Reading | None, vocabulary: Vocabulary) -> Sequence[str]:
+    return reading.unknown if reading is not None else unknown_words(prompt, vocabulary)
+
+
 def model_card(card: ModelCard, missing: str | None) -> str:
     """What a person should know about a model before using it; `missing` says what is not on this machine yet."""
     badge = say('<p class="badge here"><b>Ready</b></p>')
     if missing:
-        badge = say('<p class="badge missing"><b>Not downloaded.</b> {}</p>', escape(missing))
+        badge = say(
+            '<p class="badge missing"><b>Not downloaded.</b> {}</p>',
+            missing if isinstance(missing, Message) else escape(missing),
+        )
     texts = (card.summary, card.needs, card.licence, card.shortcomings, card.not_for)
     summary, *facts = (say(escape(text, quote=False)) for text in texts)
     names = (say("Needs"), say("Licence"), say("Limits"), say("Not for"))
     rows = [part for row in zip(names, facts, strict=True) for part in row]
     return str(say(_CARD, summary, badge, *rows))
-
-
-def sheet(image: bytes, mask: bytes) -> str:
-    """An image, PNG, to be painted over, with the mask, PNG or nothing, that is on it already."""
-    width, height = (int.from_bytes(image[at : at + 4], "big") for at in (16, 20))
-    source, laid = (base64.b64encode(picture).decode() for picture in (image, mask))
-    kept = f' data-mask="data:image/png;base64,{laid}"' if mask else ""
-    return (
-        f'<div class="sheet"><img alt="The first image" src="data:image/png;base64,{source}">'
-        f'<canvas width="{width}" height="{height}" aria-label="Mask: paint over what need not stay"{kept}></canvas>'
-        '</div><div class="sheet-tools">'
-        '<label>Brush <input type="range" min="4" max="80" value="28" data-tool="size"></label>'
-        '<label><input type="checkbox" data-tool="erase"> Erase</label>'
-        '<button type="button" data-tool="clear">Clear the mask</button></div>'
-    )
 
 
 @dataclass(frozen=True)
@@ -270,16 +271,17 @@ def _made_now(job: Job, movable: bool, jobs: Sequence[Job]) -> str:
 
 
 def chips(prompt: str, card: ModelCard) -> str:
-    """The words that a model knows, as buttons that compose a prompt; nothing for a model without a vocabulary."""
+    """The words that a model knows, as buttons that compose a prompt in English; nothing for a model without a
+    vocabulary."""
     if card.vocabulary is None:
         return ""
-    chosen = chosen_words(prompt, card.vocabulary)
+    chosen = chosen_words(in_english(prompt, card.vocabulary), card.vocabulary)
     rows = "".join(  # Tab reaches one of each kind, the arrows the others (ui/media.py)
-        f'<div role="group" aria-label="{escape(kind)}">'
+        f'<div role="group" aria-label="{escape(tell(kind))}">'
         + "".join(
             f'<button type="button" class="chip" data-kind="{escape(kind)}" data-word="{escape(word)}" '
             f'tabindex="{0 if word == chosen.get(kind, words[0]) else -1}" '
-            f'aria-pressed="{str(chosen.get(kind) == word).lower()}">{escape(word)}</button>'
+            f'aria-pressed="{str(chosen.get(kind) == word).lower()}">{escape(tell(word))}</button>'
             for word in words
         )
         + "</div>"
@@ -304,8 +306,15 @@ def about_video(card: Card) -> str:
 
 def title(job: Job) -> str:
     """What made the video of `job`."""
-    model = CATALOG[job.task.model].title if job.task.model in CATALOG else job.task.model
-    return f"{model}, {kind}" if (kind := {Finish: "finished", Grid: "a grid"}.get(type(job.task))) else model
+    model = model_title(job.task.model)
+    if isinstance(job.task, Finish):
+        return tell("{model}, finished", model=model)
+    return tell("{model}, a grid", model=model) if isinstance(job.task, Grid) else model
+
+
+def model_title(name: str) -> str:
+    """What a person reads for the model `name`, which may not be in the catalog any more."""
+    return tell(CATALOG[name].title) if name in CATALOG else name
 
 
 def _on_shelf(card: Card) -> str:
@@ -315,9 +324,9 @@ def _on_shelf(card: Card) -> str:
     marks = "".join(
         _mark(card.job, prompt, *mark)
         for mark in (
-            ("pick", "Select", "☑" if card.picked else "☐", card.picked),
-            ("favour", "Favourite", "★" if card.favourite else "☆", card.favourite),
-            ("compare", "Compare", "Compare", card.compared),
+            ("pick", tell("Select"), "☑" if card.picked else "☐", card.picked),
+            ("favour", tell("Favourite"), "★" if card.favourite else "☆", card.favourite),
+            ("compare", tell("Compare"), tell("Compare"), card.compared),
         )
     )
     film = f' data-film="{escape(card.film)}"' if card.film else ""
@@ -336,7 +345,14 @@ def _mark(job: str, prompt: str, act: str, name: str, shown: str, pressed: bool)
 
 
 def _date(seconds: float) -> str:
-    return time.strftime("%d %b %Y, %H:%M", time.localtime(seconds))
+    when = time.localtime(seconds)
+    return tell(
+        "{day:02d} {month} {year}, {time}",
+        day=when.tm_mday,
+        month=MONTHS[when.tm_mon - 1],
+        year=when.tm_year,
+        time=time.strftime("%H:%M", when),
+    )
 
 
 def rounded(facts: dict) -> dict:

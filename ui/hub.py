@@ -9,7 +9,7 @@ from pipelines.events import Progress
 from pipelines.messages import said
 from pipelines.serving.backend import Backend
 from ui import html, stream, visitor
-from ui.languages import say
+from ui.languages import say, tell
 
 
 def offered(environment: Mapping[str, str] = os.environ) -> bool:
@@ -59,7 +59,8 @@ def keeping(backend: Backend, owner: gr.BrowserState, chosen: gr.State) -> None:
                     step: Progress = next(going)
                 except StopIteration as end:
                     address = html.escape(end.value)
-                    yield f'<p class="caption">Kept, for you alone, at <a href="{address}">{address}</a></p>'
+                    link = f'<a href="{address}">{address}</a>'
+                    yield f'<p class="caption">{tell("Kept, for you alone, at {link}", link=link)}</p>'
                     return
                 yield html.footlights(stream.Moment(progress=step))
         except (ValueError, OSError) as error:

@@ -2,14 +2,14 @@
 
 Every text that stands on the page goes through `say`, what is made while the app runs through `tell`. The English text,
 or the template of a message, is the key in translations/*.json, which hold whole texts with their markup; what is
-missing there is shown in English, and found by a test. Prompts stay English: the models know no other language. So
-does what endpoints answer.
+missing there is shown in English, and found by a test. Examples of prompts stay English. So does what endpoints answer.
 """
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -37,34 +37,60 @@ ENGLISH = {text: text for words in TRANSLATIONS.values() for text in words}
 WORDS = gr.I18n(en=dict(ENGLISH), **{locale: dict(words) for locale, words in TRANSLATIONS.items()})
 
 
+LANGUAGE: ContextVar[str] = ContextVar("language", default="en")  # of who asks for what is being done
+
+
 def say(text: str, *values: object) -> I18nData:
     """`text`, written in English, as the reader's browser is to show it; `values` fill its {} in every language.
 
-    Values that are themselves said are so in that language.
+    Values that are themselves said are so in that language; so are messages, which are escaped for HTML.
 
     A browser learns these words when it opens the page: what is said with values only later stays English. In another
     text or in HTML, str() of it may stand once.
     """
     filled = _filled(text, values, {})
     if values:
-        for locale, known in (("en", ENGLISH), *TRANSLATIONS.items()):
-            WORDS.translations[locale][filled] = _filled(text, values, known)
+        for locale in ("en", *TRANSLATIONS):  # of values that are filled in themselves, too
+            known = WORDS.translations[locale]
+            known[filled] = _filled(text, values, known, locale)
     return WORDS(filled)
 
 
-def _filled(text: str, values: tuple[Any, ...], known: Mapping[str, str]) -> str:
-    parts = [known.get(value.key, value.key) if isinstance(value, I18nData) else value for value in values]
+def tell_in(header: str | None, text: str, **values: object) -> str:
+    """As `tell`, to whoever asks with this Accept-Language: for what is answered before any handler runs."""
+    return _in(asked_for(header), lambda: tell(text, **values))
+
+
+def _filled(text: str, values: tuple[Any, ...], known: Mapping[str, str], locale: str = "en") -> str:
+    parts = [_part(value, known, locale) for value in values]
     text = known.get(text, text)
     return text.format(*parts) if values else text
 
 
-ENGLISH_ONLY = say("In English. Ctrl+Enter starts.")  # of prompts
+def _part(value: Any, known: Mapping[str, str], locale: str) -> Any:
+    if isinstance(value, I18nData):
+        return known.get(value.key, value.key)
+    return escape(_in(locale, lambda: tell(value))) if isinstance(value, Message) else value
+
+
+def drawn(make: Callable[[], str]) -> I18nData:
+    """What `make` tells, as the reader's browser is to show it when the page opens: `make` is called once for every
+    language. What it tells later, while the app runs, is told in the language of who asks."""
+    english = _in("en", make)
+    for locale in ("en", *TRANSLATIONS):
+        WORDS.translations[locale][english] = _in(locale, make)
+    return WORDS(english)
+
+
+def _in(locale: str, make: Callable[[], str]) -> str:
+    before = LANGUAGE.set(locale)
+    try:
+        return make()
+    finally:
+        LANGUAGE.reset(before)
 
 
 # What is said while the app runs ---------------------------------------------------------------------------------
-
-
-LANGUAGE: ContextVar[str] = ContextVar("language", default="en")  # of who asks for what is being done
 
 
 def asked_for(header: str | None) -> str:
@@ -91,3 +117,6 @@ def tell(text: str, **values: object) -> str:
         return translated if message == template else fill(translated, told)
     except (KeyError, TypeError, ValueError):
         return str.__str__(message)
+
+
+PROMPTS = say("In English; for the paper theatre also in Spanish or Chinese. Ctrl+Enter starts.")

@@ -238,7 +238,7 @@ def _picked(selected: Sequence[str], job: str) -> list[str]:
     if job in selected:
         return [one for one in selected if one != job]
     if len(selected) >= bundle.MOST:
-        gr.Warning(tell("{most} videos can be selected at once.", most=bundle.MOST))
+        gr.Warning(tell("{most} videos can be selected at once.", most=bundle.MOST), title=tell("Note"))
         return list(selected)
     return [*selected, job]
 

@@ -4,6 +4,8 @@ import base64
 from html import escape
 from pathlib import Path
 
+from gradio.i18n import I18nData
+
 from pipelines.catalog import motions
 from pipelines.detectors import DETECTORS
 from pipelines.events import Progress
@@ -26,10 +28,21 @@ def gallery() -> str:
     pictures = {name: motion_picture(motion) for name, motion in motions().items()}
     cards = "".join(
         f'<button type="button" class="motion" data-motion="{escape(name)}" aria-pressed="${{value === \'{name}\'}}">'
-        f"{calm_picture(moves, '', rests)}<span>{escape(name.capitalize())}</span></button>"
-        for name, (moves, rests) in pictures.items()
+        f"{calm_picture(moves, '', rests)}<span>${{label.split('|')[{number}]}}</span></button>"
+        for number, (name, (moves, rests)) in enumerate(pictures.items(), 1)
     )
-    return f'<div class="motions" role="group" aria-label="Built-in motions">{cards}</div>'
+    return f'<div class="motions" role="group" aria-label="${{label.split(\'|\')[0]}}">{cards}</div>'
+
+
+def gallery_words() -> I18nData:
+    """The label of the gallery: its own name, and those of the motions, with | between them."""
+    words = [say("Built-in motions"), *(say(motion_title(name)) for name in motions())]
+    return say("|".join("{}" for _ in words), *words)
+
+
+def motion_title(name: str) -> str:
+    """What a person reads for a built-in motion."""
+    return name.capitalize()
 
 
 def pose_preview(found: PosePreview) -> str:
@@ -139,7 +152,7 @@ def measures(job: Job) -> str:
     if "pose_accuracy" in facts:
         by = tell("the detector")
         if facts["pose_accuracy_by"] in DETECTORS:
-            by = DETECTORS[facts["pose_accuracy_by"]].title
+            by = tell(DETECTORS[facts["pose_accuracy_by"]].title)
         how = tell("of 100: average precision of the joints that {by} finds in it, against those it follows", by=by)
         figures.append((tell("Pose accuracy"), f"{facts['pose_accuracy']:.0f}", how))
     if "frame_consistency" in facts:

@@ -30,7 +30,7 @@ from ui import (
     why,
 )
 from ui.follower import QUIET, Stage, View, ends, halting, progress
-from ui.languages import ENGLISH_ONLY, say
+from ui.languages import PROMPTS, say
 from ui.media import CLICKS, READING, export
 from ui.player import film, films, player
 from ui.refill import Form
@@ -107,7 +107,8 @@ class PoseToVideoTab(Stage):
     def _build_question(self) -> None:
         motion, prompted, _ = EXAMPLES[0]
         gr.HTML(say("<h2>Choose a motion</h2>"), elem_id="motions-title")
-        self.chosen = gr.HTML(motion, html_template=pose_html.gallery(), elem_id="motions", js_on_load=CLICKS)
+        gallery = {"html_template": pose_html.gallery(), "label": pose_html.gallery_words()}
+        self.chosen = gr.HTML(motion, elem_id="motions", js_on_load=CLICKS, **gallery)
         self.file = gr.File(
             label=say("Or upload a clip, a skeleton video or keypoints"),
             file_types=[*CLIPS, ".json", ".zip"],
@@ -120,7 +121,7 @@ class PoseToVideoTab(Stage):
         self.prompt = gr.Textbox(
             prompted,
             label=say("Who dances, and where?"),
-            info=ENGLISH_ONLY,
+            info=PROMPTS,
             placeholder=say("Who, wearing what, where. One video a line."),
             lines=2,
             max_lines=8,

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp
 from pipelines.messages import said
 from pipelines.serving.backend import log_error
 from ui import inputs, visitor
-from ui.languages import LANGUAGE, asked_for, tell
+from ui.languages import LANGUAGE, asked_for, tell, tell_in
 from ui.origins import Guard, Origins
 
 SESSIONS = 200  # of which gradio keeps what differs from a fresh page
@@ -74,13 +74,13 @@ class Page(gr.Blocks):
         except Exception as error:
             words = [value for value in inputs if isinstance(value, str)]
             sentence = log_error(error, f"Action {block_fn.api_name}", words, undone=said("nothing was changed"))
-            raise gr.Error(tell(sentence), print_exception=False) from error
+            raise gr.Error(tell(sentence), title=tell("Error"), print_exception=False) from error
 
     async def preprocess_data(self, block_fn: BlockFunction, inputs: list[Any], *rest: Any) -> list[Any]:
         try:
             return await super().preprocess_data(block_fn, inputs, *rest)
         except Exception as error:
-            raise gr.Error(tell(UNFIT), print_exception=False) from error
+            raise gr.Error(tell(UNFIT), title=tell("Error"), print_exception=False) from error
 
 
 class _Fixed(dict):
@@ -167,17 +167,20 @@ def forget(app: routes.App, left: Mapping[str, float], now: float) -> dict[str, 
     return {session: since for session, since in seen.items() if now - since < LEFT_SECONDS}
 
 
-def _told(sentence: str, status: int) -> JSONResponse:
+def _told(request: Request, sentence: str, status: int) -> JSONResponse:
+    sentence = tell_in(request.headers.get("accept-language"), sentence)
     return JSONResponse({"detail": sentence, "error": sentence}, status)
 
 
 async def _unfit(request: Request, error: RequestValidationError) -> JSONResponse:
     first: Mapping[str, Any] = error.errors()[0]
     place = " ".join(str(part) for part in first["loc"])
-    return _told(f"What was sent can't be read: {place}: {first['msg']}.", 422)
+    told = said("What was sent can't be read: {place}: {problem}.", place=place, problem=first["msg"])
+    return _told(request, told, 422)
 
 
 async def _failed(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, TypeError | ValueError) and "/call/v2/" in request.url.path:  # an argument is missing, or new
-        return _told(f"{error}".split(" Please ")[0], 422)
-    return _told(log_error(error, f"{request.method} {request.scope['route'].path}", (), "nothing was changed"), 500)
+        return _told(request, f"{error}".split(" Please ")[0], 422)
+    where = f"{request.method} {request.scope['route'].path}"
+    return _told(request, log_error(error, where, (), undone=said("nothing was changed")), 500)

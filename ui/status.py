@@ -91,7 +91,7 @@ def _titles(models: Sequence[str]) -> str:
     uses: dict[str, list[str]] = {}
     for model in models:
         card = CATALOG.get(model) or DETECTORS.get(model)
-        used = uses.setdefault(card.title if card else model, [])
+        used = uses.setdefault(tell(card.title) if card else model, [])
         if model in CATALOG:
             used.append(tell(KINDS[CATALOG[model].kind]))
     return tell(" and ").join(f"{title}: {', '.join(used)}" if used else title for title, used in uses.items())

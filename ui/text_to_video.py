@@ -15,7 +15,7 @@ from pipelines.settings import Settings
 from pipelines.tasks import Grid, Task, TextToVideo
 from ui import controls, estimates, finish, first_image, forms, hints, html, matrix, public, shortcuts, visitor, why
 from ui.follower import QUIET, Stage, View, ends, halting, progress
-from ui.languages import ENGLISH_ONLY, say
+from ui.languages import PROMPTS, drawn, say
 from ui.media import ARROWS, CLICKS, export
 from ui.player import films, player
 from ui.refill import Form
@@ -115,21 +115,23 @@ class TextToVideoTab(Stage):
         self.prompt = gr.Textbox(
             FIRST_PROMPT,
             label=say("What should the video show?"),
-            info=ENGLISH_ONLY,
+            info=PROMPTS,
             lines=3,
             max_lines=8,
             elem_id="prompt",
             placeholder=say("Who, wearing what, doing what, where"),
         )
-        self.chips = gr.HTML(html.chips(FIRST_PROMPT, first), elem_id="chips", js_on_load=CLICKS + ARROWS)
+        self.chips = gr.HTML(
+            drawn(lambda: html.chips(FIRST_PROMPT, first)), elem_id="chips", js_on_load=CLICKS + ARROWS
+        )
         self.hints = gr.HTML(html.prompt_hints("", first, None), elem_id="hints")
         self.image = first_image.build(self.backend, self.owner, first)
         self.problem = gr.HTML(visible=False, elem_id="problem")
         with gr.Row(elem_classes="acts"):
             self.generate = gr.Button(say("Generate"), variant="primary", size="lg", elem_id="generate")
             self.halt = gr.Button(say("Stop"), variant="stop", size="lg", elem_id="stop", visible=False)
-        ahead = estimates.line(self.backend, [TextToVideo.for_model(first, "a clip", 0)])
-        self.ahead = gr.HTML(ahead, elem_id="ahead")
+        opening = [TextToVideo.for_model(first, "a clip", 0)]
+        self.ahead = gr.HTML(drawn(lambda: estimates.line(self.backend, opening)), elem_id="ahead")
 
     def _build_stage(self) -> None:
         self.message = gr.HTML(visible=False, elem_id="message")

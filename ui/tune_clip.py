@@ -15,7 +15,7 @@ from pipelines.serving.job import Job
 from pipelines.tasks import NOBODY, Tune
 from ui import controls, edit_html, estimates, forms, hints, html, visitor
 from ui.follower import QUIET, Stage, View
-from ui.languages import ENGLISH_ONLY, say
+from ui.languages import PROMPTS, say
 from ui.media import READING
 from ui.player import films, player
 from ui.text_to_video import PICTURES
@@ -69,7 +69,7 @@ class Bench(Stage):
                     self.about = gr.HTML()
                 self.prompt = gr.Textbox(
                     label=say("What does the clip show?"),
-                    info=ENGLISH_ONLY,
+                    info=PROMPTS,
                     placeholder=say("Who, wearing what, does what, where: a person in red dances on the beach"),
                     lines=2,
                     elem_id="clip-caption",

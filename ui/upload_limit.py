@@ -7,10 +7,12 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from pipelines.messages import said
 from pipelines.serving.backend import Backend
+from ui.languages import tell_in
 
 PATH = "/gradio_api/upload"
-UNSIZED = "An upload must say beforehand how long it is (Content-Length)."
+UNSIZED = said("An upload must say beforehand how long it is (Content-Length).")
 
 
 class UploadLimit:
@@ -25,12 +27,16 @@ class UploadLimit:
         headers = Headers(scope=scope)
         length = headers.get("content-length", "")
         if "transfer-encoding" in headers or not length.isdecimal() or len(length) > 15:
-            return await JSONResponse({"detail": UNSIZED}, 411)(scope, receive, send)
+            return await _told(headers, UNSIZED, 411)(scope, receive, send)
         async with AsyncExitStack() as held:
             try:
                 await held.enter_async_context(
                     contextmanager_in_threadpool(self._backend.assets.receiving(int(length)))
                 )
             except ValueError as error:
-                return await JSONResponse({"detail": str(error)}, 507)(scope, receive, send)
+                return await _told(headers, str(error), 507)(scope, receive, send)
             await self._app(scope, receive, send)
+
+
+def _told(headers: Headers, sentence: str, status: int) -> JSONResponse:
+    return JSONResponse({"detail": tell_in(headers.get("accept-language"), sentence)}, status)

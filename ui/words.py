@@ -3,6 +3,9 @@
 import re
 from collections.abc import Mapping
 
+from pipelines.messages import said as told
+from pipelines.readings import read
+
 # What people also call the things that the vocabulary names, as in the captions the paper theatre learned from.
 _SYNONYMS = {
     "person": "man woman someone",
@@ -40,6 +43,12 @@ def unknown_words(prompt: str, vocabulary: Mapping[str, tuple[str, ...]]) -> lis
     return [word for word in words if word not in _PLAIN and _stem(word) not in known]
 
 
+def in_english(prompt: str, vocabulary: Mapping[str, tuple[str, ...]]) -> str:
+    """`prompt` as a model with this vocabulary reads it."""
+    reading = read(prompt, vocabulary)
+    return reading.text if reading is not None else prompt
+
+
 def _stem(word: str) -> str:
     """`word` without its inflection, roughly: dance, dances, danced and dancing are one, and so are snow and snowy."""
     for suffix in ("ies", "ing", "es", "ed", "s", "e", "y"):
@@ -67,11 +76,13 @@ def chosen_words(prompt: str, vocabulary: Mapping[str, tuple[str, ...]]) -> dict
 def with_word(prompt: str, kind: str, word: str, vocabulary: Mapping[str, tuple[str, ...]]) -> str:
     """`prompt` with `word` for what it says of that `kind` now; without it, where it says just that.
 
-    A prompt of known words only is put anew into a sentence; in any other the word takes the place of the old one, or
-    comes last. Raises ValueError where the vocabulary has no such word.
+    One in Spanish or Chinese is put into English first. A prompt of known words only is put anew into a sentence; in
+    any other the word takes the place of the old one, or comes last. Raises ValueError where the
+    vocabulary has no such word.
     """
     if word not in vocabulary.get(kind, ()):
-        raise ValueError("The model does not list this word.")
+        raise ValueError(told("The model does not list this word."))
+    prompt = in_english(prompt, vocabulary)
     chosen = chosen_words(prompt, vocabulary)
     before = chosen.get(kind)
     if not unknown_words(prompt, vocabulary):

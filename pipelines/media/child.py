@@ -2,7 +2,8 @@
 
 `python -I -S -B child.py LIMITS FOLDERS PARSER ARGUMENTS`, each in JSON: limits of the module resource, folders to
 import from, the parser's name, and what its function `parse` gets beside the file, which is the standard input. The
-answer is a line of JSON, then bytes: facts and payload, or {"refused": sentence}, or {"failed": exception's name}.
+answer is a line of JSON, then bytes: facts and payload, or {"refused": sentence} with its "template"
+and "values", or {"failed": exception's name}.
 """
 
 import json
@@ -28,6 +29,7 @@ def main() -> None:
             facts, payload = parser.parse(sys.stdin.buffer, **arguments)
         except parser.Refused as refusal:
             facts = {"refused": str(refusal)[:500]}
+            facts |= {name: getattr(refusal, name, None) for name in ("template", "values")}
     except Exception as error:
         facts = {"failed": type(error).__name__}
     sys.stdout.buffer.write(json.dumps(facts).encode() + b"\n")

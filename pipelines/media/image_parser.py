@@ -7,11 +7,14 @@ from typing import Any, BinaryIO
 from PIL import Image, ImageFile, ImageOps, PngImagePlugin
 
 SCANS = 100  # of a progressive JPEG, each of which goes over all pixels; cameras and web pages have about ten
-DAMAGED = "This picture is damaged. Save it again, and upload that."
 
 
 class Refused(Exception):
-    """What is wrong with the file, in words for the person who uploaded it."""
+    """What is wrong with the file, in words for the person who uploaded it: a template with its values."""
+
+    def __init__(self, template: str, **values: object):
+        super().__init__(template.format(**values) if values else template)
+        self.template, self.values = template, values
 
 
 def parse(file: BinaryIO, kinds: list[str], side: int, mode: str) -> tuple[dict[str, Any], bytes]:
@@ -28,17 +31,26 @@ def parse(file: BinaryIO, kinds: list[str], side: int, mode: str) -> tuple[dict[
     except Exception as error:  # PIL's readers raise everything
         if isinstance(error, MemoryError):
             raise
-        raise Refused(f"This is no picture that can be read. Save it as one of: {', '.join(kinds)}.") from error
+        raise Refused(
+            "This is no picture that can be read. Save it as one of: {kinds}.", kinds=", ".join(kinds)
+        ) from error
     if max(picture.size) > side:
-        raise Refused(f"The picture is {picture.width}x{picture.height}; {side} pixels a side can be read.")
+        raise Refused(
+            "The picture is {width}x{height}; {side} pixels a side can be read.",
+            width=picture.width,
+            height=picture.height,
+            side=side,
+        )
     if picture.format == "JPEG" and _scans(file) > SCANS:
-        raise Refused(f"The picture is stored in more than {SCANS} passes. Save it again, as a plain JPEG or PNG.")
+        raise Refused(
+            "The picture is stored in more than {most} passes. Save it again, as a plain JPEG or PNG.", most=SCANS
+        )
     try:
         plain = _converted(ImageOps.exif_transpose(picture), mode)
     except Exception as error:
         if isinstance(error, MemoryError):
             raise
-        raise Refused(DAMAGED) from error
+        raise Refused("This picture is damaged. Save it again, and upload that.") from error
     return {"width": plain.width, "height": plain.height}, plain.tobytes()
 
 

@@ -19,6 +19,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from pipelines.messages import from_json
+
 CHILD = Path(__file__).with_name("child.py")
 KEPT = ("SYSTEMROOT", "LD_LIBRARY_PATH")  # all that programs may need to start, on Windows and with some Pythons
 MEMORY = {"MALLOC_ARENA_MAX": "1"}  # else each thread reserves 64 MB more, which a limit on memory would count
@@ -98,7 +100,7 @@ def parse(
     except ValueError:  # not even a line: a library has ended the process
         raise Failed from None
     if "refused" in facts:
-        raise ValueError(facts["refused"])
+        raise ValueError(from_json(str(facts["refused"]), facts))
     if "failed" in facts:
         if facts["failed"] == "MemoryError":
             raise OutOfMemory

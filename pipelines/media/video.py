@@ -68,10 +68,16 @@ def write(frames: np.ndarray, path: Path, fps: float, comment: str = "", sound: 
         _ffmpeg(_encoding(temporary, count, width, height, fps, comment, sound), data=frames.tobytes())
         written = read(temporary)
         if written.shape != frames.shape:
-            raise VideoError(f"The file holds {list(written.shape)} instead of {list(frames.shape)} values.")
+            raise VideoError(
+                said(
+                    "The file holds {written} instead of {wanted} values.",
+                    written=list(written.shape),
+                    wanted=list(frames.shape),
+                )
+            )
         shift = np.abs(written.mean(axis=(1, 2)) - frames.mean(axis=(1, 2))).max()  # of [F, 3]
         if shift > SHIFT:
-            raise VideoError(f"The file shows other colours than the video: {shift:.0f} levels off.")
+            raise VideoError(said("The file shows other colours than the video: {shift:.0f} levels off.", shift=shift))
 
 
 @contextmanager
@@ -93,7 +99,9 @@ def writing(
             raise VideoError(_complaint(error.returncode, error.stderr)) from error
         counted = _ffmpeg(["-i", _file(temporary), "-vf", "scale=2:2", "-f", "rawvideo", "-pix_fmt", "gray", "pipe:1"])
         if len(counted) != 4 * frames:
-            raise VideoError(f"The file holds {len(counted) // 4} frames instead of {frames}.")
+            raise VideoError(
+                said("The file holds {count} frames instead of {frames}.", count=len(counted) // 4, frames=frames)
+            )
 
 
 def _encoding(
@@ -163,7 +171,7 @@ def probe(path: Path) -> Info:
     told = _run(["-v", "info", "-i", _file(path)]).stderr.decode(errors="replace")  # "fails": no output was asked for
     stream = re.search(r"Video: (\w+(?: \([\w :.]+\))?).*?, (\w+)\(?.*?, (\d+)x(\d+).*?, ([\d.]+) fps", told)
     if stream is None:
-        raise VideoError(f"{path.name} is not a video that can be read.")
+        raise VideoError(said("{name} is not a video that can be read.", name=path.name))
     codec, pixels, width, height, fps = stream.groups()
     return Info(int(width), int(height), float(fps), codec, pixels)
 
@@ -195,11 +203,13 @@ def _ffmpeg(*arguments: Sequence[str], data: bytes = b"") -> bytes:
 
 def _complaint(code: int, written: bytes) -> str:
     complaint = re.search(r"^(?:\[.*?\] ?)*(.+)$", written.decode(errors="replace"), re.MULTILINE)
-    return f"ffmpeg failed: {complaint[1] if complaint else f'exit code {code}'}"
+    return said("ffmpeg failed: {reason}", reason=complaint[1] if complaint else f"exit code {code}")
 
 
 def _run(arguments: list[str], data: bytes = b"") -> subprocess.CompletedProcess:
     try:
         return ffmpeg.run([*FILES_ONLY, *arguments], data, seconds=TIMEOUT)
     except subprocess.TimeoutExpired as error:  # it has been killed by then
-        raise VideoError(f"ffmpeg took longer than {TIMEOUT:.0f} seconds and was stopped.") from error
+        raise VideoError(
+            said("ffmpeg took longer than {seconds:.0f} seconds and was stopped.", seconds=TIMEOUT)
+        ) from error

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.catalog import MINIATURES
+from pipelines.messages import said
 from pipelines.settings import Settings
 
-AGAIN = "Download this model once more."
 CHECKSUMS = MINIATURES.parent / "checksums.txt"
 OnProgress = Callable[[int, int], None]  # (bytes done, bytes in all)
 
@@ -26,11 +26,11 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ValueError(f"{path} is missing. {AGAIN}") from error
+        raise ValueError(said("{path} is missing. Download this model once more.", path=path)) from error
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path} can't be read as JSON. {AGAIN}") from error
+        raise ValueError(said("{path} can't be read as JSON. Download this model once more.", path=path)) from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} can't be read as JSON. {AGAIN}")
+        raise ValueError(said("{path} can't be read as JSON. Download this model once more.", path=path))
     return content
 
 
@@ -63,7 +63,13 @@ def content_hash(path: Path, settings: Settings) -> str:
         except OSError:  # a cache that can't be written only costs time
             log.debug("The hash of %s is not remembered", path)
     if re.fullmatch("[0-9a-f]{64}", real.name) and real.name != digest:
-        raise ValueError(f"{path} is damaged: its content is not what the Hub has. Delete {real} and try again.")
+        raise ValueError(
+            said(
+                "{path} is damaged: its content is not what the Hub has. Delete {real} and try again.",
+                path=path,
+                real=real,
+            )
+        )
     return digest
 
 
@@ -80,7 +86,9 @@ def check_shipped(path: Path) -> None:
         return
     with real.open("rb") as file:
         if _sha256(file) != wanted:
-            raise ValueError(f"{path} is damaged: this app comes with another file. Install the app once more.")
+            raise ValueError(
+                said("{path} is damaged: this app comes with another file. Install the app once more.", path=path)
+            )
 
 
 @lru_cache

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pipelines.cards import ModelCard, Range, Source
 from pipelines.catalog import CATALOG
+from pipelines.messages import said
 from pipelines.models.files import part_folder, read_json
 from pipelines.models.layouts import layout_of
 from pipelines.models.layouts.diffusers import POSE, trained_side, vae_scale_factor
@@ -28,7 +29,7 @@ def card_of_folder(folder: Path | str, base: ModelCard | None = None) -> ModelCa
     """
     folder = Path(folder).resolve()
     if not folder.is_dir():
-        raise ValueError(f"There is no folder {folder}.")
+        raise ValueError(said("There is no folder {folder}.", folder=folder))
     layout = layout_of(folder)
     kind = layout.pipeline(folder)
     try:
@@ -40,7 +41,9 @@ def card_of_folder(folder: Path | str, base: ModelCard | None = None) -> ModelCa
             return _pose(folder, base)
         return _inflated(folder, tuned=kind == "TuneAVideoPipeline", base=base)
     except TypeError as error:
-        raise ValueError(f"In {folder}, the config.json of the UNet or of the VAE describes no network.") from error
+        raise ValueError(
+            said("In {folder}, the config.json of the UNet or of the VAE describes no network.", folder=folder)
+        ) from error
 
 
 def _modelscope(folder: Path, frames: int, side: int) -> ModelCard:

@@ -15,10 +15,11 @@ from typing import Any
 from pipelines.cards import ModelCard, Source
 from pipelines.catalog import CLIP
 from pipelines.detectors import Detector
+from pipelines.messages import said
 from pipelines.models import weights
 from pipelines.models.classes import CLASSES, class_name, empty
 from pipelines.models.convert.cache import converted
-from pipelines.models.files import AGAIN, OnProgress, check_shipped, content_hash, part_folder, read_json
+from pipelines.models.files import OnProgress, check_shipped, content_hash, part_folder, read_json
 from pipelines.models.layouts import layout_of
 from pipelines.models.layouts.diffusers import Diffusers, Stored, weight_files
 from pipelines.models.sources import clip_folder, locate, locate_file
@@ -48,11 +49,15 @@ def component(card: ModelCard, part: str, settings: Settings, on_progress: OnPro
     """
     if part == "image_unet":
         if card.image_model is None:
-            raise ValueError(f"{card.title} takes no first image, so that none is drawn for it.")
+            raise ValueError(
+                said("{title} takes no first image, so that none is drawn for it.", title=said(card.title))
+            )
         try:
             folder = locate(card.image_model, settings, on_progress, parts=("unet",))
         except ValueError as error:
-            raise ValueError(f"{error} Or give a first image: then none needs to be drawn.") from error
+            raise ValueError(
+                said("{error} Or give a first image: then none needs to be drawn.", error=str(error))
+            ) from error
         return _module(layout_of(folder).module(folder, "unet", card.image_model.variant, settings), settings)
     return part_of(card.source, part, settings, on_progress)
 
@@ -85,8 +90,13 @@ def clip_component(part: str, settings: Settings) -> Component:
     folder = clip_folder(settings)
     if folder is None:
         raise ValueError(
-            f"{CLIP.location} is not on this machine. Download its revision {CLIP.revision} with the Hub's own client, "
-            f"or put a copy into {settings.cache / 'clip'}."
+            said(
+                "{name} is not on this machine. Download its revision {revision} with the Hub's own client, or put a "
+                "copy into {folder}.",
+                name=CLIP.location,
+                revision=CLIP.revision,
+                folder=settings.cache / "clip",
+            )
         )
     if part == "tokenizer":
         return _tokenizer(folder)
@@ -118,7 +128,13 @@ def detector_component(
         try:
             return openpose.CONFIG, openpose.body_weights(dict(weights.read(source)))
         except (KeyError, AttributeError) as error:
-            raise ValueError(f"{source} is not OpenPose's body network: {error} was not found in it.") from error
+            raise ValueError(
+                said(
+                    "{source} is not OpenPose's body network: {error} was not found in it.",
+                    source=source,
+                    error=str(error),
+                )
+            ) from error
 
     return _module(Stored(converted("openpose", [source], convert, settings)), settings)
 
@@ -159,9 +175,21 @@ def _load_module(config: dict[str, Any], files: list[Path], on_progress: OnProgr
         check_shipped(file)
         for name, tensor in weights.read(file):
             if not isinstance(tensor, torch.Tensor):
-                raise ValueError(f"{file} holds more than weights: {str(name)[:80]} is none. {AGAIN}")
+                raise ValueError(
+                    said(
+                        "{file} holds more than weights: {name} is none. Download this model once more.",
+                        file=file,
+                        name=str(name)[:80],
+                    )
+                )
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-                raise ValueError(f"{file} is damaged: {name} holds values that are no numbers. {AGAIN}")
+                raise ValueError(
+                    said(
+                        "{file} is damaged: {name} holds values that are no numbers. Download this model once more.",
+                        file=file,
+                        name=name,
+                    )
+                )
             if (name := network.rename(name)) is not None:
                 tensors[name] = tensor
             done += tensor.nbytes
@@ -170,7 +198,9 @@ def _load_module(config: dict[str, Any], files: list[Path], on_progress: OnProgr
         module.load_state_dict(network.complete(module, tensors), strict=True, assign=True)
     except RuntimeError as error:
         problem = " ".join(str(error).split())[:300]
-        raise ValueError(f"The weights in {where} do not fit the network in its config: {problem}") from error
+        raise ValueError(
+            said("The weights in {where} do not fit the network in its config: {problem}", where=where, problem=problem)
+        ) from error
     on_progress(total, total)
     return module.eval().requires_grad_(False)
 
@@ -184,7 +214,7 @@ TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast", "T5Tokenizer", "T5TokenizerF
 def _tokenizer(folder: Path, pad_with_zero: bool = False) -> Component:
     files = sorted(path for path in folder.glob("*") if path.suffix in (".json", ".txt"))
     if not files:
-        raise ValueError(f"There is no tokenizer in {folder}. {AGAIN}")
+        raise ValueError(said("There is no tokenizer in {folder}. Download this model once more.", folder=folder))
 
     def load(on_progress: OnProgress) -> Any:
         import transformers
@@ -197,7 +227,9 @@ def _tokenizer(folder: Path, pad_with_zero: bool = False) -> Component:
             if pad_with_zero or (tokenizer.pad_token == "!" and tokenizer.pad_token_id == 0):
                 tokenizer = _padded_with_zero(folder)
         except Exception as error:  # the tokenizer's libraries raise everything, bare Exception included
-            raise ValueError(f"The tokenizer in {folder} can't be read. {AGAIN}") from error
+            raise ValueError(
+                said("The tokenizer in {folder} can't be read. Download this model once more.", folder=folder)
+            ) from error
         return tokenizer
 
     content = [str(pad_with_zero).encode(), *(hashlib.sha256(file.read_bytes()).digest() for file in files)]
@@ -241,7 +273,11 @@ def _tokenizer_folder(folder: Path, layout: Diffusers, settings: Settings) -> Pa
     try:
         return locate(layout.tokenizer_source, settings, parts=("tokenizer",)) / "tokenizer"
     except ValueError as error:
-        raise ValueError(f"{folder} has no tokenizer: put CLIP's vocab.json and merges.txt into {here}.") from error
+        raise ValueError(
+            said(
+                "{folder} has no tokenizer: put CLIP's vocab.json and merges.txt into {here}.", folder=folder, here=here
+            )
+        ) from error
 
 
 def _scheduler(config: dict[str, Any]) -> Component:

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.cards import Lora
+from pipelines.messages import said
 from pipelines.models import weights
-from pipelines.models.files import AGAIN, OnProgress, content_hash, read_json
+from pipelines.models.files import OnProgress, content_hash, read_json
 from pipelines.models.sources import locate_file
 from pipelines.settings import Settings
 
@@ -74,9 +75,17 @@ def read(file: Path, network: nn.Module) -> dict[str, LowRank]:
             layer = re.sub("^" + "|^".join(map(re.escape, _PREFIXES)), "", layer)
         weight = _weight(network, layer)
         if ending is None or weight is None:
-            raise ValueError(f"{file} was made for another network: this one has no {name[:120]}.")
+            raise ValueError(
+                said("{file} was made for another network: this one has no {name}.", file=file, name=name[:120])
+            )
         if not torch.isfinite(tensor).all():
-            raise ValueError(f"{file} is damaged: {name} holds values that are no numbers. {AGAIN}")
+            raise ValueError(
+                said(
+                    "{file} is damaged: {name} holds values that are no numbers. Download this model once more.",
+                    file=file,
+                    name=name,
+                )
+            )
         factors.setdefault(layer, {})[_FACTORS[ending]] = tensor
         own[layer] = weight
     alpha = _peft_alpha(file.parent / PEFT)
@@ -97,7 +106,9 @@ def _peft_alpha(file: Path) -> float | None:
     config = read_json(file)
     for name, usual in _UNKNOWN.items():
         if config.get(name, usual) != usual and config.get(name):
-            raise ValueError(f"{file} asks for {name}, which this app can't do. Use another one.")
+            raise ValueError(
+                said("{file} asks for {name}, which this app can't do. Use another one.", file=file, name=name)
+            )
     return float(config["lora_alpha"])
 
 
@@ -105,11 +116,17 @@ def _low_rank(found: dict[str, Tensor], alpha: float | None, weight: Tensor, nam
     try:
         down, up = found["down"], found["up"]
     except KeyError as error:
-        raise ValueError(f"{file} is damaged: it has only a part of {name}. {AGAIN}") from error
+        raise ValueError(
+            said(
+                "{file} is damaged: it has only a part of {name}. Download this model once more.", file=file, name=name
+            )
+        ) from error
     rank = down.shape[0]
     fits = up.shape[1] == rank and up[:, 0].numel() == weight.shape[0]
     if not fits or down[0].numel() != weight[0].numel():
-        raise ValueError(f"{file} was made for another network: {name} has another size in this one.")
+        raise ValueError(
+            said("{file} was made for another network: {name} has another size in this one.", file=file, name=name)
+        )
     alpha = float(found["alpha"]) if "alpha" in found else rank if alpha is None else alpha
     return LowRank(down, up, alpha / rank)
 

@@ -22,6 +22,7 @@ except ImportError:  # on Windows
 from pipelines.cards import ModelCard
 from pipelines.catalog import CLIP, find
 from pipelines.detectors import DETECTORS, Detector, find_detector
+from pipelines.messages import said
 from pipelines.models import loading
 from pipelines.models.loading import Component
 from pipelines.settings import Settings
@@ -152,8 +153,13 @@ class ModelManager:
                     wanted = max(wanted, self.peak_bytes())
                 self._clear_device()
             raise MemoryError(
-                f"The memory of {self.device} is too small: this needs more than {wanted / 1e9:.2f} GB at once and "
-                f"{max(self._budget(), 0) / 1e9:.2f} GB can be had. Choose fewer frames or a smaller size."
+                said(
+                    "The memory of {device} is too small: this needs more than {needed:.2f} GB at once and "
+                    "{room:.2f} GB can be had. Choose fewer frames or a smaller size.",
+                    device=str(self.device),
+                    needed=wanted / 1e9,
+                    room=max(self._budget(), 0) / 1e9,
+                )
             )
         finally:
             self.frugal = False

@@ -14,6 +14,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from pipelines.messages import said
+
 if TYPE_CHECKING:
     from pipelines.models.manager import ModelManager
     from pipelines.tasks import Edit, PoseToVideo, TextToVideo
@@ -89,14 +91,23 @@ def allotted(
             return needed, slices
     limits = models.card(task.model).limits
     frames, sides = limits.frames.numbers(task.frames), limits.side.numbers(min(task.width, task.height))
-    advice = "Choose a smaller model."
+    advice = said("Choose a smaller model.")
     if most := largest(lambda number: needs(number, task.width, task.height, 8), room, frames):
-        advice = f"At {task.width}x{task.height}, {most} frames fit."
+        advice = said("At {width}x{height}, {most} frames fit.", width=task.width, height=task.height, most=most)
     elif side := largest(lambda side: needs(task.frames, side, side, 8), room, sides):
-        advice = f"{task.frames} frames fit at {side}x{side}."
+        advice = said("{frames} frames fit at {side}x{side}.", frames=task.frames, side=side)
     raise MemoryError(
-        f"{task.frames} frames of {task.width}x{task.height} need {needed / 1e9:.2f} GB of memory on {models.device} "
-        f"beside the weights, and {max(room, 0) / 1e9:.2f} GB can be had. {advice}"
+        said(
+            "{frames} frames of {width}x{height} need {needed:.2f} GB of memory on {device} beside the weights, and "
+            "{room:.2f} GB can be had. {advice}",
+            frames=task.frames,
+            width=task.width,
+            height=task.height,
+            needed=needed / 1e9,
+            device=str(models.device),
+            room=max(room, 0) / 1e9,
+            advice=advice,
+        )
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pipelines.cards import Lora, ModelCard, Source
 from pipelines.catalog import CLIP
+from pipelines.messages import said
 from pipelines.models.files import OnProgress
 from pipelines.models.layouts import LAYOUTS, layout_of, layout_of_names
 from pipelines.models.layouts.diffusers import weight_files
@@ -26,13 +27,13 @@ def source_of_folder(folder: Path | str, base: Source | None = None) -> Source:
     """
     folder = Path(folder).resolve()
     if not folder.is_dir():
-        raise ValueError(f"There is no folder {folder}.")
+        raise ValueError(said("There is no folder {folder}.", folder=folder))
     layout = layout_of(folder)
     layout.check_editable(folder)
     if base is None:
         base = layout.base_within(folder)
     if base is None and (missing := _missing(Source(str(folder)), folder)):
-        raise ValueError(f"{missing} If it was tuned from another model, name that as its base.")
+        raise ValueError(said("{missing} If it was tuned from another model, name that as its base.", missing=missing))
     return Source(str(folder), base=base)
 
 
@@ -50,15 +51,18 @@ def locate(
     parts = source.own_parts if parts is None else parts
     if source.is_folder:
         if not Path(source.location).is_dir():
-            raise ValueError(f"There is no folder {source.location}.")
+            raise ValueError(said("There is no folder {folder}.", folder=source.location))
         return Path(source.location)
     snapshot = _snapshot(source)
     if snapshot is not None and not _missing(source, snapshot, parts):
         return snapshot
     if not settings.hub:
         raise ValueError(
-            f"{source.location} is not on this machine, and fetching it is turned off. Set MARIONETTE_HUB=1, or "
-            "download it elsewhere and give its folder as the model."
+            said(
+                "{name} is not on this machine, and fetching it is turned off. Set MARIONETTE_HUB=1, or download it "
+                "elsewhere and give its folder as the model.",
+                name=source.location,
+            )
         )
     return _download(source, on_progress, lambda names: layout_of_names(names).downloads(names, parts, source.variant))
 
@@ -71,15 +75,20 @@ def locate_file(source: Source, name: str, settings: Settings, on_progress: OnPr
     """
     if source.is_folder:
         if not Path(source.location).is_dir():
-            raise ValueError(f"There is no folder {source.location}.")
+            raise ValueError(said("There is no folder {folder}.", folder=source.location))
         return Path(source.location)
     folder = _folder_with(source, name, settings)
     if folder is not None:
         return folder
     if not settings.hub:
         raise ValueError(
-            f"{source.location} is not on this machine, and fetching it is turned off. Set MARIONETTE_HUB=1, or put "
-            f"its {name} into {settings.cache / Path(source.location).name}."
+            said(
+                "{name} is not on this machine, and fetching it is turned off. Set MARIONETTE_HUB=1, or put its "
+                "{file} into {folder}.",
+                name=source.location,
+                file=name,
+                folder=settings.cache / Path(source.location).name,
+            )
         )
     return _download(source, on_progress, lambda names: [name])
 
@@ -128,13 +137,20 @@ def _download(source: Source, on_progress: OnProgress | None, choose: Callable[[
         bar = _progress_bar(on_progress) if on_progress else None
         return Path(snapshot_download(source.location, revision=source.revision, allow_patterns=wanted, tqdm_class=bar))
     except HfHubHTTPError as error:
-        raise ValueError(f"The Hugging Face Hub refused {source.location}: {str(error).splitlines()[0]}") from error
+        raise ValueError(
+            said(
+                "The Hugging Face Hub refused {name}: {reason}", name=source.location, reason=str(error).splitlines()[0]
+            )
+        ) from error
     except Exception as error:
         if not _is_connection_error(error):
             raise
         raise ValueError(
-            f"{source.location} is not on this machine, and the Hugging Face Hub can't be reached. Connect to the "
-            "internet and try again, choose a built-in model, or give a folder with the weights as the model."
+            said(
+                "{name} is not on this machine, and the Hugging Face Hub can't be reached. Connect to the internet "
+                "and try again, choose a built-in model, or give a folder with the weights as the model.",
+                name=source.location,
+            )
         ) from error
 
 
@@ -192,18 +208,23 @@ def availability(card: ModelCard, settings: Settings, lora: str = "") -> str | N
         if missing is None or source.is_folder:
             return missing
     if source.is_folder:
-        return f"There is no folder {source.location}."
+        return said("There is no folder {folder}.", folder=source.location)
     return _to_be_fetched(source, settings)
 
 
 def _lora_availability(lora: Lora, settings: Settings) -> str | None:
     if lora.source.is_folder:
         there = (Path(lora.source.location) / lora.file).is_file()
-        return None if there else f"There is no {lora.file} in {lora.source.location}."
+        return None if there else said("There is no {file} in {folder}.", file=lora.file, folder=lora.source.location)
     return None if _folder_with(lora.source, lora.file, settings) else _to_be_fetched(lora.source, settings)
 
 
 def _to_be_fetched(source: Source, settings: Settings) -> str:
     if settings.hub:
-        return f"{source.location} is not on this machine yet: the first video downloads it from the Hugging Face Hub."
-    return f"{source.location} is not on this machine, and fetching it is turned off: set MARIONETTE_HUB=1."
+        return said(
+            "{name} is not on this machine yet: the first video downloads it from the Hugging Face Hub.",
+            name=source.location,
+        )
+    return said(
+        "{name} is not on this machine, and fetching it is turned off: set MARIONETTE_HUB=1.", name=source.location
+    )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipelines.models.files import AGAIN
+from pipelines.messages import said
 
 
 def read(file: Path) -> Iterator[tuple[str, Any]]:
@@ -22,9 +22,14 @@ def read(file: Path) -> Iterator[tuple[str, Any]]:
         else:
             yield from _read_pickle(file).items()
     except pickle.UnpicklingError as error:
-        raise ValueError(f"{file} is damaged or holds more than weights, so it was not opened. {AGAIN}") from error
+        raise ValueError(
+            said(
+                "{file} is damaged or holds more than weights, so it was not opened. Download this model once more.",
+                file=file,
+            )
+        ) from error
     except (SafetensorError, RuntimeError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{file} is damaged or incomplete. {AGAIN}") from error
+        raise ValueError(said("{file} is damaged or incomplete. Download this model once more.", file=file)) from error
 
 
 class _Inert(dict):
@@ -41,5 +46,5 @@ def _read_pickle(file: Path) -> dict[str, Any]:
     with safe_globals(inert):
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=is_archive)
     if not isinstance(content, dict):
-        raise ValueError(f"{file} holds no weights by name. {AGAIN}")
+        raise ValueError(said("{file} holds no weights by name. Download this model once more.", file=file))
     return content

@@ -16,8 +16,9 @@ from pipelines.media import limited
 from pipelines.messages import said
 from pipelines.poses import openpose_parser
 from pipelines.poses.keypoints import Poses, from_coco, stack
-from pipelines.poses.openpose_parser import FAR, MAX_FRAMES, MAX_PEOPLE, VALUES, WRITE_AGAIN
+from pipelines.poses.openpose_parser import FAR, MAX_FRAMES, MAX_PEOPLE, VALUES
 
+WRITE_AGAIN = said("Write the keypoints once more with OpenPose (--write_json, --keypoint_scale 0).")
 MAX_BYTES = 64 * 2**20  # of all files together, unpacked
 SECONDS, MEMORY_MB = 20, 512  # of the process that parses them
 FPS = 8.0  # where the file does not say

@@ -19,15 +19,17 @@ FAR = 100_000.0  # pixels; a joint beyond is a mistake
 SLOWEST, FASTEST = 0.1, 1000.0  # frames a second
 VALUES = 75  # numbers of the longest body: three for each of its 25 joints
 BODIES = (54, 75, 51)  # numbers of a body: OpenPose's 18 joints, BODY_25, COCO's 17
-WRITE_AGAIN = "Write the keypoints once more with OpenPose (--write_json, --keypoint_scale 0)."
-PACK_AGAIN = "Upload a zip of the files that OpenPose wrote."
 SPACE = re.compile(r"[ \t\r\n]*")
 WIDE = (b"\xff\xfe", b"\xfe\xff", b"{\0", b"[\0", b"\0{", b"\0[", b"\0\0")  # how UTF-16 and UTF-32 begin
 MISSING = float("nan")
 
 
 class Refused(Exception):
-    """What is wrong with the file, in words for the person who uploaded it."""
+    """What is wrong with the file, in words for the person who uploaded it: a template with its values."""
+
+    def __init__(self, template: str, **values: object):
+        super().__init__(template.format(**values) if values else template)
+        self.template, self.values = template, values
 
 
 def parse(file: BinaryIO, name: str, most: int) -> tuple[dict[str, Any], bytes]:
@@ -43,7 +45,7 @@ def parse(file: BinaryIO, name: str, most: int) -> tuple[dict[str, Any], bytes]:
         for frame in _frames(title, data):
             frames += 1
             if frames > MAX_FRAMES:
-                raise Refused(f"There are more than {MAX_FRAMES} frames. Choose a part of them.")
+                raise Refused("There are more than {most} frames. Choose a part of them.", most=MAX_FRAMES)
             if frames == 1:
                 fps = _fps(frame)
             wide, high = _number(frame.get("canvas_width")), _number(frame.get("canvas_height"))
@@ -52,7 +54,10 @@ def parse(file: BinaryIO, name: str, most: int) -> tuple[dict[str, Any], bytes]:
             people = frame["people"]
             if len(people) > MAX_PEOPLE:
                 raise Refused(
-                    f"There are {len(frame['people'])} people in frame {frames}, and {MAX_PEOPLE} are allowed."
+                    "There are {count} people in frame {number}, and {most} are allowed.",
+                    count=len(frame["people"]),
+                    number=frames,
+                    most=MAX_PEOPLE,
                 )
             for person in frame["people"]:
                 values = _body(frames, person)
@@ -68,9 +73,9 @@ def _files(file: BinaryIO, name: str, most: int) -> Iterator[tuple[str, bytes]]:
     head = file.read(4)
     file.seek(0)
     if head == b"PK\x05\x06":
-        raise Refused(f"The zip is empty. {PACK_AGAIN}")
+        raise Refused("The zip is empty. Upload a zip of the files that OpenPose wrote.")
     if head == b"PK\x07\x08":
-        raise Refused(f"This is one part of a zip that was split. {PACK_AGAIN}")
+        raise Refused("This is one part of a zip that was split. Upload a zip of the files that OpenPose wrote.")
     if head == b"PK\x03\x04":
         yield from _unpacked(file, most)
     else:
@@ -78,7 +83,9 @@ def _files(file: BinaryIO, name: str, most: int) -> Iterator[tuple[str, bytes]]:
         file.seek(0)
         data = file.read(min(size, most + 1))  # Python takes memory for all that it is asked to read
         if len(data) > most:
-            raise Refused(f"The keypoints take more than {most // 2**20} MB. Choose a shorter part of the clip.")
+            raise Refused(
+                "The keypoints take more than {most} MB. Choose a shorter part of the clip.", most=most // 2**20
+            )
         yield name, data
 
 
@@ -86,18 +93,18 @@ def _unpacked(file: BinaryIO, most: int) -> Iterator[tuple[str, bytes]]:
     """The JSON files of a zip, by the numbers in their names. Never writes a file, nor reads more than is allowed."""
     try:
         if _listed(file) > MAX_LIST:
-            raise Refused(f"The zip holds more than {MAX_FILES} files. Upload a part of them.")
+            raise Refused("The zip holds more than {most} files. Upload a part of them.", most=MAX_FILES)
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
             if len(entries) > MAX_FILES:
-                raise Refused(f"The zip holds more than {MAX_FILES} files. Upload a part of them.")
+                raise Refused("The zip holds more than {most} files. Upload a part of them.", most=MAX_FILES)
             wanted = [
                 entry
                 for entry in sorted(entries, key=lambda entry: _by_number(entry.filename))
                 if entry.filename.lower().endswith(".json") and not entry.filename.startswith("__MACOSX/")
             ]
             if not wanted:
-                raise Refused(f"There is no .json file in the zip. {PACK_AGAIN}")
+                raise Refused("There is no .json file in the zip. Upload a zip of the files that OpenPose wrote.")
             for entry in wanted:
                 if entry.flag_bits & 1:
                     raise Refused("The zip is locked with a password. Upload one without.")
@@ -136,13 +143,26 @@ def _by_number(name: str) -> list[Any]:
 def _frames(name: str, data: bytes) -> Iterator[dict[str, Any]]:
     """The frames in one JSON file, one by one: an object is one, a list holds several."""
     name = "".join(letter if letter.isprintable() else "?" for letter in name.rpartition("/")[2][:60])
-    none = Refused(f'{name} holds no frames with a list "people". {WRITE_AGAIN}')
+    none = Refused(
+        '{name} holds no frames with a list "people". '
+        "Write the keypoints once more with OpenPose (--write_json, --keypoint_scale 0).",
+        name=name,
+    )
     if not data:
-        raise Refused(f"{name} is empty. {WRITE_AGAIN}")
+        raise Refused(
+            "{name} is empty. Write the keypoints once more with OpenPose (--write_json, --keypoint_scale 0).",
+            name=name,
+        )
     if data.startswith(WIDE):
-        raise Refused(f"{name} is written in UTF-16 or UTF-32. Save it as UTF-8, as JSON files are, and upload that.")
+        raise Refused(
+            "{name} is written in UTF-16 or UTF-32. Save it as UTF-8, as JSON files are, and upload that.", name=name
+        )
     if data.count(b"[") + data.count(b"{") > MAX_LISTS:
-        raise Refused(f"{name} holds more lists than keypoints do. {WRITE_AGAIN}")
+        raise Refused(
+            "{name} holds more lists than keypoints do. Write the keypoints once more with OpenPose (--write_json, "
+            "--keypoint_scale 0).",
+            name=name,
+        )
     found = False
     try:
         for frame in _values(data.decode("utf-8-sig")):
@@ -151,7 +171,10 @@ def _frames(name: str, data: bytes) -> Iterator[dict[str, Any]]:
             found = True
             yield frame
     except (ValueError, RecursionError) as error:  # ValueError: also what is no UTF-8, and numbers of 5000 digits
-        raise Refused(f"{name} is no JSON file. {WRITE_AGAIN}") from error
+        raise Refused(
+            "{name} is no JSON file. Write the keypoints once more with OpenPose (--write_json, --keypoint_scale 0).",
+            name=name,
+        ) from error
     if not found:
         raise none
 
@@ -191,11 +214,17 @@ def _body(number: int, person: Any) -> list[Any] | None:
     if values is None:  # as the web UIs write it for a person of whom there is but a hand
         return None
     if not isinstance(values, list):
-        raise Refused(f'A person in frame {number} has no list "pose_keypoints_2d". {WRITE_AGAIN}')
+        raise Refused(
+            'A person in frame {number} has no list "pose_keypoints_2d". '
+            "Write the keypoints once more with OpenPose (--write_json, --keypoint_scale 0).",
+            number=number,
+        )
     if values and len(values) not in BODIES:
         raise Refused(
-            f"A body in frame {number} has {len(values)} numbers: 54 (18 joints), 75 (BODY_25) and 51 (COCO) are "
-            f"known, three a joint. {WRITE_AGAIN}"
+            "A body in frame {number} has {count} numbers: 54 (18 joints), 75 (BODY_25) and 51 (COCO) are known, "
+            "three a joint. Write the keypoints once more with OpenPose (--write_json, --keypoint_scale 0).",
+            number=number,
+            count=len(values),
         )
     return values
 
@@ -207,7 +236,10 @@ def _fps(frame: dict[str, Any]) -> float | None:
         return None
     if not SLOWEST <= fps <= FASTEST:
         raise Refused(
-            f'The file says {fps:g} frames a second ("fps"), and {SLOWEST:g} to {FASTEST:g} are read. Correct that.'
+            'The file says {fps:g} frames a second ("fps"), and {least:g} to {most:g} are read. Correct that.',
+            fps=fps,
+            least=SLOWEST,
+            most=FASTEST,
         )
     return fps
 

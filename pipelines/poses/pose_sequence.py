@@ -91,7 +91,7 @@ def skeletons(
         else:
             poses, by = yield from _people(task, frames, choice.fps, models, known)
             people = FOUND[by] == PEOPLE
-            origin = said("{who} found by {detector}", who=FOUND[by], detector=models.detector(by).title)
+            origin = said("{who} found by {detector}", who=FOUND[by], detector=said(models.detector(by).title))
 
     if frames is None:
         everybody = tracking.track(poses)
@@ -175,7 +175,7 @@ def _cropped(frames: np.ndarray, task: PoseToVideo) -> np.ndarray:
     _, height, width, _ = frames.shape
     left, right, top, bottom = _margins(task, width, height)
     if left + right >= width or top + bottom >= height:
-        raise ValueError("The crop leaves nothing of the clip's few pixels. Cut off less.")
+        raise ValueError(said("The crop leaves nothing of the clip's few pixels. Cut off less."))
     return frames[:, top : height - bottom, left : width - right]
 
 
@@ -208,8 +208,10 @@ def _drawn(task: PoseToVideo, frames: np.ndarray) -> str | None:
     drawn = skeleton.recognise(frames)
     if task.shown == "skeleton" and drawn is None:
         raise ValueError(
-            "This part of the clip shows no skeletons in FollowYourPose's or OpenPose's colours on black. Choose "
-            "another part of it, or have people looked for in it."
+            said(
+                "This part of the clip shows no skeletons in FollowYourPose's or OpenPose's colours on black. Choose "
+                "another part of it, or have people looked for in it."
+            )
         )
     return drawn
 
@@ -217,7 +219,7 @@ def _drawn(task: PoseToVideo, frames: np.ndarray) -> str | None:
 def _as_they_are(task: PoseToVideo, frames: np.ndarray, choice: Choice) -> PoseSequence:
     """Skeletons in the right colours, of which no joints are known."""
     if task.person is not None:
-        raise ValueError("The people in this skeleton video can't be told apart. Keep all of them.")
+        raise ValueError(said("The people in this skeleton video can't be told apart. Keep all of them."))
     pictures = skeleton.place_frames(frames, task.width, task.height, task.placing)
     black = np.flatnonzero(pictures.reshape(len(pictures), -1).max(axis=1) <= video.BLACK).tolist()
     facts = _told(choice, "skeletons in FollowYourPose's colours, as they are") | {"frames_without_anybody": black}

@@ -46,8 +46,10 @@ def read(frames: np.ndarray, fps: float) -> Poses:
     poses = stack([_read(frame) for frame in frames], width, height, fps)
     if not poses.seen.any():
         raise ValueError(
-            "No skeletons in OpenPose's colours were found in this video. Upload the clip that they were made of, or "
-            "the keypoints (JSON)."
+            said(
+                "No skeletons in OpenPose's colours were found in this video. Upload the clip that they were made "
+                "of, or the keypoints (JSON)."
+            )
         )
     return poses
 

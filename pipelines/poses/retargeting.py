@@ -9,6 +9,7 @@ heights of the person.
 import numpy as np
 
 from pipelines.cards import Body
+from pipelines.messages import said
 from pipelines.poses.keypoints import Poses
 
 STATURE, FLOOR = 0.6, 0.9  # of the canvas' height: how tall the character is, and where the ground lies
@@ -46,8 +47,10 @@ def retarget(poses: Poses, body: Body, width: int, height: int) -> Poses:
     usual = [0.0 if size is None else float(np.median(size)) for size in sizes]
     if not any(usual):
         raise ValueError(
-            "No body is to be seen in these poses that could be carried over to the character's proportions. Do "
-            "without its own proportions, or choose another part of the clip."
+            said(
+                "No body is to be seen in these poses that could be carried over to the character's proportions. Do "
+                "without its own proportions, or choose another part of the clip."
+            )
         )
     joints = np.zeros_like(poses.joints)
     for number, size in enumerate(sizes):

@@ -91,9 +91,9 @@ def search(
                 advice=models.detector(detector).advice,
             )
         )
-    origin = (
-        "skeletons in OpenPose's colours" if kind else f"{FOUND[detector]} found by {models.detector(detector).title}"
-    )
+    origin = said("skeletons in OpenPose's colours")
+    if not kind:
+        origin = said("{who} found by {detector}", who=FOUND[detector], detector=said(models.detector(detector).title))
     facts = {
         "origin": origin,
         "frames": choice.frames,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pipelines.cards import ModelCard
 from pipelines.events import Event, Result
+from pipelines.messages import said
 from pipelines.serving.dispatcher import STOPPED, Dispatcher
 from pipelines.serving.executor import Executor
 from pipelines.serving.inputs import Inputs
@@ -89,7 +90,7 @@ class Jobs:
         Raises ValueError where it does not wait any more, or where a grid would come before its videos.
         """
         if way not in ("up", "down"):
-            raise ValueError("A job moves up or down.")
+            raise ValueError(said("A job moves up or down."))
         self._table.move(self._table.get(job, owner).id, -1 if way == "up" else 1)
 
     def delete(self, job: str, owner: str) -> None:
@@ -100,7 +101,7 @@ class Jobs:
         """Notes whether a finished video is a favourite. Raises ValueError where there is no video."""
         found = self._table.get(job, owner)
         if not isinstance(found.end, Result):
-            raise ValueError("Only a finished video can be a favourite.")
+            raise ValueError(said("Only a finished video can be a favourite."))
         self._table.favour(found.id, favourite)
 
     def export(self, job: str, owner: str, kind: str) -> Path:
@@ -122,7 +123,7 @@ class Jobs:
     def _admitted(self, task: Task, owner: str) -> Task:
         """The task, validated. Raises ValueError where it can't be taken on."""
         if self._dispatcher.closing:
-            raise ValueError("The app is shutting down. Try again when it is back.")
+            raise ValueError(said("The app is shutting down. Try again when it is back."))
         self._executor.check(task)
         task = task.checked(self._catalog)
         self._inputs.of(task, owner)

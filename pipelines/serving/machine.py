@@ -5,6 +5,7 @@ from typing import Any
 
 from pipelines.cards import ModelCard
 from pipelines.catalog import find
+from pipelines.messages import said
 from pipelines.models import tokens
 from pipelines.models.files import part_folder
 from pipelines.models.sources import locate
@@ -66,9 +67,10 @@ class Machine:
         """What the machine is at. Loads nothing."""
         jobs = self._table.unfinished()
         waiting = sum(job.waits for job in jobs)
-        trouble = (f"The table of jobs is {self._table.trouble}.",) if self._table.trouble else ()
+        trouble = (said("The table of jobs is {state}.", state=self._table.trouble),) if self._table.trouble else ()
         slots = self._executor.slots()
-        devices = " · ".join(dict.fromkeys(slot.device for slot in slots))
+        found = list(dict.fromkeys(slot.device for slot in slots))
+        devices = found[0] if len(found) == 1 else " · ".join(found)  # one alone may be a message
         held = sorted((one for slot in slots for one in slot.models), key=lambda one: -one.bytes)
         return Status(devices, len(jobs) - waiting, waiting, tuple(held), (*self._notes, *trouble))
 

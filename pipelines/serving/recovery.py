@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipelines.events import Failed, Result
+from pipelines.messages import said
 from pipelines.serving import sidecar
 from pipelines.serving.fairness import Limits
 from pipelines.serving.found import FOLDER, Found
@@ -47,7 +48,12 @@ def opened(settings: Settings) -> tuple[JobTable, list[str]]:
         table = JobTable(file, limits, notes=sidecars, renew=renew)
     except Damaged as error:
         aside = _put_aside(file)
-        told.append(f"The table of jobs was damaged. It is kept as {aside}, and a new one was made from the files.")
+        told.append(
+            said(
+                "The table of jobs was damaged. It is kept as {name}, and a new one was made from the files.",
+                name=aside,
+            )
+        )
         log.error("%s It is kept as %s, and a new table is made from the sidecars.", error, aside)
         table = JobTable(file, limits, notes=sidecars, renew=renew)
     try:
@@ -98,11 +104,17 @@ def _reconcile(table: JobTable, videos: Path, sidecars: Sidecars, found: Found) 
             sidecars.note(job)
     told = []
     if taken:
-        told.append(f"{taken} jobs that the table did not know were taken in again.")
+        told.append(said("{count} jobs that the table did not know were taken in again.", count=taken))
     if moved:
-        told.append(f"{moved} things that belong to no known job were moved to the folder {FOLDER} among the data.")
+        told.append(
+            said(
+                "{count} things that belong to no known job were moved to the folder {folder} among the data.",
+                count=moved,
+                folder=FOLDER,
+            )
+        )
     if stay:
-        told.append(f"{stay} things among the videos belong to no known job and could not be moved.")
+        told.append(said("{count} things among the videos belong to no known job and could not be moved.", count=stay))
     for sentence in told:
         log.warning(sentence)
     return told

@@ -13,6 +13,7 @@ from typing import Any
 
 from pipelines import messages
 from pipelines.events import Failed, Progress, Result
+from pipelines.messages import said
 from pipelines.serving.job import STATES, Job
 from pipelines.tasks import NAMED, NOBODY, recall, to_json
 
@@ -47,8 +48,8 @@ _NEWER = {  # version -> what makes it of the one before
 }
 # What SQLite says where the disk, the folder's rights or another process is at fault, and not the file.
 _ELSEWHERE = ("locked", "unable to open", "readonly", "disk is full", "disk I/O", "out of memory")
-BUSY = "not to be read or written for now"
-DAMAGED = "damaged, and is replaced when the app is started again"
+BUSY = said("not to be read or written for now")
+DAMAGED = said("damaged, and is replaced when the app is started again")
 
 log = logging.getLogger(__name__)
 

@@ -14,6 +14,7 @@ from pipelines.errors import log_error
 from pipelines.events import LONGEST, Losses, Preview, Progress, Result
 from pipelines.media import clips, video
 from pipelines.messages import said
+from pipelines.readings import worded
 from pipelines.serving import clip_storage
 from pipelines.settings import Settings
 from pipelines.systems.engine import find_engine
@@ -54,7 +55,8 @@ def make(
         inputs["source"] = path  # the frames that it tunes on, written before
     description = to_json(task)
     with _sound(task, path.parent, models.settings, inputs) as (sound, tempo):
-        frames, facts, sequence = yield from (run or generated)(task, models, **inputs)
+        read_as = worded(task, models.card(task.model).vocabulary)
+        frames, facts, sequence = yield from (run or generated)(read_as, models, **inputs)
         yield Progress(WRITING, 0, 1)
         if not isinstance(task, Tune):
             video.write(frames, path, task.fps, description, sound)
@@ -63,6 +65,7 @@ def make(
 
         pose_sequence.keep(sequence, path, task.fps)
     facts |= {"sound_tempo": tempo} if abs(tempo - 1) > 1e-3 else {}
+    facts |= {"read_as": read_as.prompt} if read_as.prompt != task.prompt else {}
     yield Result(path, facts | {"task": json.loads(description), "seconds": time.perf_counter() - started})
 
 

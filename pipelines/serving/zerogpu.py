@@ -27,6 +27,7 @@ from pipelines.catalog import CATALOG, find
 from pipelines.detectors import DETECTORS
 from pipelines.errors import VideoError
 from pipelines.events import Losses, Progress
+from pipelines.messages import said
 from pipelines.serving import status, worker
 from pipelines.serving.backend import Backend
 from pipelines.serving.executor import Asset, Made, Slot, Told, Work
@@ -136,9 +137,10 @@ class ZeroExecutor:
     def availability(self, model: str) -> str | None:
         if model in self._loaded or model not in self._catalog:
             return self._looking.availability(model)
-        return (
+        return said(
             "This Space borrows its GPU, and can use only what it loaded when it started. Its owner can add this model "
-            f"to MARIONETTE_ZEROGPU: {model}."
+            "to MARIONETTE_ZEROGPU: {model}.",
+            model=model,
         )
 
     def check(self, task: Task) -> None:
@@ -300,13 +302,18 @@ def _try(models: Any, names: list[str]) -> bool:
 def _reason(error: Exception) -> str | None:
     """The words of spaces on why it lends no GPU, or took it back; None where `error` is something else."""
     if str(error).startswith("Connection closed by visitor"):
-        return "The page was closed while this waited for a GPU, and so it lost its turn. Try again."
+        return said("The page was closed while this waited for a GPU, and so it lost its turn. Try again.")
     title, message = (getattr(error, name, None) for name in ("title", "message"))
     if not isinstance(title, str) or not title.startswith("ZeroGPU"):
         return None
     words = html.unescape(re.sub("<[^>]*>", "", str(message))).strip()
     if title == "ZeroGPU worker error":
-        return f"The GPU was taken back before this was done ({words}). Choose fewer frames or steps, or try again."
+        return said(
+            "The GPU was taken back before this was done ({reason}). Choose fewer frames or steps, or try again.",
+            reason=words,
+        )
     if "Space app" in words:  # whoever asked is not known any more
-        return "The app was restarted after you asked for this, and can't borrow a GPU in your name. Ask once more."
-    return f"No GPU can be borrowed for this now. {words}"
+        return said(
+            "The app was restarted after you asked for this, and can't borrow a GPU in your name. Ask once more."
+        )
+    return said("No GPU can be borrowed for this now. {reason}", reason=words)

@@ -14,6 +14,8 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler,
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 
+from pipelines.messages import said
+
 Predict = Callable[[Tensor, float], Tensor]
 Estimate = Callable[[Tensor, Tensor, float], Tensor]  # (prediction, latents, timestep) -> the sample, as now foreseen
 
@@ -29,7 +31,11 @@ def betas(config: Mapping[str, Any]) -> Tensor:
         return torch.linspace(start**0.5, end**0.5, count, dtype=torch.float64) ** 2
     if config["beta_schedule"] == "linear":
         return torch.linspace(start, end, count, dtype=torch.float64)
-    raise ValueError(f"The noise schedule {config['beta_schedule']!r} is not known, only scaled_linear and linear.")
+    raise ValueError(
+        said(
+            "The noise schedule {kind} is not known, only scaled_linear and linear.", kind=repr(config["beta_schedule"])
+        )
+    )
 
 
 def alphas_cumprod(config: Mapping[str, Any]) -> Tensor:
@@ -108,7 +114,12 @@ def noise_from(predict: Predict, config: Mapping[str, Any]) -> Predict:
     if kind == "epsilon":
         return predict
     if kind != "v_prediction":
-        raise ValueError(f"This checkpoint predicts {kind!r}; only 'epsilon' and 'v_prediction' can be sampled here.")
+        raise ValueError(
+            said(
+                "This checkpoint predicts {kind}; only 'epsilon' and 'v_prediction' can be sampled here.",
+                kind=repr(kind),
+            )
+        )
     alphas = alphas_cumprod(config)
 
     def predict_noise(latents: Tensor, timestep: float) -> Tensor:
@@ -214,7 +225,9 @@ class LCM:
     def __init__(self, alphas: Tensor, steps: int, seed: int, timestep_scaling: float = 10.0):
         """`alphas`: float64 (timesteps,). Raises ValueError for more steps than there are points."""
         if steps > self.ORIGINAL:
-            raise ValueError(f"LCM makes {self.ORIGINAL} steps at most, not {steps}. Four are usual.")
+            raise ValueError(
+                said("LCM makes {most} steps at most, not {steps}. Four are usual.", most=self.ORIGINAL, steps=steps)
+            )
         self.alphas, self.seed, self.scaling = alphas, seed, timestep_scaling
         stride = len(alphas) // self.ORIGINAL
         self.timesteps = [
@@ -253,7 +266,12 @@ def solver(name: str, config: Mapping[str, Any], steps: int, seed: int = 0) -> S
     something other than the noise.
     """
     if config.get("prediction_type", "epsilon") != "epsilon":
-        raise ValueError(f"This checkpoint predicts {config['prediction_type']!r}; only 'epsilon' can be sampled here.")
+        raise ValueError(
+            said(
+                "This checkpoint predicts {kind}; only 'epsilon' can be sampled here.",
+                kind=repr(config["prediction_type"]),
+            )
+        )
     if name == "ddim":
         return ModelScopeDDIM(alphas_cumprod(config), steps)
     if name == "dpm++":
@@ -263,7 +281,7 @@ def solver(name: str, config: Mapping[str, Any], steps: int, seed: int = 0) -> S
         return DiffusersSolver(UniPCMultistepScheduler.from_config(dict(config)), steps)
     if name == "lcm":
         return LCM(alphas_cumprod(config), steps, seed, config.get("timestep_scaling", 10.0))
-    raise ValueError(f"There is no solver called {name!r}.")
+    raise ValueError(said("There is no solver called {name}.", name=repr(name)))
 
 
 def image_solver(name: str, config: Mapping[str, Any], steps: int, seed: int = 0) -> Solver:

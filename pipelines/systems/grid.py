@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pipelines.events import LAYING, Progress, Result
 from pipelines.media import video
+from pipelines.messages import said
 from pipelines.settings import Settings
 from pipelines.tasks import Grid, to_json
 
@@ -31,7 +32,7 @@ def make(
     """
     started = time.perf_counter()
     if not any(isinstance(one, Path) for one in videos):
-        raise ValueError("None of the videos of this grid was made, so there is nothing to lay side by side.")
+        raise ValueError(said("None of the videos of this grid was made, so there is nothing to lay side by side."))
     columns, frames = len(task.seeds), task.of.frames
     width, height = _size(task.of.width, task.of.height, columns, len(task.prompts))
     yield Progress(LAYING, 0, frames)

@@ -69,8 +69,10 @@ def decode_pictures(vae: AutoencoderKL, latents: Tensor) -> Iterator[Tensor]:
             picture = vae.decode(frame[None].float()).sample[0]
         if not 0 < spread(picture) < math.inf:
             raise ValueError(
-                "A frame could not be decoded: it holds values that are no numbers, or a single one everywhere. Try "
-                "another seed; if that does not help, the weights are at fault."
+                said(
+                    "A frame could not be decoded: it holds values that are no numbers, or a single one everywhere. "
+                    "Try another seed; if that does not help, the weights are at fault."
+                )
             )
         yield picture
 
@@ -82,9 +84,13 @@ def report_progress(
     for step in steps:
         if not 0 < spread(step.latents) < math.inf:  # it also waits for the device, so that Stop comes in time
             raise ValueError(
-                f"The video fell apart in step {step.number} of {step.total}: it holds values that are no numbers, or "
-                "a single one everywhere. Try another seed or a lower guidance; if that does not help, the weights are "
-                "at fault."
+                said(
+                    "The video fell apart in step {number} of {total}: it holds values that are no numbers, or a "
+                    "single one everywhere. Try another seed or a lower guidance; if that does not help, the weights "
+                    "are at fault.",
+                    number=step.number,
+                    total=step.total,
+                )
             )
         yield Progress(stage, step.number, step.total)
         if previewer.is_due():

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from pipelines.events import DENOISING, Preview, Progress
 from pipelines.media import images
+from pipelines.messages import said
 from pipelines.models.memory import peak_bytes, remembered
 from pipelines.models.networks.pseudo3d_unet import Pseudo3DUNet, UNetPseudo3DConditionModel
 from pipelines.models.tokens import MAX_TOKENS
@@ -183,8 +184,13 @@ def sample(
     """
     if unet.config.cross_attention_dim != text_states.shape[-1]:
         raise ValueError(
-            f"{type(unet).__name__} reads texts of {unet.config.cross_attention_dim} channels, and this model's have "
-            f"{text_states.shape[-1]}: they don't belong together. Give a first image, or choose another model."
+            said(
+                "{network} reads texts of {wanted} channels, and this model's have {given}: they don't belong "
+                "together. Give a first image, or choose another model.",
+                network=type(unet).__name__,
+                wanted=unet.config.cross_attention_dim,
+                given=text_states.shape[-1],
+            )
         )
 
     def network(states: Tensor) -> Predict:
@@ -212,7 +218,10 @@ def solver(name: str, schedule: Mapping[str, Any], steps: int) -> DiffusersSolve
     """
     if schedule.get("prediction_type", "epsilon") != "epsilon":
         raise ValueError(
-            f"This checkpoint predicts {schedule['prediction_type']!r}; only 'epsilon' can be sampled here."
+            said(
+                "This checkpoint predicts {kind}; only 'epsilon' can be sampled here.",
+                kind=repr(schedule["prediction_type"]),
+            )
         )
     keys = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")
     shared = {key: schedule[key] for key in keys}
@@ -221,7 +230,7 @@ def solver(name: str, schedule: Mapping[str, Any], steps: int) -> DiffusersSolve
         return DiffusersSolver(DDIMScheduler(**shared, **ends, clip_sample=False), steps)
     if name == "dpm++":
         return DiffusersSolver(DPMSolverMultistepScheduler(**shared, final_sigmas_type="sigma_min"), steps)
-    raise ValueError(f"There is no solver called {name!r} for this model.")
+    raise ValueError(said("There is no solver called {name} for this model.", name=repr(name)))
 
 
 def decode(vae: AutoencoderKL, latents: Tensor) -> Iterator[np.ndarray]:

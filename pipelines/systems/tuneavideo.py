@@ -115,7 +115,9 @@ def load(folder: Path, base: str) -> Tuned:
     """What was tuned in `folder`. Raises ValueError where it is damaged, or was not made from the UNet of this key."""
     tuned = files.load(folder)
     if tuned.facts.get("base") != base:
-        raise ValueError("This was tuned from another model, or that model has changed since. Tune on the clip again.")
+        raise ValueError(
+            said("This was tuned from another model, or that model has changed since. Tune on the clip again.")
+        )
     return tuned
 
 

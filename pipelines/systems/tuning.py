@@ -230,7 +230,7 @@ def working_memory(task: Tune, models: "ModelManager", frames: int) -> tuple[int
             width=task.width,
             height=task.height,
             needed=needed / 1e9,
-            device=models.device,
+            device=str(models.device),
             room=max(room, 0) / 1e9,
             advice=advice,
         )

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.messages import said
 from pipelines.models.files import content_hash
 from pipelines.settings import Settings
 
@@ -40,8 +41,11 @@ def converted(
         draft = Path(tempfile.mkdtemp(dir=target.parent))
     except OSError as error:
         raise ValueError(
-            f"This model must be converted, and the cache can't be written ({error.strerror}). The owner of this "
-            "app can set MARIONETTE_CACHE to another folder."
+            said(
+                "This model must be converted, and the cache can't be written ({reason}). The owner of this app can "
+                "set MARIONETTE_CACHE to another folder.",
+                reason=error.strerror,
+            )
         ) from error
     try:
         from safetensors.torch import save_file

@@ -29,7 +29,7 @@ def upload(
     words for the person who asked, where the name can't be, is taken, or the Hub refuses.
     """
     if not re.fullmatch(r"(?!.*(--|\.\.))[A-Za-z0-9]([\w.-]{0,94}[A-Za-z0-9])?", name, re.ASCII):
-        raise ValueError("A repository's name has up to 96 letters, digits, dots, dashes and underscores.")
+        raise ValueError(said("A repository's name has up to 96 letters, digits, dots, dashes and underscores."))
     api = HfApi(endpoint=endpoint, token=token)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     try:
@@ -45,13 +45,16 @@ def upload(
     except HfHubHTTPError as error:
         status = error.response.status_code
     except Exception as error:  # no connection, a time out, …
-        raise ValueError(f"The Hub can't be reached ({type(error).__name__}). Try again in a while.") from None
+        raise ValueError(
+            said("The Hub can't be reached ({reason}). Try again in a while.", reason=type(error).__name__)
+        ) from None
     reasons = {
-        401: "The Hub does not know you any more. Sign in again.",
-        403: "The Hub does not let this app make a repository for you. Sign in again, and allow it.",
-        409: "You have a repository of this name already. Choose another name.",
+        401: said("The Hub does not know you any more. Sign in again."),
+        403: said("The Hub does not let this app make a repository for you. Sign in again, and allow it."),
+        409: said("You have a repository of this name already. Choose another name."),
     }
-    raise ValueError(reasons.get(status, f"The Hub refused this (error {status}). Try again in a while."))
+    refused = said("The Hub refused this (error {number}). Try again in a while.", number=status)
+    raise ValueError(reasons.get(status, refused))
 
 
 def model_card(title: str, card: ModelCard, facts: Mapping[str, Any]) -> str:

@@ -13,6 +13,8 @@ from typing import Any
 from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint, convert_open_clip_checkpoint
 from torch import Tensor
 
+from pipelines.messages import said
+
 Weights = Mapping[str, Tensor]
 
 SCHEDULER = {  # hard-coded in ModelScope; only the number of timesteps stands in configuration.json
@@ -51,9 +53,14 @@ def unet_config(model_cfg: Mapping[str, Any]) -> dict[str, Any]:
     multipliers = model_cfg["unet_dim_mult"]
     attends = [0.5**level in model_cfg["unet_attn_scales"] for level in range(len(multipliers))]
     if str(model_cfg["temporal_attention"]) != "True":
-        raise ValueError("This ModelScope model has no temporal attention; only models that have it can be run.")
+        raise ValueError(said("This ModelScope model has no temporal attention; only models that have it can be run."))
     if model_cfg["mean_type"] != "eps":
-        raise ValueError(f"This ModelScope model predicts {model_cfg['mean_type']!r}; only 'eps' can be sampled here.")
+        raise ValueError(
+            said(
+                "This ModelScope model predicts {kind}; only 'eps' can be sampled here.",
+                kind=repr(model_cfg["mean_type"]),
+            )
+        )
     return {
         "sample_size": 32,
         "in_channels": model_cfg["unet_in_dim"],
@@ -111,7 +118,7 @@ def _unet_name(key: str, res_blocks: int) -> str:
         down = match[1] == "input"
         block, layer = divmod(int(match[2]) - down, res_blocks + 1)
         return _within(f"{'down' if down else 'up'}_blocks.{block}", _IN_LAYER[match[3]], layer, match[4])
-    raise ValueError(f"{key!r} is no part of ModelScope's text-to-video UNet.")
+    raise ValueError(said("{part} is no part of ModelScope's text-to-video UNet.", part=repr(key)))
 
 
 def _within(block: str, part: str, layer: int, rest: str) -> str:

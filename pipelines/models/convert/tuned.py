@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pipelines.cards import Source
 from pipelines.media import video
+from pipelines.messages import said
 from pipelines.models.files import part_folder, read_json
 from pipelines.models.sources import locate
 from pipelines.settings import Settings
@@ -57,11 +58,13 @@ def load(folder: Path) -> Tuned:
             kind, _, name = name.partition("/")
             parts[kind][name] = tensor
     except FileNotFoundError as error:
-        raise ValueError(f"There is no tuned model in {folder.name}. Tune on a clip first.") from error
+        raise ValueError(said("There is no tuned model in {name}. Tune on a clip first.", name=folder.name)) from error
     except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
-        raise ValueError("The tuned model is damaged. Tune on the clip once more.") from error
+        raise ValueError(said("The tuned model is damaged. Tune on the clip once more.")) from error
     if not all(torch.isfinite(tensor).all() for tensor in (latents, *parts["delta"].values())):
-        raise ValueError("The tuned model is damaged: it holds values that are no numbers. Tune on the clip once more.")
+        raise ValueError(
+            said("The tuned model is damaged: it holds values that are no numbers. Tune on the clip once more.")
+        )
     return Tuned(facts, parts["delta"], latents, parts["moments"])
 
 
@@ -123,5 +126,7 @@ def _write(tensors: dict[str, Tensor], file: Path, facts: dict[str, Any]) -> Non
             save_file(content, temporary, {"facts": json.dumps(facts)})
     except (OSError, SafetensorError) as error:
         full = isinstance(error, OSError) and error.errno == errno.ENOSPC or "No space left" in str(error)
-        reason = "the disk is full. Free some space, then resume" if full else f"{error}. Resume to try again"
-        raise OSError(f"The tuned model could not be saved: {reason}.") from error
+        reason = said("the disk is full. Free some space, then resume")
+        if not full:
+            reason = said("{error}. Resume to try again", error=str(error))
+        raise OSError(said("The tuned model could not be saved: {reason}.", reason=reason)) from error

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.cards import Source
-from pipelines.models.files import AGAIN, part_folder, read_json
+from pipelines.messages import said
+from pipelines.models.files import part_folder, read_json
 from pipelines.settings import Settings
 
 WITHOUT_WEIGHTS = ("tokenizer", "scheduler")  # parts of which every file is wanted
@@ -40,7 +41,7 @@ class Diffusers:
         if part not in WITHOUT_WEIGHTS:
             weight_files(part_folder(folder, part), variant)
         elif not part_folder(folder, part).is_dir():
-            raise ValueError(f"{folder} has no {part}. {AGAIN}")
+            raise ValueError(said("{folder} has no {part}. Download this model once more.", folder=folder, part=part))
 
     def downloads(self, names: Collection[str], parts: Sequence[str], variant: str | None) -> list[str]:
         """Those of a repository's files `names` that `parts` need."""
@@ -66,11 +67,14 @@ class Diffusers:
         if not str(config.get("_class_name")).startswith("FlowMatch"):
             needed |= {"beta_start", "beta_end", "beta_schedule"}
         if missing := needed - config.keys():
-            raise ValueError(f"{file} lacks {', '.join(sorted(missing))}.")
+            raise ValueError(said("{file} lacks {names}.", file=file, names=", ".join(sorted(missing))))
         if config.get("rescale_betas_zero_snr"):
             raise ValueError(
-                f"{file} asks for rescale_betas_zero_snr, which this app can't do: the model begins from pure noise, "
-                "and its videos would come out wrong. Use another model."
+                said(
+                    "{file} asks for rescale_betas_zero_snr, which this app can't do: the model begins from pure "
+                    "noise, and its videos would come out wrong. Use another model.",
+                    file=file,
+                )
             )
         return config
 
@@ -91,10 +95,14 @@ class Diffusers:
         index = folder / "model_index.json"
         kind = read_json(index).get("_class_name") if index.is_file() else None
         if kind not in EDITABLE:
-            held = f"a {kind}" if kind else "no model_index.json"
+            held = said("a {kind}", kind=kind) if kind else said("no model_index.json")
             raise ValueError(
-                f"{folder} holds {held}: it is neither Stable Diffusion 1.x or 2.x (StableDiffusionPipeline) nor a "
-                "tuned model (TuneAVideoPipeline)."
+                said(
+                    "{folder} holds {held}: it is neither Stable Diffusion 1.x or 2.x (StableDiffusionPipeline) nor "
+                    "a tuned model (TuneAVideoPipeline).",
+                    folder=folder,
+                    held=held,
+                )
             )
 
     def base_within(self, folder: Path) -> Source | None:
@@ -104,7 +112,12 @@ class Diffusers:
     def pipeline(self, folder: Path) -> str | None:
         """The class of the pipeline that the model was published for. Raises ValueError where there is no model."""
         if not (folder / "model_index.json").is_file():
-            raise ValueError(f"{folder} holds no model: it has neither a model_index.json nor a configuration.json.")
+            raise ValueError(
+                said(
+                    "{folder} holds no model: it has neither a model_index.json nor a configuration.json.",
+                    folder=folder,
+                )
+            )
         return read_json(folder / "model_index.json").get("_class_name")
 
     def clip_size(self, folder: Path) -> tuple[int, int]:
@@ -121,13 +134,19 @@ def weight_files(folder: Path, variant: str | None) -> list[Path]:
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     chosen = choose_weights(names, variant)
     if chosen is None:
-        raise ValueError(f"There are no weights in {folder}. {AGAIN}")
+        raise ValueError(said("There are no weights in {folder}. Download this model once more.", folder=folder))
     if not chosen.endswith(".json"):
         return [folder / chosen]
     shards = sorted(set(read_json(folder / chosen).get("weight_map", {}).values()))
     missing = [name for name in shards if name not in names]
     if missing or not shards:
-        raise ValueError(f"{folder} lacks {', '.join(missing) or 'all shards'}. {AGAIN}")
+        raise ValueError(
+            said(
+                "{folder} lacks {missing}. Download this model once more.",
+                folder=folder,
+                missing=", ".join(missing) or said("all shards"),
+            )
+        )
     return [folder / name for name in shards]
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.cards import Source
+from pipelines.messages import said
 from pipelines.models import weights
 from pipelines.models.classes import empty
 from pipelines.models.convert.cache import converted
-from pipelines.models.files import AGAIN, part_folder, read_json
+from pipelines.models.files import part_folder, read_json
 from pipelines.models.layouts.diffusers import POSE, Diffusers, Stored
 from pipelines.settings import Settings
 
@@ -47,7 +48,13 @@ class FollowYourPose(Diffusers):
             wrong = tensors.keys() ^ empty(config, file.parent).state_dict().keys()
             if wrong:
                 raise ValueError(
-                    f"{checkpoint} is not FollowYourPose's UNet for {file.parent}: see {min(wrong)}. {AGAIN}"
+                    said(
+                        "{checkpoint} is not FollowYourPose's UNet for {parent}: see {part}. Download this model "
+                        "once more.",
+                        checkpoint=checkpoint,
+                        parent=file.parent,
+                        part=min(wrong),
+                    )
                 )
             return config, tensors
 
@@ -61,7 +68,11 @@ class FollowYourPose(Diffusers):
             return None  # the folder has all parts itself
         bases = sorted(folder.glob("*/model_index.json"))
         if not bases:
-            raise ValueError(f"{folder} holds FollowYourPose without Stable Diffusion 1.4: put its folder into it.")
+            raise ValueError(
+                said(
+                    "{folder} holds FollowYourPose without Stable Diffusion 1.4: put its folder into it.", folder=folder
+                )
+            )
         return Source(str(bases[0].parent))
 
     def pipeline(self, folder: Path) -> str | None:

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.catalog import CATALOG
+from pipelines.messages import said
 from pipelines.models import weights
 from pipelines.models.convert.cache import converted
-from pipelines.models.files import AGAIN, read_json
+from pipelines.models.files import read_json
 from pipelines.models.layouts.diffusers import Diffusers, Stored
 from pipelines.settings import Settings
 
@@ -53,7 +54,14 @@ class ModelScope(Diffusers):
                     return modelscope.unet(tensors, _model_cfg(folder))
                 return modelscope.vae(tensors) if part == "vae" else modelscope.text_encoder(tensors)
             except (KeyError, IndexError, AttributeError, TypeError) as error:
-                raise ValueError(f"{source} is not ModelScope's {part}: {error} was not found in it.") from error
+                raise ValueError(
+                    said(
+                        "{source} is not ModelScope's {part}: {error} was not found in it.",
+                        source=source,
+                        part=part,
+                        error=str(error),
+                    )
+                ) from error
 
         return Stored(converted(part, [source, folder / self.mark], convert, settings), variant)
 
@@ -62,10 +70,12 @@ class ModelScope(Diffusers):
         try:
             name = read_json(folder / self.mark)["model"]["model_args"][FILES[part]]
         except (KeyError, TypeError) as error:
-            raise ValueError(f"{folder / self.mark} is not that of a ModelScope text-to-video model.") from error
+            raise ValueError(
+                said("{file} is not that of a ModelScope text-to-video model.", file=folder / self.mark)
+            ) from error
         path = folder / Path(name).name
         if not path.is_file():
-            raise ValueError(f"{path} is missing. {AGAIN}")
+            raise ValueError(said("{path} is missing. Download this model once more.", path=path))
         return path
 
     def pipeline(self, folder: Path) -> str | None:
@@ -79,4 +89,6 @@ def _model_cfg(folder: Path) -> dict[str, Any]:
     try:
         return read_json(folder / "configuration.json")["model"]["model_cfg"]
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{folder / 'configuration.json'} is not that of a ModelScope text-to-video model.") from error
+        raise ValueError(
+            said("{file} is not that of a ModelScope text-to-video model.", file=folder / "configuration.json")
+        ) from error

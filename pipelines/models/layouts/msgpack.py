@@ -4,9 +4,10 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from pipelines.messages import said
 from pipelines.models.classes import empty
 from pipelines.models.convert.cache import converted
-from pipelines.models.files import AGAIN, part_folder, read_json
+from pipelines.models.files import part_folder, read_json
 from pipelines.models.layouts.diffusers import FLAX, Diffusers, Stored, choose_weights, weight_files
 from pipelines.settings import Settings
 
@@ -32,14 +33,27 @@ class Msgpack(Diffusers):
                 with source.open("rb") as file:
                     tensors = flax.read_weights(file, source.stat().st_size)
             except EOFError as error:
-                raise ValueError(f"{source} is damaged or incomplete. {AGAIN}") from error
+                raise ValueError(
+                    said("{source} is damaged or incomplete. Download this model once more.", source=source)
+                ) from error
             except flax.NotFlax as error:
-                raise ValueError(f"{source} holds no weights written by FLAX: {error}. {AGAIN}") from error
+                raise ValueError(
+                    said(
+                        "{source} holds no weights written by FLAX: {error}. Download this model once more.",
+                        source=source,
+                        error=str(error),
+                    )
+                ) from error
             found = {name: list(tensor.shape) for name, tensor in tensors.items()}
             if found != wanted:
                 wrong = [name for name in sorted(found.keys() | wanted.keys()) if found.get(name) != wanted.get(name)]
                 raise ValueError(
-                    f"{source} does not fit the network in {here / 'config.json'}: see {', '.join(wrong[:3])}."
+                    said(
+                        "{source} does not fit the network in {config}: see {names}.",
+                        source=source,
+                        config=here / "config.json",
+                        names=", ".join(wrong[:3]),
+                    )
                 )
             return config, tensors
 
