@@ -21,10 +21,11 @@ log = logging.getLogger(__name__)
 class Checkpoint:
     """Of one loop: a file, whole or not at all. Where that can't be written or read, the loop does without it."""
 
-    def __init__(self, file: Path, circumstances: str, seconds: float = SECONDS):
+    def __init__(self, file: Path, circumstances: str, seconds: float | None = None):
         """`circumstances` is all that the latents depend on beside the job's own settings; a checkpoint that was kept
         under others is not gone on from."""
-        self._file, self._circumstances, self._seconds = file, f"{circumstances}, torch {torch.__version__}", seconds
+        self._file, self._circumstances = file, f"{circumstances}, torch {torch.__version__}"
+        self._seconds = SECONDS if seconds is None else seconds
         self._kept = time.monotonic()
         self.restored = 0  # the number of the step that the loop went on from
 
@@ -71,7 +72,8 @@ class Checkpoint:
 class Checkpoints:
     """Those of one job: one for each of its loops, in a folder of their own."""
 
-    def __init__(self, folder: Path, seconds: float = SECONDS):
+    def __init__(self, folder: Path, seconds: float | None = None):
+        """`seconds` from one checkpoint of a loop to the next; SECONDS where it is None."""
         self._folder, self._seconds = folder, seconds
 
     def of(self, loop: str, circumstances: str) -> Checkpoint:
