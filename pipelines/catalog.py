@@ -19,6 +19,7 @@ ENGINES = {  # name -> the module whose ENGINE it is (systems/engine.py); import
     "tempofunk": "pipelines.systems.tempofunk",
     "followyourpose": "pipelines.systems.followyourpose",
     "tuneavideo": "pipelines.systems.tuning",
+    "wan": "pipelines.systems.wan",
 }
 
 CAPABILITIES = {  # fields of a task that some models have no use for -> what a person reads
@@ -38,6 +39,7 @@ SCHEDULERS = {  # name in a task -> what a person reads
     "ddim": "DDIM",
     "unipc": "UniPC",
     "pndm": "PNDM",
+    "euler": "Euler",  # of flow matching
     "lcm": "LCM",  # for networks that were distilled to few steps, by themselves or by a LoRA
 }
 
@@ -84,6 +86,13 @@ _LORAS_STABLE_DIFFUSION = {  # Luo et al., 2023, "LCM-LoRA"; made for pictures: 
         needs="A download of 135 MB.",
     )
 }
+
+_LEFT_OUT = (  # as Wan's makers advise, in English
+    "Bright tones, overexposed, static, blurred details, subtitles, style, works, paintings, images, static, overall "
+    "gray, worst quality, low quality, JPEG compression residue, ugly, incomplete, extra fingers, poorly drawn hands, "
+    "poorly drawn faces, deformed, disfigured, misshapen limbs, fused fingers, still picture, messy background, three "
+    "legs, many people in the background, walking backwards"
+)
 
 STABLE_DIFFUSION = Source("CompVis/stable-diffusion-v1-4", revision="133a221b8aa7292a167afc5127cb63fb5005638b")
 
@@ -138,6 +147,38 @@ CATALOG: Mapping[str, ModelCard] = {
             shortcomings="English only. Made for 24 frames at 576x320; worse at smaller sizes and fewer frames.",
             not_for=_NOT_FOR,
             needs="A GPU with 8 GB of memory or more, and a download of 3.7 GB.",
+        ),
+        ModelCard(
+            name="wan-2.1-1.3b",
+            title="Wan 2.1 text-to-video 1.3B",
+            system="wan",
+            takes=FASTER - {"caching"},
+            source=Source(
+                "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
+                parts=("tokenizer", "scheduler", "text_encoder", "transformer", "vae"),
+            ),
+            flops=8.75e6,
+            flow_shift=8.0,
+            defaults=Defaults(
+                frames=81,
+                width=832,
+                height=480,
+                fps=16,
+                steps=50,
+                guidance=6.0,
+                scheduler="unipc",
+                negative_prompt=_LEFT_OUT,
+            ),
+            limits=Limits(frames=Range(1, 121, 4), side=Range(128, 1280, 16), voxels=121 * 832 * 480),
+            summary="Alibaba's open video model of 2025: sharp, steady clips of five seconds, of people, animals and "
+            "landscapes. Long prompts make better ones.",
+            licence="Apache 2.0: also for commercial use",
+            shortcomings="Made for 81 frames at 832x480; worse at other sizes. Frames count from 1 in fours, width and "
+            "height in sixteens. Hands and text come out badly.",
+            not_for="Nothing illegal, no harassment, no false information, and no harm to minors.",
+            needs="A GPU with 16 GB of memory or more, 48 GB of main memory, and a download of up to 29 GB.",
+            max_tokens=512,
+            schedulers=("unipc", "euler"),
         ),
         ModelCard(
             name="miniature-tempofunk",

@@ -11,6 +11,7 @@ from pipelines.models.layouts.diffusers import POSE, trained_side, vae_scale_fac
 from pipelines.models.sources import source_of_folder
 
 PSEUDO3D = "StableDiffusionPseudo3DPipeline"  # TempoFunk's
+WAN = "WanPipeline"
 TEXT_TO_VIDEO = ("TextToVideoSDPipeline", "TextToVideoMSPipeline")
 UNKNOWN = {  # what no config says
     "licence": "As its maker says",
@@ -36,6 +37,8 @@ def card_of_folder(folder: Path | str, base: ModelCard | None = None) -> ModelCa
             return _pseudo3d(folder)
         if kind in TEXT_TO_VIDEO:
             return _modelscope(folder, *layout.clip_size(folder))
+        if kind == WAN:
+            return _wan(folder)
         if kind == POSE:
             return _pose(folder, base)
         return _inflated(folder, tuned=kind == "TuneAVideoPipeline", base=base)
@@ -52,6 +55,23 @@ def _modelscope(folder: Path, frames: int, side: int) -> ModelCard:
         source=Source(str(folder)),
         defaults=replace(published.defaults, frames=frames, width=side, height=side),
         limits=replace(published.limits, side=Range(min(64, side), 1024, 8)),
+        summary=f"The text-to-video model in {folder}.",
+        **UNKNOWN,
+    )
+
+
+def _wan(folder: Path) -> ModelCard:
+    """Raises ValueError for Wan 2.2, which has two transformers."""
+    if part_folder(folder, "transformer_2").is_dir():
+        raise ValueError(f"{folder} holds a Wan with two transformers; only Wan 2.1, with one, is known here.")
+    published = CATALOG["wan-2.1-1.3b"]
+    return replace(
+        published,
+        name=folder.name,
+        title=folder.name,
+        source=replace(published.source, location=str(folder), revision=None),
+        flow_shift=0.0,
+        limits=replace(published.limits, side=Range(16, 1280, 16)),
         summary=f"The text-to-video model in {folder}.",
         **UNKNOWN,
     )

@@ -256,11 +256,9 @@ class ModelManager:
 
     def _cast(self, module: nn.Module, component: Component) -> nn.Module:
         # Not .to(self.dtype), of which diffusers warns whoever calls it.
-        if component.faster:
-            return module.bfloat16()
-        if self.dtype != torch.float16:
-            return module.float()
-        return module.bfloat16() if component.bfloat16 else module.half()
+        if component.faster or (component.bfloat16 and self.dtype == torch.float16):
+            return _bfloat16(module, component.exact)
+        return module.half() if self.dtype == torch.float16 else module.float()
 
     def _bring(self, resident: Resident, working_bytes: int) -> None:
         """Sees that `resident` is on the device, with `working_bytes` free beside it if that can be had."""
@@ -343,6 +341,16 @@ def _device(name: torch.device | str) -> torch.device:
 def _multiplies_bfloat16() -> bool:
     """Whether this CPU has instructions for products of bfloat16 numbers; others take longer for them than in fp32."""
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def _bfloat16(module: nn.Module, exact: tuple[str, ...]) -> nn.Module:
+    """`module` in bfloat16, but in fp32 what has one of `exact` among the parts of its name."""
+    for name, part in module.named_modules():
+        for own, tensor in (*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)):
+            if tensor.is_floating_point():
+                whole = any(word in exact for word in (*name.split("."), own))
+                tensor.data = tensor.data.to(torch.float32 if whole else torch.bfloat16)
+    return module
 
 
 def _bytes(module: Any) -> int:

@@ -1,0 +1,339 @@
+"""Wan 2.1 (Wan Team, 2025, "Wan: Open and Advanced Large-Scale Video Generative Models"): a prompt becomes a video.
+
+Read top to bottom: read the prompt (UMT5), draw noise, denoise by flow matching, decode with a causal VAE, by which
+4k + 1 frames are k + 1 of latents. `sample` and `decode` need neither a task nor a manager.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import (
+    AutoencoderKLWan,
+    FlowMatchEulerDiscreteScheduler,
+    UniPCMultistepScheduler,
+    WanTransformer3DModel,
+)
+from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase, UMT5Config, UMT5EncoderModel
+
+from pipelines.events import DENOISING, Progress
+from pipelines.models.classes import Network
+from pipelines.models.memory import allotted, peak_bytes, remembered
+from pipelines.systems.diffusion import (
+    EXACT,
+    DiffusersSolver,
+    Estimate,
+    Predict,
+    Shortcuts,
+    Step,
+    denoise,
+    draw_noise,
+    prediction,
+)
+from pipelines.systems.engine import Engine, Generated
+from pipelines.systems.preview import Previewer, colour_map, to_uint8
+from pipelines.systems.shortcuts import plan
+from pipelines.systems.stable_diffusion import (
+    DECODING,
+    READING,
+    check_picture,
+    decode_frames,
+    report_progress,
+    run_facts,
+)
+from pipelines.tasks import TextToVideo
+
+if TYPE_CHECKING:
+    from pipelines.models.manager import ModelManager
+
+MAX_TOKENS = 512  # of UMT5, the mark at the end included
+PROMPTS = 16  # whose text states are remembered, some megabytes each
+
+
+@torch.no_grad()
+def generate(task: TextToVideo, models: "ModelManager") -> Generated:
+    """Generates the video of `task`; returns its frames, uint8 [F, H, W, 3], and the facts of the run.
+
+    Raises ValueError, in words for the person who asked, where the result holds no numbers or no picture.
+    """
+    started, seconds = time.perf_counter(), {}
+    yield Progress(READING, 0, 1)
+    way = plan(task, models, "transformer")
+    working_bytes, slices = working_memory(task, models, denoising_memory, way.part)
+    texts = [task.negative_prompt, task.prompt] if task.guidance > 1 else [task.prompt]
+    text_states = read(texts, task, models)
+    with models.lease(f"{task.model}/vae", working_bytes=2**28) as vae:
+        previewer = Previewer(*latent_colours(vae), task.fps / 4)
+    with models.lease(f"{task.model}/scheduler") as config:
+        schedule = shifted(config, models.card(task.model).flow_shift)
+    seconds[READING] = time.perf_counter() - started
+    yield Progress(READING, 1, 1)
+
+    began = time.perf_counter()
+    with models.lease(f"{task.model}/{way.part}", working_bytes=working_bytes) as transformer:
+        noise = draw_noise(latent_shape(vae, task.frames, task.height, task.width), task.seed).to(transformer.device)
+        settings = schedule, task.scheduler, task.steps, task.guidance, slices, way.sampling
+        step = yield from report_progress(sample(transformer, text_states, noise, *settings), DENOISING, previewer)
+        facts = run_facts(step, transformer, slices, models, SAVING) | {"approximations": way.approximations}
+    seconds[DENOISING] = time.perf_counter() - began
+
+    began = time.perf_counter()
+    decoding_bytes = decoding_memory(models.empty(f"{task.model}/vae"), *noise.shape[-2:])
+    frames = yield from decode_frames(task, step.latents, decode, models, decoding_bytes)
+    seconds[DECODING] = time.perf_counter() - began
+    return frames, facts | {"seconds_by_stage": seconds, "seconds_per_step": seconds[DENOISING] / step.total}
+
+
+# The prompt
+
+
+KNOWN: dict[tuple[str, str], Tensor] = {}  # (the text encoder's key, text) -> its states (512, c), on the CPU
+
+
+def read(texts: list[str], task: TextToVideo, models: "ModelManager") -> Tensor:
+    """The states of `texts`, on the device: (texts, 512, c).
+
+    UMT5-XXL is larger than all the rest of a model together: it is leased only where one of them was not read lately by
+    the same weights, and given back before the transformer comes.
+    """
+    part = models.faster("text_encoder") if task.precision == "fast" else "text_encoder"
+    key = models.key(f"{task.model}/{part}")
+    if missing := [text for text in dict.fromkeys(texts) if (key, text) not in KNOWN]:
+        with models.lease(f"{task.model}/tokenizer") as tokenizer, models.lease(f"{task.model}/{part}") as encoder:
+            KNOWN.update({(key, text): encode([text], tokenizer, encoder)[0].cpu() for text in missing})
+    states = torch.stack([KNOWN[key, text] for text in texts]).to(models.device)
+    for oldest in list(KNOWN)[:-PROMPTS]:
+        del KNOWN[oldest]
+    return states
+
+
+def encode(texts: list[str], tokenizer: PreTrainedTokenizerBase, encoder: UMT5EncoderModel) -> Tensor:
+    """UMT5's last hidden states of each text cut to 512 tokens, zeros after its end: (texts, 512, c).
+
+    Only as many tokens are computed as the longest text has; those that pad the others are masked.
+    """
+    tokens = tokenizer(texts, return_tensors="pt", padding="longest", truncation=True, max_length=MAX_TOKENS)
+    tokens = tokens.to(encoder.device)
+    states = encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state
+    states = states * tokens.attention_mask[..., None]
+    return F.pad(states, (0, 0, 0, MAX_TOKENS - states.shape[1]))  # (texts, 512, c)
+
+
+# Flow matching (Lipman et al., 2023): latents are (1 - sigma) sample + sigma noise, the velocity is noise - sample
+
+
+def sample(
+    transformer: WanTransformer3DModel,
+    text_states: Tensor,
+    noise: Tensor,
+    schedule: Mapping[str, Any],
+    scheduler: str,
+    steps: int,
+    guidance: float,
+    slices: int = 1,
+    shortcuts: Shortcuts = EXACT,
+) -> Iterator[Step]:
+    """Denoises `noise` (1, c, f, h, w), fp32.
+
+    `text_states` are those of the negative and the positive prompt (2, 512, c), or with guidance of 1 or less those of
+    the prompt alone (1, 512, c). `schedule` is the checkpoint's scheduler config, as `shifted` leaves it.
+    """
+
+    def of(states: Tensor) -> Predict:
+        return network(transformer, states, slices)
+
+    predict = prediction(of, text_states, guidance, schedule, shortcuts)
+    return denoise(predict, noise, solver(scheduler, schedule, steps), estimate(schedule))
+
+
+def network(transformer: WanTransformer3DModel, text_states: Tensor, slices: int = 1) -> Predict:
+    """`transformer` under `text_states` (branches, 512, c): the velocity for every one of them, (branches, c, f, h, w).
+
+    All in one batch, or with several `slices` one after the other: the same, in less memory.
+    """
+    parts = text_states.to(transformer.dtype).split(1 if slices > 1 else len(text_states))
+
+    def predict(latents: Tensor, timestep: float) -> Tensor:
+        latents = latents.to(transformer.dtype)
+        timesteps = torch.as_tensor(timestep, device=latents.device)
+        return torch.cat(
+            [
+                transformer(
+                    latents.expand(len(part), -1, -1, -1, -1), timesteps.expand(len(part)), part, return_dict=False
+                )[0].float()
+                for part in parts
+            ]
+        )
+
+    return predict
+
+
+SAVING = "with and without the prompt one after the other: the same result, in less memory"
+
+
+def shifted(config: Mapping[str, Any], shift: float) -> dict[str, Any]:
+    """A checkpoint's scheduler config with `shift`, where that is not 0: how far the noise levels are moved towards
+    noise, larger for larger videos (Esser et al., 2024, section 5.3.2). UniPC's config calls it flow_shift."""
+    shift = shift or config.get("flow_shift") or config.get("shift") or 1.0
+    return {**config, "shift": shift, "flow_shift": shift}
+
+
+def solver(name: str, schedule: Mapping[str, Any], steps: int) -> DiffusersSolver:
+    """Euler's steps, or UniPC (Zhao et al., 2023) on the same noise levels. Raises ValueError for another name."""
+    trained = schedule["num_train_timesteps"]
+    if name == "euler":
+        return DiffusersSolver(FlowMatchEulerDiscreteScheduler(trained, shift=shifted(schedule, 0)["shift"]), steps)
+    if name == "unipc":
+        flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
+        flow |= {"num_train_timesteps": trained, "flow_shift": shifted(schedule, 0)["shift"]}
+        return DiffusersSolver(UniPCMultistepScheduler(**flow), steps)
+    raise ValueError(f"There is no solver called {name!r} for this model.")
+
+
+def estimate(schedule: Mapping[str, Any]) -> Estimate:
+    """The sample, by a velocity; sigma is the timestep's share of all, up to UniPC's rounding of timesteps."""
+    return lambda velocity, latents, timestep: latents - timestep / schedule["num_train_timesteps"] * velocity
+
+
+# Latents
+
+
+def latent_frames(frames: int) -> int:
+    """Of 4k + 1 frames: k + 1."""
+    return (frames - 1) // 4 + 1
+
+
+def latent_shape(vae: AutoencoderKLWan, frames: int, height: int, width: int) -> tuple[int, ...]:
+    """Of a clip of that many frames and pixels: (1, c, f, h, w)."""
+    factor = vae.config.scale_factor_spatial
+    return 1, vae.config.z_dim, latent_frames(frames), height // factor, width // factor
+
+
+def decode(vae: AutoencoderKLWan, latents: Tensor) -> Iterator[np.ndarray]:
+    """The frames of scaled latents (1, c, k + 1, h, w), 4k + 1 in all, one by one: uint8 (H, W, 3), truncated."""
+    for clip in decode_clips(vae, latents):
+        for picture in to_uint8(clip[0].permute(1, 2, 3, 0)):
+            yield picture.cpu().numpy()
+
+
+def decode_clips(vae: AutoencoderKLWan, latents: Tensor) -> Iterator[Tensor]:
+    """The clip of scaled latents (1, c, k + 1, h, w) in [-1, 1]: a frame (1, 3, 1, H, W), then k times four of them.
+
+    As `vae.decode`, which keeps them all: a causal convolution needs of the past two frames of its input only. Raises
+    ValueError for frames that hold no numbers or no picture.
+    """
+    mean, deviation = statistics(vae, latents)
+    latents = vae.post_quant_conv((latents * deviation + mean).to(vae.dtype))
+    past: list[Any] = [None] * vae._cached_conv_counts["decoder"]  # of each convolution, which replaces its own
+    for number in range(latents.shape[2]):
+        frame = latents[:, :, number : number + 1]
+        clip = vae.decoder(frame, feat_cache=past, feat_idx=[0], first_chunk=number == 0).float()
+        check_picture(clip)
+        yield clip.clamp(-1, 1)
+
+
+def statistics(vae: AutoencoderKLWan, latents: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the VAE's latents, for each channel: (1, c, 1, 1, 1), where `latents` are."""
+    mean, deviation = (
+        torch.tensor(values, device=latents.device).view(1, -1, 1, 1, 1)
+        for values in (vae.config.latents_mean, vae.config.latents_std)
+    )
+    return mean, deviation
+
+
+def latent_colours(vae: AutoencoderKLWan) -> tuple[Tensor, Tensor]:
+    """The linear map from latents to colours that previews are made with, fitted on smooth random still pictures."""
+    coarse = torch.randn((4, vae.config.z_dim, 4, 4), generator=torch.Generator().manual_seed(0))
+    latents = F.interpolate(coarse, size=(16, 16), mode="bicubic").to(vae.device)
+    mean, deviation = statistics(vae, latents)
+    scaled = (latents[:, :, None] * deviation + mean).to(vae.dtype)  # (4, c, 1, 16, 16)
+    pictures = torch.cat([vae.decode(one[None], return_dict=False)[0] for one in scaled])  # (4, 3, 1, H, W)
+    return colour_map(latents, pictures[:, :, 0].float().nan_to_num())
+
+
+# Memory
+
+
+def working_memory(task: TextToVideo, models: "ModelManager", denoising_memory: Any, part: str) -> tuple[int, int]:
+    """What denoising takes beside the weights, in bytes, and in how many slices, as stable_diffusion.working_memory
+    does for a VAE that compresses space only."""
+    transformer, vae = models.empty(f"{task.model}/{part}"), models.empty(f"{task.model}/vae")
+    branches = 2 if task.guidance > 1 else 1
+
+    def needs(frames: int, width: int, height: int, slices: int) -> int:
+        return denoising_memory(transformer, branches, *latent_shape(vae, frames, height, width)[2:], slices)
+
+    return allotted(task, models, needs, part)
+
+
+@remembered
+def denoising_memory(
+    transformer: WanTransformer3DModel, branches: int, frames: int, height: int, width: int, slices: int
+) -> int:
+    """Bytes that one step takes beside the weights; frames, height and width of the latents."""
+    latents = torch.empty(1, transformer.config.in_channels, frames, height, width, device="meta")
+    texts = torch.empty(branches, MAX_TOKENS, transformer.config.text_dim, device="meta")
+    predict = network(transformer, texts, slices)
+    return peak_bytes(lambda: predict(latents, torch.empty((), device="meta")))  # type: ignore[arg-type]
+
+
+@remembered
+def decoding_memory(vae: AutoencoderKLWan, height: int, width: int) -> int:
+    """Bytes that decoding takes beside the weights: what three frames of latents take, as more keep no more."""
+    latents = torch.empty(1, vae.config.z_dim, 3, height, width, device="meta", dtype=vae.dtype)
+
+    def work() -> None:
+        past: list[Any] = [None] * vae._cached_conv_counts["decoder"]
+        for number in range(3):
+            vae.decoder(latents[:, :, number : number + 1], feat_cache=past, feat_idx=[0], first_chunk=number == 0)
+
+    return peak_bytes(work)
+
+
+# Loading
+
+
+def with_positions(transformer: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The table of positions is in no file: it is made anew."""
+    config = transformer.config
+    transformer.rope = WanRotaryPosEmbed(config.attention_head_dim, config.patch_size, config.rope_max_seq_len)
+    return weights
+
+
+# As diffusers keeps them.
+EXACT_PARTS = "rope", "time_embedder", "scale_shift_table", "norm1", "norm2", "norm3"
+
+
+def build_text_encoder(config: dict[str, Any]) -> UMT5EncoderModel:
+    """With one table of words under its two names."""
+    encoder = UMT5EncoderModel(UMT5Config.from_dict(config))
+    encoder.encoder.embed_tokens = encoder.shared
+    return encoder
+
+
+def with_words(encoder: UMT5EncoderModel, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Files hold the table of words once."""
+    return weights | {"encoder.embed_tokens.weight": weights["shared.weight"]}
+
+
+ENGINE = Engine(
+    generate={TextToVideo: generate},
+    parts=("tokenizer", "scheduler", "text_encoder", "vae", "transformer"),
+    encode=encode,
+    network=network,
+    denoising_memory=denoising_memory,
+    solver=solver,
+    decode=decode,
+    classes={
+        "WanTransformer3DModel": Network(
+            WanTransformer3DModel.from_config, complete=with_positions, bfloat16=True, exact=EXACT_PARTS
+        ),
+        "AutoencoderKLWan": Network(AutoencoderKLWan.from_config, bfloat16=True),
+        "UMT5EncoderModel": Network(build_text_encoder, complete=with_words, bfloat16=True),
+    },
+)
