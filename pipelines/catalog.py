@@ -176,7 +176,7 @@ CATALOG: Mapping[str, ModelCard] = {
             shortcomings="Made for 81 frames at 832x480; worse at other sizes. Frames count from 1 in fours, width and "
             "height in sixteens. Hands and text come out badly.",
             not_for="Nothing illegal, no harassment, no false information, and no harm to minors.",
-            needs="A GPU with 16 GB of memory or more, 48 GB of main memory, and a download of up to 29 GB.",
+            needs="A GPU with 8 GB of memory or more, 32 GB of main memory, and a download of up to 29 GB.",
             max_tokens=512,
             schedulers=("unipc", "euler"),
         ),

@@ -12,7 +12,7 @@ TRANSFORMER = {
     **{"text_dim": 16, "freq_dim": 32, "ffn_dim": 32, "num_layers": 2, "rope_max_seq_len": 32},
 }
 VAE = {
-    **{"base_dim": 4, "z_dim": CHANNELS, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1},
+    **{"base_dim": 16, "z_dim": CHANNELS, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1},
     **{"latents_mean": [0.1, -0.2, 0.3, 0.0], "latents_std": [1.5, 0.8, 1.0, 1.2]},
 }
 SIZES = {"vocab_size": 40, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}

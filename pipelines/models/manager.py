@@ -104,16 +104,17 @@ class ModelManager:
         return find_detector(name, self._detectors)
 
     @contextmanager
-    def lease(self, name: str, working_bytes: int = 0) -> Iterator[Any]:
+    def lease(self, name: str, working_bytes: int = 0, anywhere: bool = False) -> Iterator[Any]:
         """The component `name` ("<model>/<part>") on the device, for reading only, as long as the context lasts.
 
         `model` is a name in the catalog, that of a detector, or CLIP.location.
 
         `working_bytes` is what the caller will need on the device beside it. To make room, components that nobody
-        leases leave the device, the one unused for longest first. Leases nest, also of the same component. Raises
-        ValueError where the weights are missing or damaged.
+        leases leave the device, the one unused for longest first. Leases nest, also of the same component. What is
+        wanted `anywhere` stays in main memory where the device is too small for it. Raises ValueError where the weights
+        are missing or damaged.
         """
-        resident = self._take(name, working_bytes)
+        resident = self._take(name, working_bytes, anywhere)
         try:
             yield resident.module
         finally:
@@ -208,7 +209,7 @@ class ModelManager:
         """Forgets every component that nobody leases."""
         self._unload(before=float("inf"))
 
-    def _take(self, name: str, working_bytes: int) -> Resident:
+    def _take(self, name: str, working_bytes: int, anywhere: bool) -> Resident:
         with self._lock:
             component = self._find(name)
             resident = self._residents.get(component.key)
@@ -220,7 +221,8 @@ class ModelManager:
                 resident.names.append(name)
             resident.leases += 1  # from here on it can't be evicted
             try:
-                self._bring(resident, working_bytes)
+                if not anywhere or os.getpid() == self._eager or self.room(name) >= working_bytes:
+                    self._bring(resident, working_bytes)
             except BaseException:
                 resident.leases -= 1
                 raise

@@ -99,12 +99,15 @@ def read(texts: list[str], task: TextToVideo, models: "ModelManager") -> Tensor:
     """The states of `texts`, on the device: (texts, 512, c).
 
     UMT5-XXL is larger than all the rest of a model together: it is leased only where one of them was not read lately by
-    the same weights, and given back before the transformer comes.
+    the same weights, given back before the transformer comes, and stays on the CPU where the device is too small.
     """
     part = models.faster("text_encoder") if task.precision == "fast" else "text_encoder"
     key = models.key(f"{task.model}/{part}")
     if missing := [text for text in dict.fromkeys(texts) if (key, text) not in KNOWN]:
-        with models.lease(f"{task.model}/tokenizer") as tokenizer, models.lease(f"{task.model}/{part}") as encoder:
+        with (
+            models.lease(f"{task.model}/tokenizer") as tokenizer,
+            models.lease(f"{task.model}/{part}", working_bytes=2**28, anywhere=True) as encoder,
+        ):
             KNOWN.update({(key, text): encode([text], tokenizer, encoder)[0].cpu() for text in missing})
     states = torch.stack([KNOWN[key, text] for text in texts]).to(models.device)
     for oldest in list(KNOWN)[:-PROMPTS]:
