@@ -162,8 +162,8 @@ def test_a_video_that_does_not_fit_is_told_a_number_of_frames_that_is_one_of_its
     find_engine("wan22")
     with torch.device("meta"):
         module = WanTransformer3DModel(**tiny_wan.TRANSFORMER)
-    room = wan.denoising_memory(module, 2, 3, 4, 4, 1)
-    assert room < wan.denoising_memory(module, 2, 4, 4, 4, 1)
+    room = wan.denoising_memory(module, 2, 3, 4, 4, 8)
+    assert room < wan.denoising_memory(module, 2, 4, 4, 4, 8)
     weights = sum(file.stat().st_size for file in (Path(card.source.location) / "transformer").glob("*.safetensors"))
     models = ModelManager({card.name: card}, settings, budget=lambda: weights + room)
     with pytest.raises(MemoryError, match="At 32x32, 9 frames fit"):
@@ -179,7 +179,7 @@ def test_half_precision_is_bfloat16_where_its_values_need_that(card, settings):
         with models.lease(f"wan22/{part}") as module:
             kinds[part] = module.dtype
         assert models.empty(f"wan22/{part}").dtype == kinds[part]
-    assert kinds == {"transformer": torch.bfloat16, "text_encoder": torch.bfloat16, "vae": torch.float16}
+    assert kinds == dict.fromkeys(kinds, torch.bfloat16)
 
 
 def test_an_engine_that_the_catalog_does_not_name_is_refused(tmp_path, card):

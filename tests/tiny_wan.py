@@ -3,7 +3,13 @@
 from pathlib import Path
 
 import tiny
-from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
+from diffusers import (
+    AutoencoderKLWan,
+    UniPCMultistepScheduler,
+    WanPipeline,
+    WanTransformer3DModel,
+    WanVACETransformer3DModel,
+)
 from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
 
 CHANNELS = 4
@@ -22,6 +28,12 @@ PROMPTS = ["blurry", "a robot dances"]
 
 def transformer(seed: int = 1) -> WanTransformer3DModel:
     return tiny.randomised(WanTransformer3DModel(**TRANSFORMER), seed)
+
+
+def vace_transformer() -> WanVACETransformer3DModel:
+    """With two layers of control for two kinds of latents and a mask of 8x8 pixels."""
+    sizes = {**TRANSFORMER, "vace_layers": [0, 1], "vace_in_channels": 2 * CHANNELS + 64}
+    return tiny.randomised(WanVACETransformer3DModel(**sizes), 3)
 
 
 def vae() -> AutoencoderKLWan:

@@ -5,7 +5,8 @@ Read top to bottom: read the prompt (UMT5), draw noise, denoise by flow matching
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,7 +47,7 @@ from pipelines.systems.stable_diffusion import (
     report_progress,
     run_facts,
 )
-from pipelines.tasks import TextToVideo
+from pipelines.tasks import PoseToVideo, TextToVideo
 
 if TYPE_CHECKING:
     from pipelines.models.manager import ModelManager
@@ -77,8 +78,9 @@ def generate(task: TextToVideo, models: "ModelManager") -> Generated:
     began = time.perf_counter()
     with models.lease(f"{task.model}/{way.part}", working_bytes=working_bytes) as transformer:
         noise = draw_noise(latent_shape(vae, task.frames, task.height, task.width), task.seed).to(transformer.device)
-        settings = schedule, task.scheduler, task.steps, task.guidance, slices, way.sampling
-        step = yield from report_progress(sample(transformer, text_states, noise, *settings), DENOISING, previewer)
+        of = partial(network, transformer, slices=slices)
+        settings = schedule, task.scheduler, task.steps, task.guidance, way.sampling
+        step = yield from report_progress(sample(of, text_states, noise, *settings), DENOISING, previewer)
         facts = run_facts(step, transformer, slices, models, SAVING) | {"approximations": way.approximations}
     seconds[DENOISING] = time.perf_counter() - began
 
@@ -95,7 +97,7 @@ def generate(task: TextToVideo, models: "ModelManager") -> Generated:
 KNOWN: dict[tuple[str, str], Tensor] = {}  # (the text encoder's key, text) -> its states (512, c), on the CPU
 
 
-def read(texts: list[str], task: TextToVideo, models: "ModelManager") -> Tensor:
+def read(texts: list[str], task: TextToVideo | PoseToVideo, models: "ModelManager") -> Tensor:
     """The states of `texts`, on the device: (texts, 512, c).
 
     UMT5-XXL is larger than all the rest of a model together: it is leased only where one of them was not read lately by
@@ -131,47 +133,46 @@ def encode(texts: list[str], tokenizer: PreTrainedTokenizerBase, encoder: UMT5En
 
 
 def sample(
-    transformer: WanTransformer3DModel,
+    of: Callable[[Tensor], Predict],
     text_states: Tensor,
     noise: Tensor,
     schedule: Mapping[str, Any],
     scheduler: str,
     steps: int,
     guidance: float,
-    slices: int = 1,
     shortcuts: Shortcuts = EXACT,
 ) -> Iterator[Step]:
-    """Denoises `noise` (1, c, f, h, w), fp32.
+    """Denoises `noise` (1, c, f, h, w), fp32; `of` makes the network for text states.
 
     `text_states` are those of the negative and the positive prompt (2, 512, c), or with guidance of 1 or less those of
     the prompt alone (1, 512, c). `schedule` is the checkpoint's scheduler config, as `shifted` leaves it.
     """
-
-    def of(states: Tensor) -> Predict:
-        return network(transformer, states, slices)
-
     predict = prediction(of, text_states, guidance, schedule, shortcuts)
     return denoise(predict, noise, solver(scheduler, schedule, steps), estimate(schedule))
 
 
-def network(transformer: WanTransformer3DModel, text_states: Tensor, slices: int = 1) -> Predict:
+def network(
+    transformer: WanTransformer3DModel,
+    text_states: Tensor,
+    slices: int = 1,
+    inputs: Callable[[int], dict[str, Tensor]] = lambda branches: {},
+) -> Predict:
     """`transformer` under `text_states` (branches, 512, c): the velocity for every one of them, (branches, c, f, h, w).
 
-    All in one batch, or with several `slices` one after the other: the same, in less memory.
+    All in one batch, or with several `slices` one after the other: the same, in less memory. `inputs` makes what else
+    the transformer takes for a number of branches.
     """
     parts = text_states.to(transformer.dtype).split(1 if slices > 1 else len(text_states))
 
     def predict(latents: Tensor, timestep: float) -> Tensor:
-        latents = latents.to(transformer.dtype)
-        timesteps = torch.as_tensor(timestep, device=latents.device)
-        return torch.cat(
-            [
-                transformer(
-                    latents.expand(len(part), -1, -1, -1, -1), timesteps.expand(len(part)), part, return_dict=False
-                )[0].float()
-                for part in parts
-            ]
-        )
+        latents, timesteps = latents.to(transformer.dtype), torch.as_tensor(timestep, device=latents.device)
+
+        def velocity(states: Tensor) -> Tensor:
+            count = len(states)
+            taken = latents.expand(count, -1, -1, -1, -1), timesteps.expand(count), states
+            return transformer(*taken, **inputs(count), return_dict=False)[0].float()
+
+        return torch.cat([velocity(states) for states in parts])
 
     return predict
 
@@ -215,6 +216,14 @@ def latent_shape(vae: AutoencoderKLWan, frames: int, height: int, width: int) ->
     """Of a clip of that many frames and pixels: (1, c, f, h, w)."""
     factor = vae.config.scale_factor_spatial
     return 1, vae.config.z_dim, latent_frames(frames), height // factor, width // factor
+
+
+def encode_clip(vae: AutoencoderKLWan, clip: Tensor) -> Tensor:
+    """The scaled latents (1, c, k + 1, h, w), fp32, of a clip (1, 3, 4k + 1, H, W) in [-1, 1]: the mean of what the VAE
+    finds, not a sample."""
+    found = vae.encode(clip.to(vae.device, vae.dtype)).latent_dist.mode().float()
+    mean, deviation = statistics(vae, found)
+    return (found - mean) / deviation
 
 
 def decode(vae: AutoencoderKLWan, latents: Tensor) -> Iterator[np.ndarray]:
@@ -262,7 +271,13 @@ def latent_colours(vae: AutoencoderKLWan) -> tuple[Tensor, Tensor]:
 # Memory
 
 
-def working_memory(task: TextToVideo, models: "ModelManager", denoising_memory: Any, part: str) -> tuple[int, int]:
+def working_memory(
+    task: TextToVideo | PoseToVideo,
+    models: "ModelManager",
+    denoising_memory: Callable[..., int],
+    part: str,
+    more: int = 0,
+) -> tuple[int, int]:
     """What denoising takes beside the weights, in bytes, and in how many slices, as stable_diffusion.working_memory
     does for a VAE that compresses space only."""
     transformer, vae = models.empty(f"{task.model}/{part}"), models.empty(f"{task.model}/vae")
@@ -296,6 +311,15 @@ def decoding_memory(vae: AutoencoderKLWan, height: int, width: int) -> int:
             vae.decoder(latents[:, :, number : number + 1], feat_cache=past, feat_idx=[0], first_chunk=number == 0)
 
     return peak_bytes(work)
+
+
+@remembered
+def encoding_memory(vae: AutoencoderKLWan, height: int, width: int) -> int:
+    """Bytes that encoding a clip takes beside the weights: what nine frames take, as more keep little more. Height and
+    width of the latents."""
+    factor = vae.config.scale_factor_spatial
+    clip = torch.empty(1, 3, 9, factor * height, factor * width, device="meta", dtype=vae.dtype)
+    return peak_bytes(lambda: vae.encode(clip).latent_dist.mode())
 
 
 # Loading
