@@ -1,4 +1,4 @@
-"""VACE on Wan 2.1, from poses or a first image to the frames: on a tiny model of the real classes, against diffusers."""
+"""VACE on Wan 2.1, from poses or a first image to the frames: a tiny model of the real classes, against diffusers."""
 
 from dataclasses import replace
 
