@@ -60,7 +60,8 @@ def _draw_openpose(image: np.ndarray, people: np.ndarray) -> None:
                 middle = place[[first, second]].mean(axis=0).astype(int).tolist()
                 along = place[first] - place[second]
                 length, angle = int(np.hypot(*along) / 2), int(np.degrees(np.arctan2(along[1], along[0])))
-                cv2.fillConvexPoly(image, cv2.ellipse2Poly(middle, (length, STICK), angle, 0, 360, 1), colour)
+                stick = np.array(cv2.ellipse2Poly(middle, (length, STICK), angle, 0, 360, 1))
+                cv2.fillConvexPoly(image, stick, colour)
     image[:] = image * STICK_BRIGHTNESS
     for joint, colour in enumerate(rainbow.COLOURS.tolist()):
         for person, place in zip(people, points, strict=True):

@@ -296,8 +296,8 @@ def denoising_memory(
     """Bytes that one step takes beside the weights; frames, height and width of the latents."""
     latents = torch.empty(1, transformer.config.in_channels, frames, height, width, device="meta")
     texts = torch.empty(branches, MAX_TOKENS, transformer.config.text_dim, device="meta")
-    predict = network(transformer, texts, slices)
-    return peak_bytes(lambda: predict(latents, torch.empty((), device="meta")))  # type: ignore[arg-type]
+    timestep: Any = torch.empty((), device="meta")
+    return peak_bytes(lambda: network(transformer, texts, slices)(latents, timestep))
 
 
 @remembered

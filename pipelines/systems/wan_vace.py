@@ -1,8 +1,8 @@
 """VACE on Wan 2.1 (Jiang et al., 2025, "VACE: All-in-One Video Creation and Editing"): a prompt and a control clip.
 
 The control says of every pixel what is there and, by a mask, whether it is kept or followed while it is drawn anew. A
-clip of skeletons is followed everywhere; of a first image the first frame is kept. Read top to bottom: make the control, read
-the prompt, denoise under it, decode. All but the control is Wan's (wan.py).
+clip of skeletons is followed everywhere; of a first image the first frame is kept. Read top to bottom: make the
+control, read the prompt, denoise under it, decode. All but the control is Wan's (wan.py).
 """
 
 import time
@@ -211,13 +211,13 @@ ENGINE = Engine(
     denoising_memory=denoising_memory,
     solver=wan.solver,
     decode=wan.decode,
-    classes=wan.ENGINE.classes
-    | {
+    classes={
+        **wan.ENGINE.classes,
         "WanVACETransformer3DModel": Network(
             WanVACETransformer3DModel.from_config,
             complete=wan.with_positions,
             bfloat16=True,
             exact=wan.EXACT_PARTS,
-        )
+        ),
     },
 )
