@@ -130,6 +130,19 @@ def test_a_prompt_is_read_without_the_padding_that_is_masked(models, card):
     assert long.shape == (1, wan.MAX_TOKENS, 16) and long[0, -1].abs().max() > 0
 
 
+@pytest.mark.parametrize("name", ["unipc", "euler"])
+def test_noise_levels_that_round_to_one_timestep_are_taken_one_by_one(name):
+    made = wan.solver(name, {"num_train_timesteps": 1000, "shift": 30.0}, 100)
+    latents = torch.ones(1, 1, 1, 1, 1)
+    for timestep in made.timesteps:
+        latents = made.step(torch.zeros_like(latents), timestep, latents)
+    assert len(made.timesteps) == 100 and torch.isfinite(latents).all()
+    if name == "unipc":
+        assert len(set(made.timesteps)) < 100
+    with pytest.raises(ValueError, match="no solver called 'ddim'"):
+        wan.solver("ddim", {"num_train_timesteps": 1000}, 4)
+
+
 # The whole
 
 

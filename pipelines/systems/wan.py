@@ -189,14 +189,17 @@ def shifted(config: Mapping[str, Any], shift: float) -> dict[str, Any]:
 
 def solver(name: str, schedule: Mapping[str, Any], steps: int) -> DiffusersSolver:
     """Euler's steps, or UniPC (Zhao et al., 2023) on the same noise levels. Raises ValueError for another name."""
-    trained = schedule["num_train_timesteps"]
+    trained, shift = schedule["num_train_timesteps"], shifted(schedule, 0)["shift"]
     if name == "euler":
-        return DiffusersSolver(FlowMatchEulerDiscreteScheduler(trained, shift=shifted(schedule, 0)["shift"]), steps)
-    if name == "unipc":
-        flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
-        flow |= {"num_train_timesteps": trained, "flow_shift": shifted(schedule, 0)["shift"]}
-        return DiffusersSolver(UniPCMultistepScheduler(**flow), steps)
-    raise ValueError(f"There is no solver called {name!r} for this model.")
+        scheduler = FlowMatchEulerDiscreteScheduler(trained, shift=shift)
+    elif name == "unipc":
+        flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": shift}
+        scheduler = UniPCMultistepScheduler(num_train_timesteps=trained, **flow)
+    else:
+        raise ValueError(f"There is no solver called {name!r} for this model.")
+    way = DiffusersSolver(scheduler, steps)
+    scheduler.set_begin_index(0)  # rounded timesteps do not tell the first noise levels apart
+    return way
 
 
 def estimate(schedule: Mapping[str, Any]) -> Estimate:
