@@ -162,7 +162,7 @@ def _text_to_video(chosen: argparse.Namespace, settings: Settings) -> int:
 
 def _pose_to_video(chosen: argparse.Namespace, settings: Settings) -> int:
     base = chosen.base and _card(chosen.base)
-    card = _card(chosen.model or next(iter(offered("pose-to-video"))), base)
+    card = _card(chosen.model or next(iter(offered("pose-to-video"))), base, "pose-to-video")
     given = _given(chosen, PoseToVideo)
     kind, _, motion = chosen.clip.partition(":")
     inputs: dict[str, Any] = {} if kind == "motion" else {"clip": Path(chosen.clip)}
@@ -324,13 +324,14 @@ def _models(chosen: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
-def _card(model: str, base: ModelCard | None = None) -> ModelCard:
-    """The model of that name, or else in that folder; `base` has the parts that a tuned model lacks."""
+def _card(model: str, base: ModelCard | None = None, kind: str = "text-to-video") -> ModelCard:
+    """The model of that name, or else in that folder; `base` has the parts that a tuned model lacks, `kind` is what it
+    is for."""
     if model in CATALOG or not Path(model).is_dir():
         return find(model)
     from pipelines.models.folders import card_of_folder
 
-    return card_of_folder(Path(model), base)
+    return card_of_folder(Path(model), base, kind)
 
 
 def _input(path: Path, what: str) -> Path:

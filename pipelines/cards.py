@@ -132,7 +132,9 @@ class ModelCard:
     schedulers: tuple[str, ...] = ("dpm++", "ddim", "unipc")
     tuning: TuningDefaults | None = None  # where it can be tuned on a clip
     flops: float = 0.0  # of one call of its network, for each pixel of each frame; 0 where that was not counted
+    flow_shift: float = 0.0  # of a model by flow matching: how far its noise levels are moved; 0 as its files say
     image_model: Source | None = None  # where it takes a first image: the Stable Diffusion that else draws one
+    skeletons: str = "coco"  # the drawing that it follows: one of skeleton.KINDS
     dancers: int = 0  # that it can draw at once; 0 for any number
     bodies: Mapping[str, Body] | None = None  # of each character it knows, the usual one first; None for any body
     tuned_from: str = ""  # where it can take on what another model was tuned to: the name of that model

@@ -1,6 +1,7 @@
 """The catalog: one table of every model the app offers. Standard library only."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,6 +20,8 @@ ENGINES = {  # name -> the module whose ENGINE it is (systems/engine.py); import
     "tempofunk": "pipelines.systems.tempofunk",
     "followyourpose": "pipelines.systems.followyourpose",
     "tuneavideo": "pipelines.systems.tuning",
+    "wan": "pipelines.systems.wan",
+    "wan-vace": "pipelines.systems.wan_vace",
 }
 
 CAPABILITIES = {  # fields of a task that some models have no use for -> what a person reads
@@ -38,6 +41,7 @@ SCHEDULERS = {  # name in a task -> what a person reads
     "ddim": "DDIM",
     "unipc": "UniPC",
     "pndm": "PNDM",
+    "euler": "Euler",  # of flow matching
     "lcm": "LCM",  # for networks that were distilled to few steps, by themselves or by a LoRA
 }
 
@@ -84,6 +88,26 @@ _LORAS_STABLE_DIFFUSION = {  # Luo et al., 2023, "LCM-LoRA"; made for pictures: 
         needs="A download of 135 MB.",
     )
 }
+
+_LEFT_OUT = (  # as Wan's makers advise, in English
+    "Bright tones, overexposed, static, blurred details, subtitles, style, works, paintings, images, static, overall "
+    "gray, worst quality, low quality, JPEG compression residue, ugly, incomplete, extra fingers, poorly drawn hands, "
+    "poorly drawn faces, deformed, disfigured, misshapen limbs, fused fingers, still picture, messy background, three "
+    "legs, many people in the background, walking backwards"
+)
+_WAN_PARTS = ("tokenizer", "scheduler", "text_encoder", "transformer", "vae")
+_WAN_DEFAULTS = Defaults(
+    frames=81, width=832, height=480, fps=16, steps=50, guidance=6.0, scheduler="unipc", negative_prompt=_LEFT_OUT
+)
+_WAN_LIMITS = Limits(frames=Range(1, 121, 4), side=Range(128, 1280, 16), voxels=121 * 832 * 480)
+_WAN_NOT_FOR = "Nothing illegal, no harassment, no false information, and no harm to minors."
+_WAN_SHORTCOMINGS = (
+    "Made for 81 frames at 832x480; worse at other sizes. Frames count from 1 in fours, width and height in sixteens. "
+    "Hands and text come out badly."
+)
+_APACHE = "Apache 2.0: also for commercial use"
+_VACE = Source("Wan-AI/Wan2.1-VACE-1.3B-diffusers", parts=_WAN_PARTS)
+_VACE_NEEDS = "A GPU with 12 GB of memory or more, 32 GB of main memory, and a download of up to 31 GB."
 
 STABLE_DIFFUSION = Source("CompVis/stable-diffusion-v1-4", revision="133a221b8aa7292a167afc5127cb63fb5005638b")
 
@@ -140,6 +164,25 @@ CATALOG: Mapping[str, ModelCard] = {
             needs="A GPU with 8 GB of memory or more, and a download of 3.7 GB.",
         ),
         ModelCard(
+            name="wan-2.1-1.3b",
+            title="Wan 2.1 text-to-video 1.3B",
+            system="wan",
+            takes=FASTER - {"caching"},
+            source=Source("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", parts=_WAN_PARTS),
+            flops=8.75e6,
+            flow_shift=8.0,
+            defaults=_WAN_DEFAULTS,
+            limits=_WAN_LIMITS,
+            summary="Alibaba's open video model of 2025: sharp, steady clips of five seconds, of people, animals and "
+            "landscapes. Long prompts make better ones.",
+            licence=_APACHE,
+            shortcomings=_WAN_SHORTCOMINGS,
+            not_for=_WAN_NOT_FOR,
+            needs="A GPU with 8 GB of memory or more, 32 GB of main memory, and a download of up to 29 GB.",
+            max_tokens=512,
+            schedulers=("unipc", "euler"),
+        ),
+        ModelCard(
             name="miniature-tempofunk",
             title="Paper theatre, dance (built in)",
             system="tempofunk",
@@ -183,6 +226,24 @@ CATALOG: Mapping[str, ModelCard] = {
             schedulers=("dpm++", "ddim"),
         ),
         ModelCard(
+            name="wan-2.1-vace-images",
+            title="Wan 2.1 VACE 1.3B for images",
+            system="wan-vace",
+            takes=FASTER - {"caching"} | {"image", "mask"},
+            source=_VACE,
+            flops=13.2e6,
+            flow_shift=16.0,
+            defaults=replace(_WAN_DEFAULTS, guidance=5.0),
+            limits=_WAN_LIMITS,
+            summary="Wan 2.1 that goes on from your image, or from the part of it that you keep.",
+            licence=_APACHE,
+            shortcomings=_WAN_SHORTCOMINGS,
+            not_for=_WAN_NOT_FOR,
+            needs=_VACE_NEEDS,
+            max_tokens=512,
+            schedulers=("unipc", "euler"),
+        ),
+        ModelCard(
             name="miniature-followyourpose",
             title="Paper theatre (built in)",
             system="followyourpose",
@@ -221,6 +282,26 @@ CATALOG: Mapping[str, ModelCard] = {
             kind="pose-to-video",
             tuned_from="stable-diffusion-1.4",
             schedulers=("ddim", "dpm++", "pndm"),
+        ),
+        ModelCard(
+            name="wan-2.1-vace-poses",
+            title="Wan 2.1 VACE 1.3B for poses",
+            system="wan-vace",
+            takes=FASTER - {"caching"} | {"strength", "sound"},
+            source=_VACE,
+            flops=13.2e6,
+            flow_shift=16.0,
+            defaults=replace(_WAN_DEFAULTS, guidance=5.0),
+            limits=replace(_WAN_LIMITS, fps=Range(0.1, 60, 0)),
+            summary="Wan 2.1 that follows the poses of a clip.",
+            licence=_APACHE,
+            shortcomings=_WAN_SHORTCOMINGS,
+            not_for=_WAN_NOT_FOR,
+            needs=_VACE_NEEDS,
+            kind="pose-to-video",
+            max_tokens=512,
+            skeletons="openpose",
+            schedulers=("unipc", "euler"),
         ),
         ModelCard(
             name="miniature-sd",

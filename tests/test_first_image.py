@@ -59,7 +59,7 @@ def address(content):
 @pytest.mark.parametrize("name", MODELS)
 def test_the_controls_are_seen_for_models_that_take_an_image_only(demo, name):
     choose, _ = handler(demo, "choose_model", "ui.text_to_video")
-    assert by_id(choose(name))["first-image"].visible == (MODELS[name].image_model is not None)
+    assert by_id(choose(name))["first-image"].visible == ("image" in MODELS[name].takes)
 
 
 def test_they_are_hidden_where_the_page_opens_with_a_model_that_takes_none(demo):

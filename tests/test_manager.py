@@ -137,6 +137,17 @@ def test_working_memory_makes_room():
     assert places(models) == {"a": "cpu", "b": "cpu", "c": "meta"}
 
 
+def test_what_is_wanted_anywhere_stays_in_main_memory_where_the_device_is_too_small():
+    models = make(size=2.5 * KB)
+    use(models, "a")
+    with models.lease("m/b", working_bytes=2 * KB, anywhere=True) as b:
+        assert b.place.type == "cpu" and places(models) == {"a": "meta", "b": "cpu"}
+    with models.lease("m/b", working_bytes=KB, anywhere=True) as b:  # once a has left, that is there
+        assert b.place.type == "meta" and places(models) == {"a": "cpu", "b": "meta"}
+    with models.lease("m/b", working_bytes=2 * KB, anywhere=True):  # it is there already
+        assert places(models)["b"] == "meta"
+
+
 def test_full_main_memory_forgets(monkeypatch):
     models = make(1 * KB)
     monkeypatch.setattr(manager, "_free_ram", lambda: (3 - list(places(models).values()).count("cpu")) * KB)

@@ -21,7 +21,7 @@ PNG = "data:image/png;base64,"
 LARGEST = 2_000_000  # letters of a drawn mask; a few ten thousand are usual
 WORDS = say(
     '<p class="hint">The video begins with this image. Paint over what may change; in a mask from a '
-    "file, that is white. Without an image, Stable Diffusion draws one.</p>"
+    "file, that is white. Without an image, the model draws its own.</p>"
 )
 
 # The mask is drawn in the browser: what is painted is opaque. It is told after each stroke, white on black.

@@ -26,6 +26,7 @@ class Network:
     rename: Callable[[str], str | None] = _same_name  # a tensor's name in a file -> in the module; None: not wanted
     complete: Callable[[Any, dict[str, Any]], dict[str, Any]] = _same_weights  # (module, weights): adds what files lack
     bfloat16: bool = False  # whether its values leave the range of float16: half precision is then bfloat16
+    exact: tuple[str, ...] = ()  # modules and tensors, by a part of their names, that stay in fp32 beside bfloat16
 
 
 def class_name(config: dict[str, Any]) -> str | None:

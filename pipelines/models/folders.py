@@ -12,6 +12,8 @@ from pipelines.models.layouts.diffusers import POSE, trained_side, vae_scale_fac
 from pipelines.models.sources import source_of_folder
 
 PSEUDO3D = "StableDiffusionPseudo3DPipeline"  # TempoFunk's
+WAN = "WanPipeline"
+VACE = "WanVACEPipeline"
 TEXT_TO_VIDEO = ("TextToVideoSDPipeline", "TextToVideoMSPipeline")
 UNKNOWN = {  # what no config says
     "licence": "As its maker says",
@@ -21,25 +23,30 @@ UNKNOWN = {  # what no config says
 }
 
 
-def card_of_folder(folder: Path | str, base: ModelCard | None = None) -> ModelCard:
+def card_of_folder(folder: Path | str, base: ModelCard | None = None, kind: str = "text-to-video") -> ModelCard:
     """A card for the model in `folder`: one for text to video, a Stable Diffusion 1.x or 2.x, a tuned one, or
     FollowYourPose.
 
-    `base` has the parts that a tuned model or FollowYourPose lacks. Raises ValueError where there is no such model.
+    `base` has the parts that a tuned model or FollowYourPose lacks; `kind` is what a model that does several things is
+    for. Raises ValueError where there is no such model.
     """
     folder = Path(folder).resolve()
     if not folder.is_dir():
         raise ValueError(said("There is no folder {folder}.", folder=folder))
     layout = layout_of(folder)
-    kind = layout.pipeline(folder)
+    pipeline = layout.pipeline(folder)
     try:
-        if kind == PSEUDO3D:
+        if pipeline == PSEUDO3D:
             return _pseudo3d(folder)
-        if kind in TEXT_TO_VIDEO:
+        if pipeline in TEXT_TO_VIDEO:
             return _modelscope(folder, *layout.clip_size(folder))
-        if kind == POSE:
+        if pipeline == WAN:
+            return _wan(folder, "wan-2.1-1.3b")
+        if pipeline == VACE:
+            return _wan(folder, f"wan-2.1-vace-{'poses' if kind == 'pose-to-video' else 'images'}")
+        if pipeline == POSE:
             return _pose(folder, base)
-        return _inflated(folder, tuned=kind == "TuneAVideoPipeline", base=base)
+        return _inflated(folder, tuned=pipeline == "TuneAVideoPipeline", base=base)
     except TypeError as error:
         raise ValueError(
             said("In {folder}, the config.json of the UNet or of the VAE describes no network.", folder=folder)
@@ -56,6 +63,23 @@ def _modelscope(folder: Path, frames: int, side: int) -> ModelCard:
         defaults=replace(published.defaults, frames=frames, width=side, height=side),
         limits=replace(published.limits, side=Range(min(64, side), 1024, 8)),
         summary=f"The text-to-video model in {folder}.",
+        **UNKNOWN,
+    )
+
+
+def _wan(folder: Path, name: str) -> ModelCard:
+    """Raises ValueError for Wan 2.2, which has two transformers."""
+    if part_folder(folder, "transformer_2").is_dir():
+        raise ValueError(f"{folder} holds a Wan with two transformers; only Wan 2.1, with one, is known here.")
+    published = CATALOG[name]
+    return replace(
+        published,
+        name=folder.name,
+        title=folder.name,
+        source=replace(published.source, location=str(folder), revision=None),
+        flow_shift=0.0,
+        limits=replace(published.limits, side=Range(16, 1280, 16)),
+        summary=f"The Wan in {folder}.",
         **UNKNOWN,
     )
 

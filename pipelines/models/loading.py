@@ -35,6 +35,7 @@ class Component:
     load: Callable[[OnProgress], Any]  # called with a function that is told bytes done and bytes in all
     empty: Callable[[], Any] | None = None  # a module without its weights, on the meta device
     bfloat16: bool = False  # whether half precision has to be bfloat16 (classes.Network)
+    exact: tuple[str, ...] = ()  # what stays in fp32 then (classes.Network)
     faster: bool = False  # whether it is bfloat16 where others are exact
 
 
@@ -156,6 +157,7 @@ def _module(stored: Stored, settings: Settings) -> Component:
         load=lambda on_progress: _load_module(config, files, on_progress),
         empty=lambda: empty(config, folder),
         bfloat16=network is not None and network.bfloat16,
+        exact=network.exact if network is not None else (),
     )
 
 

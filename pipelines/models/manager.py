@@ -105,16 +105,17 @@ class ModelManager:
         return find_detector(name, self._detectors)
 
     @contextmanager
-    def lease(self, name: str, working_bytes: int = 0) -> Iterator[Any]:
+    def lease(self, name: str, working_bytes: int = 0, anywhere: bool = False) -> Iterator[Any]:
         """The component `name` ("<model>/<part>") on the device, for reading only, as long as the context lasts.
 
         `model` is a name in the catalog, that of a detector, or CLIP.location.
 
         `working_bytes` is what the caller will need on the device beside it. To make room, components that nobody
-        leases leave the device, the one unused for longest first. Leases nest, also of the same component. Raises
-        ValueError where the weights are missing or damaged.
+        leases leave the device, the one unused for longest first. Leases nest, also of the same component. What is
+        wanted `anywhere` stays in main memory where the device is too small for it. Raises ValueError where the weights
+        are missing or damaged.
         """
-        resident = self._take(name, working_bytes)
+        resident = self._take(name, working_bytes, anywhere)
         try:
             yield resident.module
         finally:
@@ -214,7 +215,7 @@ class ModelManager:
         """Forgets every component that nobody leases."""
         self._unload(before=float("inf"))
 
-    def _take(self, name: str, working_bytes: int) -> Resident:
+    def _take(self, name: str, working_bytes: int, anywhere: bool) -> Resident:
         with self._lock:
             component = self._find(name)
             resident = self._residents.get(component.key)
@@ -226,7 +227,8 @@ class ModelManager:
                 resident.names.append(name)
             resident.leases += 1  # from here on it can't be evicted
             try:
-                self._bring(resident, working_bytes)
+                if not anywhere or os.getpid() == self._eager or self.room(name) >= working_bytes:
+                    self._bring(resident, working_bytes)
             except BaseException:
                 resident.leases -= 1
                 raise
@@ -262,11 +264,9 @@ class ModelManager:
 
     def _cast(self, module: nn.Module, component: Component) -> nn.Module:
         # Not .to(self.dtype), of which diffusers warns whoever calls it.
-        if component.faster:
-            return module.bfloat16()
-        if self.dtype != torch.float16:
-            return module.float()
-        return module.bfloat16() if component.bfloat16 else module.half()
+        if component.faster or (component.bfloat16 and self.dtype == torch.float16):
+            return _bfloat16(module, component.exact)
+        return module.half() if self.dtype == torch.float16 else module.float()
 
     def _bring(self, resident: Resident, working_bytes: int) -> None:
         """Sees that `resident` is on the device, with `working_bytes` free beside it if that can be had."""
@@ -349,6 +349,16 @@ def _device(name: torch.device | str) -> torch.device:
 def _multiplies_bfloat16() -> bool:
     """Whether this CPU has instructions for products of bfloat16 numbers; others take longer for them than in fp32."""
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def _bfloat16(module: nn.Module, exact: tuple[str, ...]) -> nn.Module:
+    """`module` in bfloat16, but in fp32 what has one of `exact` among the parts of its name."""
+    for name, part in module.named_modules():
+        for own, tensor in (*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)):
+            if tensor.is_floating_point():
+                whole = any(word in exact for word in (*name.split("."), own))
+                tensor.data = tensor.data.to(torch.float32 if whole else torch.bfloat16)
+    return module
 
 
 def _bytes(module: Any) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.catalog import find_motion
+from pipelines.catalog import CATALOG, find_motion
 from pipelines.events import Progress
 from pipelines.media import clips, measuring, uploads, video
 from pipelines.media.measuring import Measured
@@ -40,11 +40,25 @@ COMPANIONS = {  # what is kept with a video -> how its file's name goes on after
 class PoseSequence:
     """What the dancer follows."""
 
-    pictures: np.ndarray  # the skeletons in FollowYourPose's colours, uint8 [F, H, W, 3], of the size of the task
+    pictures: np.ndarray  # the skeletons in the model's colours, uint8 [F, H, W, 3], of the size of the task
     poses: Poses | None  # the same as joints; None where they came as pictures
     source: np.ndarray | None  # the frames of the clip, uint8 [F, h, w, 3]; None where there were only joints
     fps: float  # at which it moves as fast as the clip
     facts: dict[str, Any]  # "poses": what was found, for a person
+
+    def first(self, count: int) -> "PoseSequence":
+        """The first `count` frames of it."""
+        poses, source, told = self.poses, self.source, dict(self.facts["poses"])
+        told |= {"frames": count, "frames_without_anybody": [n for n in told["frames_without_anybody"] if n < count]}
+        if "confidence_of_frames" in told:
+            told["confidence_of_frames"] = told["confidence_of_frames"][:count]
+        return replace(
+            self,
+            pictures=self.pictures[:count],
+            poses=None if poses is None else poses.frames(range(count)),
+            source=None if source is None else source[:count],
+            facts=self.facts | {"poses": told},
+        )
 
 
 def skeletons(
@@ -62,6 +76,8 @@ def skeletons(
     the upload can't be used, where the part that is used is empty, and where nobody is found in it.
     """
     yield Progress(READING, 0, 1)
+    card = models.card(task.model) if models is not None else CATALOG.get(task.model)
+    drawing = card.skeletons if card is not None else "coco"
     frames, unread = None, None
     people = clip is not None  # motions and drawn figures have a character's proportions already
     if clip is None or openpose_json.is_keypoints(clip):
@@ -83,8 +99,15 @@ def skeletons(
         frames = _cropped(frames, task)
         yield Progress(READING, 1, 1)
         drawn = _drawn(task, frames)
-        if drawn == "coco":
+        if drawn == "coco" == drawing:
             return _as_they_are(task, frames, choice)
+        if drawn == "coco":
+            raise ValueError(
+                said(
+                    "These skeletons are in FollowYourPose's colours, which this model does not know. Upload the clip "
+                    "that they were made of, or keypoints (JSON)."
+                )
+            )
         if drawn == "openpose":
             poses, origin = rainbow.read(frames, choice.fps), said("skeletons in OpenPose's colours, drawn anew")
             unread = rainbow.tell_unread(rainbow.unread(frames, poses), choice.frames)
@@ -140,7 +163,7 @@ def skeletons(
         )
     if any(notes):
         facts["note"] = reduce(_then, filter(None, notes))
-    return PoseSequence(skeleton.draw(placed), placed, frames, choice.fps, {"poses": facts})
+    return PoseSequence(skeleton.draw(placed, drawing), placed, frames, choice.fps, {"poses": facts})
 
 
 def keep(sequence: PoseSequence, video_path: Path, fps: float) -> None:

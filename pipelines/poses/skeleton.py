@@ -1,8 +1,8 @@
-"""Skeletons as FollowYourPose saw them in training, and videos of skeletons told from others.
+"""Skeletons as networks saw them in training, and videos of skeletons told from others.
 
-It was trained on mmpose's drawing of COCO's 17 joints on black: orange trunk and head, the person's right limbs blue,
-the left ones green, no dots, lines of about 1.5% of the picture's height. In OpenPose's rainbow of colours it sees
-nothing that it knows.
+FollowYourPose was trained on mmpose's drawing of COCO's 17 joints on black: orange trunk and head, the person's right
+limbs blue, the left ones green, no dots, lines of about 1.5% of the picture's height. In OpenPose's rainbow of colours
+it sees nothing that it knows. VACE was trained on DWPose's drawing in that rainbow.
 """
 
 import cv2
@@ -20,6 +20,7 @@ LIMBS: tuple[tuple[int, int, RGB], ...] = (  # of COCO's joints, in the order in
     *((1, 2, ORANGE), (0, 1, ORANGE), (0, 2, ORANGE), (1, 3, ORANGE), (2, 4, ORANGE), (3, 5, ORANGE), (4, 6, ORANGE)),
 )
 LINE = 0.015  # of the picture's height
+STICK, STICK_BRIGHTNESS = 4, 0.6  # DWPose's: half a limb's width and a joint's radius, in pixels; and of a limb
 _FINE = 4  # bits after the point in the coordinates that are drawn
 
 KINDS = ("coco", "openpose")  # drawings that are known
@@ -27,17 +28,46 @@ _DARK = 48  # a pixel whose brightest channel is below this is black, also after
 _BRIGHT = 110
 
 
-def draw(poses: Poses) -> np.ndarray:
-    """The skeletons of all people on black: frames uint8 [F, H, W, 3]. Joints outside are drawn as far as they show."""
+def draw(poses: Poses, drawing: str = "coco") -> np.ndarray:
+    """The skeletons of all people on black: frames uint8 [F, H, W, 3]. Joints outside are drawn as far as they show.
+
+    `drawing` is one of KINDS: mmpose's of COCO's joints, or DWPose's of OpenPose's.
+    """
     frames = np.zeros((len(poses.joints), poses.height, poses.width, 3), np.uint8)
-    thickness = max(2, round(LINE * poses.height))
-    for image, people in zip(frames, to_coco(poses.joints), strict=True):
-        for person in people:
-            points = np.clip(np.round(person[:, :2] * 2**_FINE), -(2**20), 2**20).astype(int).tolist()
-            for first, second, colour in LIMBS:
-                if person[first, 2] > 0 and person[second, 2] > 0:
-                    cv2.line(image, points[first], points[second], colour, thickness, cv2.LINE_AA, _FINE)
+    for image, people in zip(frames, poses.joints, strict=True):
+        if drawing == "openpose":
+            _draw_openpose(image, people)
+        else:
+            _draw_coco(image, people)
     return frames
+
+
+def _draw_coco(image: np.ndarray, people: np.ndarray) -> None:
+    """Draws people [P, 18, 3] into an image uint8 [H, W, 3]."""
+    thickness = max(2, round(LINE * len(image)))
+    for person in to_coco(people):
+        points = np.clip(np.round(person[:, :2] * 2**_FINE), -(2**20), 2**20).astype(int).tolist()
+        for first, second, colour in LIMBS:
+            if person[first, 2] > 0 and person[second, 2] > 0:
+                cv2.line(image, points[first], points[second], colour, thickness, cv2.LINE_AA, _FINE)
+
+
+def _draw_openpose(image: np.ndarray, people: np.ndarray) -> None:
+    """Draws people [P, 18, 3] into an image uint8 [H, W, 3]: all limbs, darker, and all joints over them."""
+    points = np.clip(people[..., :2], -(2**14), 2**14)
+    for (first, second), colour in zip(rainbow.LIMBS, rainbow.COLOURS.tolist(), strict=False):
+        for person, place in zip(people, points, strict=True):
+            if person[first, 2] > 0 and person[second, 2] > 0:
+                middle = place[[first, second]].mean(axis=0).astype(int).tolist()
+                along = place[first] - place[second]
+                length, angle = int(np.hypot(*along) / 2), int(np.degrees(np.arctan2(along[1], along[0])))
+                stick = np.array(cv2.ellipse2Poly(middle, (length, STICK), angle, 0, 360, 1))
+                cv2.fillConvexPoly(image, stick, colour)
+    image[:] = image * STICK_BRIGHTNESS
+    for joint, colour in enumerate(rainbow.COLOURS.tolist()):
+        for person, place in zip(people, points, strict=True):
+            if person[joint, 2] > 0:
+                cv2.circle(image, place[joint].astype(int).tolist(), STICK, colour, thickness=-1)
 
 
 # Videos of skeletons

@@ -67,14 +67,19 @@ def decode_pictures(vae: AutoencoderKL, latents: Tensor) -> Iterator[Tensor]:
         if vae.dtype != torch.float32 and not 0 < spread(picture) < math.inf:
             vae = copy.deepcopy(vae).float()  # the VAE is shared: it stays as it is
             picture = vae.decode(frame[None].float()).sample[0]
-        if not 0 < spread(picture) < math.inf:
-            raise ValueError(
-                said(
-                    "A frame could not be decoded: it holds values that are no numbers, or a single one everywhere. "
-                    "Try another seed; if that does not help, the weights are at fault."
-                )
-            )
+        check_picture(picture)
         yield picture
+
+
+def check_picture(picture: Tensor) -> None:
+    """Raises ValueError for a decoded `picture`, or several, that holds no numbers or no picture."""
+    if not 0 < spread(picture) < math.inf:
+        raise ValueError(
+            said(
+                "A frame could not be decoded: it holds values that are no numbers, or a single one everywhere. "
+                "Try another seed; if that does not help, the weights are at fault."
+            )
+        )
 
 
 def report_progress(
@@ -108,9 +113,16 @@ def checkpoint_of(
     return checkpoints.of(loop, f"{key}, {network.device}, {network.dtype}, {slices} slices")
 
 
-def run_facts(step: Step, unet: nn.Module, slices: int, models: "ModelManager") -> dict[str, Any]:
-    """The facts of a denoising that ended with `step`: where, how often, and what it took to fit into memory."""
-    saving = "attention in 8 parts: the same result, more slowly" if slices > 1 else "none needed"
+def run_facts(
+    step: Step,
+    unet: nn.Module,
+    slices: int,
+    models: "ModelManager",
+    sliced: str = "attention in 8 parts: the same result, more slowly",
+) -> dict[str, Any]:
+    """The facts of a denoising that ended with `step`: where, how often, and what it took to fit into memory; `sliced`
+    says what several slices are."""
+    saving = sliced if slices > 1 else "none needed"
     return {
         **{"device": str(unet.device), "dtype": str(unet.dtype), "network_calls": step.total},
         "memory_saving": f"memory ran out once; then {saving}" if models.frugal else saving,

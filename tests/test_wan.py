@@ -1,0 +1,273 @@
+"""Wan 2.1, text to video, from the prompt to the frames: on a tiny model of the real classes, against diffusers."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tiny
+import tiny_wan
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
+from diffusers.pipelines.wan import pipeline_wan
+
+from pipelines.__main__ import main
+from pipelines.cards import Range
+from pipelines.catalog import find
+from pipelines.events import Preview, Progress
+from pipelines.media import video
+from pipelines.models.folders import card_of_folder
+from pipelines.models.manager import ModelManager
+from pipelines.settings import Settings
+from pipelines.systems import wan
+from pipelines.systems.diffusion import draw_noise
+from pipelines.systems.engine import find_engine
+from pipelines.tasks import TextToVideo
+
+SMALL = {"frames": 9, "width": 32, "height": 32, "steps": 4, "negative_prompt": tiny_wan.PROMPTS[0]}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny_wan.write_model(tmp_path_factory.mktemp("published") / "model")
+
+
+@pytest.fixture(scope="module")
+def card(folder):
+    find_engine("wan")
+    return card_of_folder(folder)
+
+
+@pytest.fixture(scope="module")
+def models(card, tmp_path_factory):
+    return ModelManager({card.name: card}, Settings(cache=tmp_path_factory.mktemp("cache")), device="cpu")
+
+
+@pytest.fixture(autouse=True)
+def forgetful():
+    wan.KNOWN.clear()
+
+
+def task(card, prompt=tiny_wan.PROMPTS[1], **settings):
+    return TextToVideo.for_model(card, prompt, settings.pop("seed", 7), **{**SMALL, **settings})
+
+
+def run(task, models):
+    events, (frames, facts) = tiny.finish(wan.generate(task, models))
+    return events, frames, facts
+
+
+def recorded(monkeypatch):
+    """The latents that are decoded from now on, and the clips they become."""
+    latents, clips, plain = [], [], wan.decode_clips
+
+    def decode_clips(vae, given):
+        latents.append(given)
+        for clip in plain(vae, given):
+            clips.append(clip)
+            yield clip
+
+    monkeypatch.setattr(wan, "decode_clips", decode_clips)
+    return latents, clips
+
+
+# Against the published program
+
+
+@pytest.mark.parametrize("scheduler", ["unipc", "euler"])
+@pytest.mark.parametrize("guidance", [1.0, 6.0])
+@pytest.mark.parametrize("shift", [0.0, 8.0])
+def test_the_latents_and_frames_are_those_of_diffusers(card, folder, tmp_path, guidance, scheduler, shift, monkeypatch):
+    monkeypatch.setattr(pipeline_wan, "prompt_clean", str.strip)  # it wants ftfy, which changes no plain words
+    kind = {"unipc": UniPCMultistepScheduler, "euler": FlowMatchEulerDiscreteScheduler}[scheduler]
+    told = {"unipc": tiny_wan.SCHEDULE | {"flow_shift": shift or 3.0}, "euler": {"shift": shift or 3.0}}
+    published = WanPipeline.from_pretrained(folder, scheduler=kind(**told[scheduler]))
+    published.set_progress_bar_config(disable=True)
+    noise = draw_noise((1, tiny_wan.CHANNELS, 3, 4, 4), seed=7)
+    asked = {"prompt": tiny_wan.PROMPTS[1], "negative_prompt": tiny_wan.PROMPTS[0], "guidance_scale": guidance}
+    asked |= {"num_frames": 9, "height": 32, "width": 32, "num_inference_steps": 5}
+    expected = published(**asked, latents=noise.clone(), output_type="latent").frames
+    pictures = published(**asked, latents=noise.clone(), output_type="np").frames[0]
+
+    models = ModelManager({card.name: replace(card, flow_shift=shift)}, Settings(cache=tmp_path), device="cpu")
+    latents, clips = recorded(monkeypatch)
+    run(task(card, guidance=guidance, scheduler=scheduler, steps=5), models)
+    assert tiny.relative_error(latents[0], expected) < 1e-5
+    ours = torch.cat(clips, dim=2)[0].permute(1, 2, 3, 0)  # (F, H, W, 3)
+    assert tiny.relative_error(ours * 0.5 + 0.5, torch.from_numpy(pictures)) < 1e-5
+
+
+def test_the_frames_are_decoded_as_the_whole_clip_is(models, card):
+    latents = torch.randn(1, tiny_wan.CHANNELS, 4, 4, 6, generator=torch.Generator().manual_seed(1))
+    with models.lease(f"{card.name}/vae") as vae, torch.no_grad():
+        mean, deviation = wan.statistics(vae, latents)
+        whole = vae.decode(latents * deviation + mean).sample
+        clips = list(wan.decode_clips(vae, latents))
+    assert [clip.shape[2] for clip in clips] == [1, 4, 4, 4]
+    assert torch.equal(torch.cat(clips, dim=2), whole)
+
+
+def test_statistics_are_the_channels_own(models, card):
+    with models.lease(f"{card.name}/vae") as vae:
+        mean, deviation = wan.statistics(vae, torch.zeros(1))
+    assert mean.flatten().tolist() == pytest.approx(tiny_wan.VAE["latents_mean"])
+    assert deviation.flatten().tolist() == pytest.approx(tiny_wan.VAE["latents_std"])
+
+
+def test_a_prompt_is_read_without_the_padding_that_is_masked(models, card):
+    with (
+        models.lease(f"{card.name}/tokenizer") as tokenizer,
+        models.lease(f"{card.name}/text_encoder") as encoder,
+        torch.no_grad(),
+    ):
+        tokens = tokenizer(tiny_wan.PROMPTS, return_tensors="pt", padding="max_length", max_length=wan.MAX_TOKENS)
+        padded = encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state * tokens.attention_mask[..., None]
+        rows = []
+        hook = encoder.register_forward_hook(lambda module, inputs, output: rows.append(inputs[0].shape[1]))
+        together = wan.encode(tiny_wan.PROMPTS, tokenizer, encoder)
+        hook.remove()
+        long = wan.encode(["a " * 600], tokenizer, encoder)
+    assert tiny.relative_error(together, padded) < 1e-5 and rows[0] < 40
+    assert long.shape == (1, wan.MAX_TOKENS, 16) and long[0, -1].abs().max() > 0
+
+
+@pytest.mark.parametrize("name", ["unipc", "euler"])
+def test_noise_levels_that_round_to_one_timestep_are_taken_one_by_one(name):
+    made = wan.solver(name, {"num_train_timesteps": 1000, "shift": 30.0}, 100)
+    latents = torch.ones(1, 1, 1, 1, 1)
+    for timestep in made.timesteps:
+        latents = made.step(torch.zeros_like(latents), timestep, latents)
+    assert len(made.timesteps) == 100 and torch.isfinite(latents).all()
+    if name == "unipc":
+        assert len(set(made.timesteps)) < 100
+    with pytest.raises(ValueError, match="no solver called 'ddim'"):
+        wan.solver("ddim", {"num_train_timesteps": 1000}, 4)
+
+
+# The whole
+
+
+def test_a_prompt_becomes_frames(card, models):
+    events, frames, facts = run(task(card), models)
+    assert frames.shape == (9, 32, 32, 3) and frames.dtype == np.uint8 and frames.std() > 1
+    assert facts["network_calls"] == 4 and facts["approximations"] == "none"
+    assert set(facts["seconds_by_stage"]) == {"Reading the prompt", "Denoising", "Decoding"}
+    decoded = [event.step for event in events if isinstance(event, Progress) and event.stage == "Decoding"]
+    assert decoded == list(range(1, 10)) and any(isinstance(event, Preview) for event in events)
+
+
+def test_everything_in_the_task_matters_and_nothing_else(card, models):
+    def frames(**changes):
+        return run(task(card, **changes), models)[1]
+
+    first = frames()
+    torch.manual_seed(123)
+    assert np.array_equal(first, frames())
+    changes = [{"prompt": "a fox"}, {"negative_prompt": "rain"}, {"seed": 8}, {"guidance": 3.0}, {"steps": 5}]
+    for change in [*changes, {"scheduler": "euler"}, {"guided_until": 0.2}]:
+        assert not np.array_equal(first, frames(**change)), change
+    assert np.array_equal(frames(guidance=1.0), frames(guidance=1.0, negative_prompt="rain"))
+
+
+def test_one_frame_is_a_picture(card, models):
+    assert run(task(card, frames=1), models)[1].shape == (1, 32, 32, 3)
+
+
+def test_a_prompt_that_was_read_does_not_bring_the_text_encoder_back(card, tmp_path):
+    models = ModelManager({card.name: card}, Settings(cache=tmp_path), device="cpu")
+    encoder = f"{card.name}/text_encoder"
+    first = run(task(card), models)[1]
+    models.unload_all()
+    assert np.array_equal(first, run(task(card), models)[1])
+    assert not any(encoder in resident.names for resident in models.stats())
+    run(task(card, prompt="a fox"), models)
+    assert any(encoder in resident.names for resident in models.stats())
+
+
+def test_prompts_read_long_ago_are_forgotten(card, models):
+    for number in range(wan.PROMPTS + 3):
+        wan.read([f"robot {'z' * number}"], task(card), models)
+    assert len(wan.KNOWN) == wan.PROMPTS
+    assert ("robot " + "z" * (number)) in {text for _, text in wan.KNOWN}
+
+
+# Memory
+
+
+def test_branches_one_after_the_other_are_the_same_in_less_memory(card, models):
+    with torch.device("meta"):
+        module = WanTransformer3DModel(**tiny_wan.TRANSFORMER)
+    together, apart = (wan.denoising_memory(module, 2, 3, 4, 4, slices) for slices in (1, 8))
+    assert apart < together
+    states = torch.randn(2, wan.MAX_TOKENS, 16, generator=torch.Generator().manual_seed(0))
+    noise = draw_noise((1, tiny_wan.CHANNELS, 3, 4, 4), seed=7)
+    with models.lease(f"{card.name}/transformer") as transformer, torch.no_grad():
+        both, each = (wan.network(transformer, states, slices)(noise, 500.0) for slices in (1, 8))
+    assert tiny.relative_error(both, each) < 1e-5
+
+
+def test_decoding_takes_no_more_memory_for_more_frames(models, card):
+    vae = models.empty(f"{card.name}/vae")
+
+    def peak(frames):
+        latents = torch.empty(1, tiny_wan.CHANNELS, frames, 8, 8, device="meta")
+        from pipelines.models.memory import peak_bytes
+
+        def work():
+            past = [None] * vae._cached_conv_counts["decoder"]
+            for number in range(frames):
+                vae.decoder(latents[:, :, :1], feat_cache=past, feat_idx=[0], first_chunk=number == 0)
+
+        return peak_bytes(work)
+
+    assert peak(8) == wan.decoding_memory(vae, 8, 8)
+
+
+def test_half_precision_keeps_what_needs_more(card, tmp_path):
+    models = ModelManager({card.name: card}, Settings(cache=tmp_path), device="cpu")
+    models.dtype = torch.float16  # as on a GPU
+    with models.lease(f"{card.name}/transformer") as transformer:
+        kinds = {name: tensor.dtype for name, tensor in (*transformer.named_parameters(), *transformer.named_buffers())}
+        assert transformer.dtype == torch.bfloat16
+    assert models.empty(f"{card.name}/transformer").dtype == torch.bfloat16
+    assert kinds["blocks.0.attn1.to_q.weight"] == torch.bfloat16
+    for name in ("rope.freqs_cos", "scale_shift_table", "blocks.0.norm2.weight"):
+        assert kinds[name] == torch.float32, name
+    assert kinds["condition_embedder.time_embedder.linear_1.weight"] == torch.float32
+    _, frames, facts = run(task(card), models)
+    assert facts["dtype"] == "torch.bfloat16" and frames.std() > 1
+
+
+# Where a person meets it
+
+
+def test_its_card_says_what_it_takes_and_what_is_missing(tmp_path):
+    from pipelines.models.sources import availability
+
+    card = find("wan-2.1-1.3b")
+    assert card.licence.startswith("Apache 2.0") and card.defaults.frames == 81
+    assert "hub" not in card.needs.lower() and "GB" in card.needs
+    assert "Wan-AI/Wan2.1-T2V-1.3B-Diffusers is not on this machine" in availability(card, Settings(hub=False))
+    for wrong in ({"frames": 80}, {"width": 840}, {"scheduler": "ddim"}, {"caching": 2}):
+        with pytest.raises(ValueError):
+            TextToVideo.for_model(card, "a robot", 7, **wrong)
+
+
+def test_the_command_line_takes_a_folder_in_the_published_layout(folder, tmp_path, capsys):
+    out = tmp_path / "robot.mp4"
+    asked = ["text-to-video", "a robot", "--model", str(folder), "--width", "32", "--height", "32", "--steps", "2"]
+    assert main([*asked, "--frames", "5", "--seed", "7", "-o", str(out)]) == 0
+    assert video.read(out).shape == (5, 32, 32, 3)
+    assert main([*asked, "--frames", "6", "-o", str(out)]) == 2 and "1, 5, 9" in capsys.readouterr().err
+
+
+def test_a_wan_with_two_transformers_is_refused(tmp_path):
+    other = tiny_wan.write_model(tmp_path / "two", {"transformer_2": tiny_wan.transformer(2)})
+    with pytest.raises(ValueError, match="two transformers"):
+        card_of_folder(other)
+
+
+def test_a_folder_keeps_the_shift_of_its_files(card):
+    assert card.flow_shift == 0 and card.limits.side == Range(16, 1280, 16)
+    assert wan.shifted({"flow_shift": 3.0}, 0.0)["shift"] == 3.0
+    assert wan.shifted({"shift": 5.0}, 0.0)["flow_shift"] == 5.0
+    assert wan.shifted({"flow_shift": 3.0}, 8.0)["flow_shift"] == 8.0
