@@ -23,6 +23,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase, UMT5Config, UMT5EncoderModel
 
 from pipelines.events import DENOISING, Progress
+from pipelines.messages import said
 from pipelines.models.classes import Network
 from pipelines.models.memory import allotted, peak_bytes, remembered
 from pipelines.systems.checkpoints import Checkpoint, Checkpoints
@@ -205,7 +206,7 @@ def solver(name: str, schedule: Mapping[str, Any], steps: int) -> DiffusersSolve
         flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": shift}
         scheduler = UniPCMultistepScheduler(num_train_timesteps=trained, **flow)
     else:
-        raise ValueError(f"There is no solver called {name!r} for this model.")
+        raise ValueError(said("There is no solver called {name} for this model.", name=repr(name)))
     way = DiffusersSolver(scheduler, steps)
     scheduler.set_begin_index(0)  # rounded timesteps do not tell the first noise levels apart
     return way
