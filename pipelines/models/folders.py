@@ -70,7 +70,9 @@ def _modelscope(folder: Path, frames: int, side: int) -> ModelCard:
 def _wan(folder: Path, name: str) -> ModelCard:
     """Raises ValueError for Wan 2.2, which has two transformers."""
     if part_folder(folder, "transformer_2").is_dir():
-        raise ValueError(f"{folder} holds a Wan with two transformers; only Wan 2.1, with one, is known here.")
+        raise ValueError(
+            said("{folder} holds a Wan with two transformers; only Wan 2.1, with one, is known here.", folder=folder)
+        )
     published = CATALOG[name]
     return replace(
         published,
