@@ -27,7 +27,7 @@ RANGES = {  # smallest and largest value of every number
     "memory_margin_mb": (0, 1_000_000),
 }
 FORMS = {  # of every text: a pattern, and the same in words
-    "device": (r"auto|cpu|cuda(:\d+)?", "auto, cpu, cuda or cuda:0"),
+    "device": (r"auto|cuda|(cpu|cuda:\d+)(,(cpu|cuda:\d+))*", "auto, cpu, cuda, cuda:0, or several: cuda:0,cuda:1"),
     "model": (r".+", "the name of a model"),
     "original": (r"([\w.-]+/[\w.-]+)?", "owner/name of a Space"),
     "admitted": (r"(?s).*\S.*", "Hub names with commas between; remove the variable if everybody may come"),
@@ -49,7 +49,7 @@ class Settings:
 
     data: Path = Path("data")  # finished videos live here, and nothing else is written outside the caches
     cache: Path = _home() / ".cache" / "marionette"  # converted weights
-    device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1", …
+    device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1", …; several with commas between: a process works on each
     model: str = "miniature-modelscope"  # the text-to-video model that the page opens with
     hub: bool = True  # whether weights may be fetched from the Hugging Face Hub when a model needs them
     queue: int = 200  # jobs that may wait

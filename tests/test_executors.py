@@ -1,7 +1,8 @@
-"""The contract that every executor keeps, tried on each: this machine's own, and ZeroGPU on lent_gpu.py."""
+"""The contract that every executor keeps, tried on each: this process's own, worker processes, and ZeroGPU on lent_gpu.py."""
 
 import gc
 import pickle
+import sys
 import threading
 import time
 import weakref
@@ -24,6 +25,7 @@ from pipelines.serving import estimate, local
 from pipelines.serving.executor import Asset, Made, Work
 from pipelines.serving.job import new_id
 from pipelines.serving.local import LocalExecutor
+from pipelines.serving.processes import ProcessExecutor
 from pipelines.serving.runner import LOADING
 from pipelines.serving.zerogpu import ZeroExecutor
 from pipelines.settings import Settings
@@ -90,10 +92,12 @@ def made_by(kind, data, **more):
     settings = Settings(data=data, device="cpu", hub=False, zerogpu="", **more)
     if kind == "local":
         return LocalExecutor(settings, CATALOG)
+    if kind == "processes":
+        return ProcessExecutor(settings, CATALOG, (sys.executable, str(Path(__file__).parent / "scripted_worker.py")))
     return ZeroExecutor(settings, CATALOG, Spaces())
 
 
-@pytest.fixture(scope="module", params=["local", "zerogpu"])
+@pytest.fixture(scope="module", params=["local", "processes", "zerogpu"])
 def executor(request, data):
     with pytest.MonkeyPatch.context() as patch:
         engine = replace(modelscope.ENGINE, generate={TextToVideo: generate, Tune: tune}, parts=())

@@ -13,7 +13,7 @@ from pipelines.events import Failed, Progress, Result
 from pipelines.messages import said
 from pipelines.serving import tidy
 from pipelines.serving.content import Contents
-from pipelines.serving.executor import Executor, Made, Work
+from pipelines.serving.executor import Executor, Made, Work, WorkerDied
 from pipelines.serving.inputs import Inputs
 from pipelines.serving.job import Job
 from pipelines.serving.runner import Pace
@@ -23,6 +23,10 @@ from pipelines.serving.watch import Loop
 from pipelines.tasks import Task, Tune
 
 STOPPED = said("Stopped.")
+DIED = said("The process that made this video ended twice. Try again, or try other settings.")
+DIED_FOR_MEMORY = said(
+    "The memory of this machine was too small for this video, twice. Try fewer frames or a smaller size."
+)
 CLOSING_SECONDS = 5.0  # that the running jobs have to end in when the app is ended
 
 
@@ -94,6 +98,9 @@ class Dispatcher:
             return  # its checkpoints stay, for when it is taken again
         except _Stopped:
             self._table.tell(job.id, Failed(STOPPED, stopped=True))
+        except WorkerDied as died:
+            if self._table.try_again(job.id, DIED_FOR_MEMORY if died.for_memory else DIED):
+                return
         except BaseException as error:  # a library may even call exit()
             wrote = job.task.prompt, getattr(job.task, "negative_prompt", "")
             self._table.tell(job.id, Failed(log_error(error, f"Job {job.id}", wrote, said("the video was not made"))))

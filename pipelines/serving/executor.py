@@ -62,6 +62,15 @@ class Slot:
     models: tuple[Loaded, ...] = ()  # the largest first
 
 
+class WorkerDied(Exception):
+    """What carried out a work is gone. It can be carried out again, and goes on from its checkpoint."""
+
+    def __init__(self, for_memory: bool = False):
+        """`for_memory`: whether the system ended it for want of memory, as far as that can be told."""
+        super().__init__(for_memory)
+        self.for_memory = for_memory
+
+
 Told = Progress | Preview | Losses
 
 
@@ -115,7 +124,8 @@ class Executor(Protocol):
 
         None stands for a moment in which nothing happened, so that whoever follows can look up. Closing it stops the
         work: within a step the slot is free, and nothing further is written. A tuning keeps what it has so far, as
-        "tuned" in the job's folder, and goes on from there the next time. Raises what went wrong.
+        "tuned" in the job's folder, and goes on from there the next time. Raises what went wrong, and WorkerDied
+        where that is the process which carried it out.
         """
         ...
 

@@ -36,7 +36,11 @@ IDLE_SECONDS = 0.5  # from one look for models that nobody has used for long to 
 
 
 def local_backend(settings: Settings, catalog: Mapping[str, ModelCard] = CATALOG) -> Backend:
-    """The backend of a machine of one's own. Raises as Backend does."""
+    """The backend of a machine of one's own: with several devices, a process for each. Raises as Backend does."""
+    if "," in settings.device:
+        from pipelines.serving.processes import ProcessExecutor
+
+        return Backend(settings, ProcessExecutor(settings, catalog), catalog)
     return Backend(settings, LocalExecutor(settings, catalog), catalog)
 
 

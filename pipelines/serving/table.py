@@ -277,6 +277,17 @@ class JobTable:
             if job is not None and job.state == "running":
                 self._set(identifier, state="interrupted", attempts=job.attempts - 1, progress=None, preview=None)
 
+    def try_again(self, identifier: str, trouble: str) -> bool:
+        """Puts a running job back into the queue whose worker died, unless that is one too many: then it has failed, by
+        `trouble`. Returns whether it waits again."""
+        with self._changed:
+            job = self._live[identifier]
+            if job.attempts >= ATTEMPTS:
+                self._end(identifier, "failed", Failed(trouble))
+                return False
+            self._set(identifier, state="interrupted", progress=None, preview=None)
+            return True
+
     def settle(self) -> None:
         """Writes the ends of jobs that the file could not take. Raises sqlite3.Error where it still can't."""
         with self._changed:

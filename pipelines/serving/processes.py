@@ -1,0 +1,276 @@
+"""The executor of a machine with several devices: a worker, a process of its own, for each. No torch in this one.
+
+A worker that dies, or gives no sign of life, is replaced with the next work; what it was at raises WorkerDied.
+"""
+
+import itertools
+import logging
+import os
+import pickle
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.cards import ModelCard
+from pipelines.catalog import CATALOG, find
+from pipelines.events import Progress
+from pipelines.models.sources import availability
+from pipelines.serving import estimate, status
+from pipelines.serving.executor import Slot, Work, WorkerDied
+from pipelines.serving.run import PAUSE
+from pipelines.serving.status import Loaded
+from pipelines.serving.worker_process import Pipe
+from pipelines.settings import Settings
+from pipelines.tasks import Task
+
+if TYPE_CHECKING:
+    from pipelines.poses.pose_preview import PosePreview
+    from pipelines.poses.search import Found
+
+COMMAND = (sys.executable, "-m", "pipelines.serving.worker_process")
+SILENT_SECONDS = 60.0  # without a sign of life, after which a worker counts as dead
+CLOSING_SECONDS = 3.0  # that a worker has to end in
+ROOT = Path(__file__).parents[2]
+
+log = logging.getLogger(__name__)
+
+
+class ProcessExecutor:
+    """One slot for each device of the settings. A worker starts with the first work, or look, that is meant for it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        catalog: Mapping[str, ModelCard] = CATALOG,
+        command: Sequence[str] = COMMAND,
+        silent_seconds: float = SILENT_SECONDS,
+    ):
+        """`command` starts a worker."""
+        self._settings, self._catalog = settings, catalog
+        devices = settings.device.split(",")
+        # Threads that wait for each other are slow where there are more of them than cores.
+        threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // len(devices)))} if len(devices) > 1 else {}
+        environment = threads | os.environ
+        self.workers = {
+            str(number): Worker(replace(settings, device=device), catalog, command, environment, silent_seconds)
+            for number, device in enumerate(devices)
+        }
+
+    @property
+    def has_gpu(self) -> bool:
+        return estimate.has_gpu(self._settings)
+
+    @property
+    def speed(self) -> float:
+        measured = [worker.speed for worker in self.workers.values() if worker.speed]
+        return max(measured, default=estimate.usual_speed(self._settings))
+
+    def slots(self) -> Sequence[Slot]:
+        return tuple(Slot(name, worker.device, worker.models) for name, worker in self.workers.items())
+
+    def availability(self, model: str) -> str | None:
+        return availability(find(model, self._catalog), self._settings)
+
+    def check(self, task: Task) -> None:
+        """What is not here yet is loaded once the work's turn has come."""
+
+    def lent(self, task: Task, seconds: float | None) -> int | None:
+        return None
+
+    def asking(self, jobs: Sequence[str]) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def forget(self, job: str) -> None:
+        """No worker has heard of it."""
+
+    def run(self, work: Work, slot: str) -> "Followed":
+        return self.workers[slot].begin("run", work)
+
+    def look(self, work: Work) -> "Generator[Progress, None, PosePreview | Found]":
+        idle = [worker for worker in self.workers.values() if not worker.busy]
+        with closing((idle or list(self.workers.values()))[0].begin("look", work)) as events:
+            for event in events:
+                if event is not None:
+                    yield event
+            return events.value
+
+    def sample(self, job: str) -> None:
+        for worker in self.workers.values():
+            worker.ask("sample", job)
+
+    def load_ahead(self) -> None:
+        first = next(iter(self.workers.values()))
+        first.start()
+        first.ask("load_ahead")
+
+    def unload(self) -> None:
+        for worker in self.workers.values():
+            worker.ask("unload")
+
+    def close(self) -> None:
+        for worker in self.workers.values():
+            worker.close()
+
+
+class Worker:
+    """One worker, as the app's process sees it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        catalog: Mapping[str, ModelCard],
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        silent_seconds: float,
+    ):
+        self._settings, self._catalog = settings, catalog
+        paths = os.pathsep.join([str(ROOT), *filter(None, [environment.get("PYTHONPATH")])])
+        self._command, self._environment = command, {**environment, "PYTHONPATH": paths}
+        self._silent_seconds = silent_seconds
+        self.device = status.device(settings)
+        self.models: tuple[Loaded, ...] = ()
+        self.speed: float | None = None  # FLOPs a second, once measured
+        self.process: subprocess.Popen | None = None
+        self._pipe: Pipe | None = None
+        self._numbers = itertools.count()
+        self._going: dict[int, Followed] = {}
+        self._lock = threading.RLock()
+        self._closed = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is asked of it that has not ended."""
+        return bool(self._going)
+
+    def start(self) -> None:
+        """Starts the process, unless it runs. Raises OSError where none can be started."""
+        with self._lock:
+            if self.process is not None or self._closed:
+                return
+            process = subprocess.Popen(
+                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=self._environment
+            )
+            self.process, self._pipe = process, Pipe(process.stdout, process.stdin)
+            self._pipe.send(self._settings, dict(self._catalog))
+            heard = [time.monotonic()]
+            reading = threading.Thread(target=self._read, args=(process, self._pipe, heard, _kills()), daemon=True)
+            reading.start()
+            threading.Thread(target=self._watch, args=(process, reading, heard), daemon=True).start()
+
+    def begin(self, kind: str, work: Work) -> "Followed":
+        """Has `work` carried out, or looked at; what comes of it is to be followed."""
+        with self._lock:
+            self.start()
+            number = next(self._numbers)
+            followed = self._going[number] = Followed(self, number)
+            if self._pipe is None:  # closed meanwhile
+                followed.news.put(("ended", (WorkerDied(), None)))
+            self.ask(kind, number, work)
+            return followed
+
+    def ask(self, *request: Any) -> None:
+        """Sends a request, if there is a process. One that has just died reads nothing, and that is told elsewhere."""
+        with self._lock:
+            if self._pipe is not None:
+                try:
+                    self._pipe.send(*request)
+                except OSError:
+                    pass
+
+    def close(self) -> None:
+        """Ends the process, and what it is at."""
+        with self._lock:
+            self._closed, process = True, self.process
+            if process is None or process.stdin is None:
+                return
+            try:
+                process.stdin.close()  # that ends it
+            except OSError:
+                pass
+        try:
+            process.wait(CLOSING_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def _read(self, process: subprocess.Popen, pipe: Pipe, heard: list[float], kills: int) -> None:
+        """Takes what the process tells, to its end."""
+        while True:
+            try:
+                kind, *values = pipe.receive()
+            except (EOFError, OSError, pickle.UnpicklingError):
+                break
+            heard[0] = time.monotonic()
+            if kind in ("told", "ended"):
+                number, value = values
+                followed = self._going.get(number) if kind == "told" else self._going.pop(number, None)
+                if followed is not None:
+                    followed.news.put((kind, value))
+            elif kind == "state":
+                self.models, self.speed = values
+            elif kind == "log":
+                logging.getLogger(values[0].name).handle(values[0])
+        code = process.wait()
+        with self._lock:
+            self.process = self._pipe = None
+            self.models = ()
+            going, self._going = self._going, {}
+        if not self._closed:
+            log.error("A worker on %s ended with code %s", self._settings.device, code)
+        for followed in going.values():
+            followed.news.put(("ended", (WorkerDied(_kills() > kills), None)))
+
+    def _watch(self, process: subprocess.Popen, reading: threading.Thread, heard: list[float]) -> None:
+        """Kills the process if it gives no sign of life: it may hang, or be stopped."""
+        while reading.is_alive():
+            reading.join(min(1.0, self._silent_seconds))
+            if time.monotonic() - heard[0] > self._silent_seconds:
+                log.error("A worker on %s was silent for %g seconds", self._settings.device, self._silent_seconds)
+                process.kill()
+
+
+class Followed(Iterator[Any]):
+    """What comes of a request to a worker, as Events; then `value` is what it returned."""
+
+    def __init__(self, worker: Worker, number: int):
+        self._worker, self._number = worker, number
+        self.news: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+        self.value: Any = None
+        self._over = False
+
+    def __next__(self) -> Any:
+        if self._over:
+            raise StopIteration
+        try:
+            kind, value = self.news.get(timeout=PAUSE)
+        except queue.Empty:
+            return None
+        if kind == "told":
+            return value
+        self._over = True
+        error, self.value = value
+        raise StopIteration if error is None else error
+
+    def close(self) -> None:
+        """Stops the work, and waits until the worker is free or gone."""
+        if not self._over:
+            self._worker.ask("stop", self._number)
+        while not self._over:
+            kind, _ = self.news.get()
+            self._over = kind == "ended"
+
+
+def _kills() -> int:
+    """How often this system has killed a process for want of memory; 0 where it does not tell."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)

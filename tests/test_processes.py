@@ -1,0 +1,189 @@
+"""Workers in processes of their own: what dies is replaced, and no job is lost, doubled, or written by a dead app."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import closing, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from test_executors import CATALOG, told, work
+
+from pipelines import catalog
+from pipelines.events import DENOISING, Failed, Progress, Result
+from pipelines.serving import dispatcher
+from pipelines.serving.backend import Backend
+from pipelines.serving.executor import Made, WorkerDied
+from pipelines.serving.local import local_backend
+from pipelines.serving.processes import ProcessExecutor
+from pipelines.settings import Settings
+from pipelines.tasks import TextToVideo
+
+TESTS, ME = Path(__file__).parent, "1" * 32
+COMMAND = (sys.executable, str(TESTS / "scripted_worker.py"))
+
+
+def settings_of(data, device="cpu"):
+    return Settings(data=data, device=device, hub=False)
+
+
+@pytest.fixture
+def executor(tmp_path):
+    with closing(ProcessExecutor(settings_of(tmp_path), CATALOG, COMMAND)) as executor:
+        yield executor
+
+
+def begun(executor, prompt, slot="0"):
+    """Endless work that notes its steps in the file `prompt`, once it has begun."""
+    events = executor.run(work(str(prompt)), slot)
+    while not prompt.exists():
+        next(events)
+    return events
+
+
+def process_of(executor, slot="0"):
+    return executor.workers[slot].process
+
+
+def test_a_worker_that_is_killed_says_so_and_the_next_work_has_another(executor, tmp_path):
+    events, first = begun(executor, tmp_path / "steps"), process_of(executor)
+    first.kill()
+    with pytest.raises(WorkerDied) as died:
+        for _ in events:
+            pass
+    assert not died.value.for_memory
+    events.close()  # waits for nobody
+    assert isinstance(told(executor, work())[-1], Made)
+    assert process_of(executor).pid != first.pid
+
+
+def test_a_worker_that_is_silent_counts_as_dead(tmp_path):
+    with closing(ProcessExecutor(settings_of(tmp_path), CATALOG, COMMAND, silent_seconds=4)) as executor:
+        events = begun(executor, tmp_path / "steps")
+        time.sleep(6)  # it computes all the time: that is no silence
+        assert next(events) is not None
+        os.kill(process_of(executor).pid, signal.SIGSTOP)
+        with pytest.raises(WorkerDied):
+            for _ in events:
+                pass
+
+
+def test_two_devices_work_at_once(tmp_path):
+    with closing(ProcessExecutor(settings_of(tmp_path, "cpu,cpu"), CATALOG, COMMAND)) as executor:
+        assert [slot.name for slot in executor.slots()] == ["0", "1"]
+        one, other = (begun(executor, tmp_path / slot, slot) for slot in "01")
+        before = [(tmp_path / slot).read_text().count("step") for slot in "01"]
+        deadline = time.monotonic() + 60
+        while any(
+            (tmp_path / slot).read_text().count("step") <= count for slot, count in zip("01", before, strict=True)
+        ):
+            assert time.monotonic() < deadline
+            next(one), next(other)
+        one.close(), other.close()
+        assert process_of(executor, "0").pid != process_of(executor, "1").pid
+
+
+APP = """
+import sys
+from pathlib import Path
+from pipelines.serving.processes import ProcessExecutor
+from pipelines.serving.executor import Work
+from pipelines.settings import Settings
+from pipelines.cards import ModelCard
+from pipelines.tasks import recall
+from pipelines.catalog import CATALOG
+from dataclasses import replace
+
+data, steps, *command = sys.argv[1:]
+card = replace(CATALOG["miniature-modelscope"], name="scripted", system="scripted")
+executor = ProcessExecutor(Settings(data=Path(data), device="cpu", hub=False), {"scripted": card}, command)
+from pipelines.tasks import TextToVideo
+task = TextToVideo.for_model(card, steps, 7, frames=8, steps=2)
+events = executor.run(Work(task, {}, "1" * 32, "a.mp4"), "0")
+while not Path(steps).exists():
+    next(events)
+print(executor.workers["0"].process.pid, "torch" in sys.modules, flush=True)
+for _ in events:
+    pass
+"""
+
+
+def test_with_the_app_its_worker_ends_and_writes_nothing_more(tmp_path):
+    """And the app's process has not imported torch for it."""
+    steps = tmp_path / "steps"
+    app = subprocess.Popen(
+        [sys.executable, "-c", APP, str(tmp_path), str(steps), *COMMAND], cwd=TESTS.parent, stdout=subprocess.PIPE
+    )
+    assert app.stdout is not None
+    worker, torch = app.stdout.readline().split()
+    assert torch == b"False"
+    app.kill()
+    app.wait()
+    deadline = time.monotonic() + 30
+    while _runs(int(worker)):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    done = steps.read_text()
+    time.sleep(0.5)
+    assert steps.read_text() == done
+
+
+def _runs(process):
+    with suppress(ProcessLookupError):
+        os.kill(process, 0)
+        stat = Path(f"/proc/{process}/stat")
+        return not stat.exists() or stat.read_text().rpartition(") ")[2][0] != "Z"
+    return False
+
+
+@pytest.fixture
+def backend(tmp_path):
+    settings = settings_of(tmp_path / "data")
+    backend = Backend(settings, ProcessExecutor(settings))
+    yield backend
+    backend.close()
+
+
+def killed_in(backend, job, times):
+    """Follows the job, whose worker is killed in its denoising so many times."""
+    killed = []
+    for event in backend.jobs.events(job, ME):
+        if isinstance(event, Progress) and event.stage == DENOISING and event.step >= 2 and len(killed) < times:
+            process = process_of(backend.executor)
+            if process is not None and process.pid not in killed:
+                killed.append(process.pid)
+                process.kill()
+    assert len(killed) == times
+    return backend.table.get(job).end
+
+
+def test_a_job_whose_worker_was_killed_is_made_once_and_one_that_kills_two_fails_in_words(backend):
+    card = catalog.CATALOG["miniature-modelscope"]
+    task = TextToVideo.for_model(card, "a robot in blue", 7, frames=8, steps=6)
+    job = backend.jobs.submit(task, ME)
+    assert isinstance(killed_in(backend, job, 1), Result)
+    assert len(backend.jobs.finished(ME)) == 1 and backend.table.get(job).attempts == 2
+    other = backend.jobs.submit(replace(task, seed=8), ME)
+    assert killed_in(backend, other, 2) == Failed(dispatcher.DIED)
+    third = backend.jobs.submit(replace(task, seed=9, steps=1), ME)
+    assert isinstance([event for event in backend.jobs.events(third, ME) if event is not None][-1], Result)
+
+
+@pytest.mark.parametrize("device", ["cuda:0,cuda:1", "cpu,cpu", "cuda:0,cpu"])
+def test_several_devices_can_be_named(device):
+    assert Settings.from_environment({"MARIONETTE_DEVICE": device}).device == device
+
+
+@pytest.mark.parametrize("device", ["auto,cpu", "cuda:0,", ",", "cuda,cuda", "cpu;cpu"])
+def test_what_names_no_devices_is_refused(device):
+    with pytest.raises(ValueError, match="MARIONETTE_DEVICE"):
+        Settings.from_environment({"MARIONETTE_DEVICE": device})
+
+
+def test_several_devices_have_a_process_each(tmp_path):
+    backend = local_backend(settings_of(tmp_path, "cpu,cpu"))
+    assert isinstance(backend.executor, ProcessExecutor) and len(backend.dispatcher.loops) == 2
+    backend.close()
