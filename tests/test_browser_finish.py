@@ -52,7 +52,7 @@ def test_a_video_is_finished_on_the_stage_and_in_the_library(chromium, app):  # 
         page.locator("#finish-chosen-size label").first.click()
         page.locator("#finish-chosen-smoothness label").first.click()
         page.locator("#finish-chosen-start").click()
-        expect(page.locator("#finish-chosen-problem")).to_contain_text("Nothing would change")
+        expect(page.locator("#finish-chosen-problem")).to_contain_text("Nothing would change", timeout=PATIENCE)
         page.locator("#finish-chosen-smoothness label").nth(2).click()
         page.locator("#finish-chosen-start").click()
         expect(page.locator("#finish-chosen-caption")).to_contain_text("61 frames · 32 a second", timeout=PATIENCE)

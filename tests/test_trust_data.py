@@ -365,7 +365,7 @@ def test_a_disk_that_is_full_for_a_moment_ends_nothing_but_the_moment(tmp_path):
             _, hard = resource.prlimit(app.process.pid, resource.RLIMIT_FSIZE)
             resource.prlimit(app.process.pid, resource.RLIMIT_FSIZE, (1 if is_full else hard, hard))
 
-        running = client.submit("a bear bows", steps=4, frames=8, visitor_id=ME, api_name="/text_to_video")
+        running = client.submit("a bear bows", steps=25, frames=8, visitor_id=ME, api_name="/text_to_video")
         wait_until(lambda: "Denoising" in str(running.outputs()[-1:]) or len(running.outputs()) > 3, 300)
         full(True)
         time.sleep(3)  # progress is noted about once a second
