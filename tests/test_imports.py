@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from running_app import environment
@@ -33,3 +34,23 @@ def test_an_import_that_fails_leaves_collections_on(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="broken"):
         imported("broken_library")
     assert gc.isenabled()
+
+
+LOADED = """
+import sys
+from pathlib import Path
+from pipelines import imports
+
+imports.load_torch_library()
+assert "torch" not in sys.modules
+assert any("libtorch_cpu" in line for line in Path("/proc/self/maps").read_text().splitlines())
+assert imports.imported("torch").ones(2).sum() == 2
+imports.load_torch_library()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="this system does not tell which libraries are loaded")
+def test_the_largest_library_of_torch_is_loaded_before_python_imports_torch():
+    """A foreign call gives up Python's lock meanwhile; an import does not, and the page would stand still."""
+    ran = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, text=True, timeout=120, env=environment())
+    assert ran.returncode == 0, ran.stderr
