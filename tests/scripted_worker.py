@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
+import pipelines  # noqa: E402, F401  repairs torchvision  # isort: skip
 import test_executors  # noqa: E402
 
 from pipelines.catalog import ENGINES  # noqa: E402

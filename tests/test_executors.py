@@ -1,4 +1,5 @@
-"""The contract that every executor keeps, tried on each: this process's own, worker processes, and ZeroGPU on lent_gpu.py."""
+"""The contract that every executor keeps, tried on each: this process's own, workers' processes, and ZeroGPU on
+lent_gpu.py."""
 
 import gc
 import pickle

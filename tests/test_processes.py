@@ -10,15 +10,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from test_executors import CATALOG, told, work
 
 from pipelines import catalog
 from pipelines.events import DENOISING, Failed, Progress, Result
+from pipelines.messages import said
 from pipelines.serving import dispatcher
 from pipelines.serving.backend import Backend
 from pipelines.serving.executor import Made, WorkerDied
 from pipelines.serving.local import local_backend
 from pipelines.serving.processes import ProcessExecutor
+from pipelines.serving.worker_process import portable
 from pipelines.settings import Settings
 from pipelines.tasks import TextToVideo
 
@@ -61,9 +64,9 @@ def test_a_worker_that_is_killed_says_so_and_the_next_work_has_another(executor,
 
 
 def test_a_worker_that_is_silent_counts_as_dead(tmp_path):
-    with closing(ProcessExecutor(settings_of(tmp_path), CATALOG, COMMAND, silent_seconds=4)) as executor:
+    with closing(ProcessExecutor(settings_of(tmp_path), CATALOG, COMMAND, silent_seconds=15)) as executor:
         events = begun(executor, tmp_path / "steps")
-        time.sleep(6)  # it computes all the time: that is no silence
+        time.sleep(20)  # it computes all the time: that is no silence
         assert next(events) is not None
         os.kill(process_of(executor).pid, signal.SIGSTOP)
         with pytest.raises(WorkerDied):
@@ -170,6 +173,13 @@ def test_a_job_whose_worker_was_killed_is_made_once_and_one_that_kills_two_fails
     assert killed_in(backend, other, 2) == Failed(dispatcher.DIED)
     third = backend.jobs.submit(replace(task, seed=9, steps=1), ME)
     assert isinstance([event for event in backend.jobs.events(third, ME) if event is not None][-1], Result)
+
+
+def test_an_error_crosses_with_its_words_and_brings_no_library(tmp_path):
+    sent = portable(ValueError(said("There is no {thing}.", thing="clip")))
+    assert type(sent) is ValueError and sent.args[0].template == "There is no {thing}."
+    assert type(portable(torch.OutOfMemoryError("too large"))) is RuntimeError
+    assert type(portable(subprocess.TimeoutExpired("ffmpeg", 3))) is Exception
 
 
 @pytest.mark.parametrize("device", ["cuda:0,cuda:1", "cpu,cpu", "cuda:0,cpu"])

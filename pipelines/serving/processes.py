@@ -6,7 +6,6 @@ A worker that dies, or gives no sign of life, is replaced with the next work; wh
 import itertools
 import logging
 import os
-import pickle
 import queue
 import subprocess
 import sys
@@ -36,6 +35,8 @@ if TYPE_CHECKING:
 
 COMMAND = (sys.executable, "-m", "pipelines.serving.worker_process")
 SILENT_SECONDS = 60.0  # without a sign of life, after which a worker counts as dead
+STARTING_SECONDS = 300.0  # likewise before the first one
+KILLED = 9  # the signal by which a system ends what takes too much memory
 CLOSING_SECONDS = 3.0  # that a worker has to end in
 ROOT = Path(__file__).parents[2]
 
@@ -143,6 +144,8 @@ class Worker:
         self._going: dict[int, Followed] = {}
         self._lock = threading.RLock()
         self._closed = False
+        self._heard = 0.0  # time.monotonic() of the last sign of life
+        self._silent = False  # whether it was killed for giving none
 
     @property
     def busy(self) -> bool:
@@ -155,14 +158,17 @@ class Worker:
             if self.process is not None or self._closed:
                 return
             process = subprocess.Popen(
-                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=self._environment
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=self._environment,
+                start_new_session=True,  # Ctrl+C at a terminal is for the app, which then ends its workers
             )
             self.process, self._pipe = process, Pipe(process.stdout, process.stdin)
             self._pipe.send(self._settings, dict(self._catalog))
-            heard = [time.monotonic()]
-            reading = threading.Thread(target=self._read, args=(process, self._pipe, heard, _kills()), daemon=True)
-            reading.start()
-            threading.Thread(target=self._watch, args=(process, reading, heard), daemon=True).start()
+            self._heard, self._silent = time.monotonic() + STARTING_SECONDS, False
+            threading.Thread(target=self._read, args=(process, self._pipe, _kills()), daemon=True).start()
+            threading.Thread(target=self._watch, args=(process,), daemon=True).start()
 
     def begin(self, kind: str, work: Work) -> "Followed":
         """Has `work` carried out, or looked at; what comes of it is to be followed."""
@@ -171,6 +177,7 @@ class Worker:
             number = next(self._numbers)
             followed = self._going[number] = Followed(self, number)
             if self._pipe is None:  # closed meanwhile
+                del self._going[number]
                 followed.news.put(("ended", (WorkerDied(), None)))
             self.ask(kind, number, work)
             return followed
@@ -200,14 +207,18 @@ class Worker:
             process.kill()
             process.wait()
 
-    def _read(self, process: subprocess.Popen, pipe: Pipe, heard: list[float], kills: int) -> None:
+    def _read(self, process: subprocess.Popen, pipe: Pipe, kills: int) -> None:
         """Takes what the process tells, to its end."""
         while True:
             try:
                 kind, *values = pipe.receive()
-            except (EOFError, OSError, pickle.UnpicklingError):
+            except (EOFError, OSError):
                 break
-            heard[0] = time.monotonic()
+            except Exception:  # half a message, or one that means nothing here
+                log.exception("A worker on %s told what can't be read", self._settings.device)
+                process.kill()
+                break
+            self._heard = time.monotonic()
             if kind in ("told", "ended"):
                 number, value = values
                 followed = self._going.get(number) if kind == "told" else self._going.pop(number, None)
@@ -224,16 +235,18 @@ class Worker:
             going, self._going = self._going, {}
         if not self._closed:
             log.error("A worker on %s ended with code %s", self._settings.device, code)
+        for_memory = code == -KILLED and not self._silent and _kills() > kills
         for followed in going.values():
-            followed.news.put(("ended", (WorkerDied(_kills() > kills), None)))
+            followed.news.put(("ended", (WorkerDied(for_memory), None)))
 
-    def _watch(self, process: subprocess.Popen, reading: threading.Thread, heard: list[float]) -> None:
+    def _watch(self, process: subprocess.Popen) -> None:
         """Kills the process if it gives no sign of life: it may hang, or be stopped."""
-        while reading.is_alive():
-            reading.join(min(1.0, self._silent_seconds))
-            if time.monotonic() - heard[0] > self._silent_seconds:
+        while process.poll() is None:
+            if time.monotonic() - self._heard > self._silent_seconds:
                 log.error("A worker on %s was silent for %g seconds", self._settings.device, self._silent_seconds)
+                self._silent = True
                 process.kill()
+            time.sleep(min(1.0, self._silent_seconds))
 
 
 class Followed(Iterator[Any]):

@@ -148,8 +148,10 @@ def portable(error: BaseException) -> BaseException:
     """`error` as another process can raise it, with the story of where it came from as a note."""
     story = "".join(traceback.format_exception(error))
     try:
+        if type(error).__module__.partition(".")[0] not in ("builtins", "pipelines"):
+            raise TypeError("the app's process imports no library for an error")
         made = pickle.loads(pickle.dumps(error))
-    except Exception:  # of an error whose class wants more than its message
+    except Exception:  # or one whose class wants more than its message
         kind = next(
             one for one in (MemoryError, ValueError, OSError, RuntimeError, Exception) if isinstance(error, one)
         )
