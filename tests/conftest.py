@@ -25,13 +25,13 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(items):
     """The longest files first, so that no worker begins a long one when the others are done.
 
-    A browser, its page and the app share a core or two with other tests: what comes late in a browser is tried once
-    more, and the report names it (-rR).
+    A browser, its page and the app share a core or two with other tests: what comes late in a browser is tried up to
+    twice more, and the report names it (-rR).
     """
     seconds = json.loads(SECONDS.read_text())
     for item in items:
         if item.path.stem.startswith("test_browser"):
-            item.add_marker(pytest.mark.flaky(reruns=1))
+            item.add_marker(pytest.mark.flaky(reruns=2))
     items.sort(key=lambda item: -seconds.get(item.path.stem, 0))  # stable: a file's own order stays
 
 
