@@ -44,33 +44,16 @@ def local_backend(settings: Settings, catalog: Mapping[str, ModelCard] = CATALOG
     return Backend(settings, LocalExecutor(settings, catalog), catalog)
 
 
-class LocalExecutor:
-    """One slot. It starts its loop with the first work or look, and imports torch with the first that wants a model."""
+class OwnMachine:
+    """What an executor says of devices that are its owner's: nothing is lent, and nobody is asked."""
 
-    def __init__(self, settings: Settings, catalog: Mapping[str, ModelCard] = CATALOG):
+    def __init__(self, settings: Settings, catalog: Mapping[str, ModelCard]):
         self._settings = settings
         self._catalog = catalog
-        self.manager: ModelManager | None = None
-        self._waiting: queue.SimpleQueue[Run] = queue.SimpleQueue()
-        self._wished: set[str] = set()  # the tunings of which somebody wants a sample
-        self._loop: Loop | None = None
-        self._ahead: Iterator[None] | None = None  # loads a part of a model at each step, while there is one to load
-        self._ahead_from: float | None = None  # time.monotonic(); None before anybody wished it
-        self._speed: float | None = None  # FLOPs a second, once measured
-        self._starting = threading.Lock()  # of the loop
-        self._making = threading.Lock()  # of the manager
 
     @property
     def has_gpu(self) -> bool:
         return estimate.has_gpu(self._settings)
-
-    @property
-    def speed(self) -> float:
-        return self._speed or estimate.usual_speed(self._settings)
-
-    def slots(self) -> Sequence[Slot]:
-        held = self.manager.stats() if self.manager is not None else []
-        return (Slot(SLOT, status.device(self._settings), status.loaded(held)),)
 
     def availability(self, model: str) -> str | None:
         return availability(find(model, self._catalog), self._settings)
@@ -83,6 +66,30 @@ class LocalExecutor:
 
     def asking(self, jobs: Sequence[str]) -> AbstractContextManager[None]:
         return nullcontext()
+
+
+class LocalExecutor(OwnMachine):
+    """One slot. It starts its loop with the first work or look, and imports torch with the first that wants a model."""
+
+    def __init__(self, settings: Settings, catalog: Mapping[str, ModelCard] = CATALOG):
+        super().__init__(settings, catalog)
+        self.manager: ModelManager | None = None
+        self._waiting: queue.SimpleQueue[Run] = queue.SimpleQueue()
+        self._wished: set[str] = set()  # the tunings of which somebody wants a sample
+        self._loop: Loop | None = None
+        self._ahead: Iterator[None] | None = None  # loads a part of a model at each step, while there is one to load
+        self._ahead_from: float | None = None  # time.monotonic(); None before anybody wished it
+        self._speed: float | None = None  # FLOPs a second, once measured
+        self._starting = threading.Lock()  # of the loop
+        self._making = threading.Lock()  # of the manager
+
+    @property
+    def speed(self) -> float:
+        return self._speed or estimate.usual_speed(self._settings)
+
+    def slots(self) -> Sequence[Slot]:
+        held = self.manager.stats() if self.manager is not None else []
+        return (Slot(SLOT, status.device(self._settings), status.loaded(held)),)
 
     def forget(self, job: str) -> None:
         self._wished.discard(job)

@@ -12,22 +12,21 @@ import sys
 import threading
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.cards import ModelCard
-from pipelines.catalog import CATALOG, find
+from pipelines.catalog import CATALOG
 from pipelines.events import Progress
-from pipelines.models.sources import availability
 from pipelines.serving import estimate, status
 from pipelines.serving.executor import Slot, Work, WorkerDied
+from pipelines.serving.local import OwnMachine
 from pipelines.serving.run import PAUSE
 from pipelines.serving.status import Loaded
 from pipelines.serving.worker_process import Pipe
 from pipelines.settings import Settings
-from pipelines.tasks import Task
 
 if TYPE_CHECKING:
     from pipelines.poses.pose_preview import PosePreview
@@ -43,7 +42,7 @@ ROOT = Path(__file__).parents[2]
 log = logging.getLogger(__name__)
 
 
-class ProcessExecutor:
+class ProcessExecutor(OwnMachine):
     """One slot for each device of the settings. A worker starts with the first work, or look, that is meant for it."""
 
     def __init__(
@@ -54,7 +53,7 @@ class ProcessExecutor:
         silent_seconds: float = SILENT_SECONDS,
     ):
         """`command` starts a worker."""
-        self._settings, self._catalog = settings, catalog
+        super().__init__(settings, catalog)
         devices = settings.device.split(",")
         # Threads that wait for each other are slow where there are more of them than cores.
         threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // len(devices)))} if len(devices) > 1 else {}
@@ -65,28 +64,12 @@ class ProcessExecutor:
         }
 
     @property
-    def has_gpu(self) -> bool:
-        return estimate.has_gpu(self._settings)
-
-    @property
     def speed(self) -> float:
         measured = [worker.speed for worker in self.workers.values() if worker.speed]
         return max(measured, default=estimate.usual_speed(self._settings))
 
     def slots(self) -> Sequence[Slot]:
         return tuple(Slot(name, worker.device, worker.models) for name, worker in self.workers.items())
-
-    def availability(self, model: str) -> str | None:
-        return availability(find(model, self._catalog), self._settings)
-
-    def check(self, task: Task) -> None:
-        """What is not here yet is loaded once the work's turn has come."""
-
-    def lent(self, task: Task, seconds: float | None) -> int | None:
-        return None
-
-    def asking(self, jobs: Sequence[str]) -> AbstractContextManager[None]:
-        return nullcontext()
 
     def forget(self, job: str) -> None:
         """No worker has heard of it."""
