@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
+from scripts import checksums
 from scripts.miniature.training.loop import SEED
 from scripts.theatre.training.autoencoder import train_vae
 from scripts.theatre.training.checkpoints import save_all
@@ -71,6 +72,7 @@ def main() -> None:
         STAGES[name].run(accelerator, arguments, steps[name])
     if accelerator.is_main_process and arguments.save:
         save_all(arguments.work, STAGES, arguments.save)
+        checksums.write()
 
 
 if __name__ == "__main__":
