@@ -19,21 +19,14 @@ SLOW = {"offline": False, "latency": 400, "downloadThroughput": 200_000, "upload
 
 
 @contextmanager
-def bursty(app, seconds=0.6):  # noqa: F811
-    """The app behind a proxy that lets its answers through only now and then, many at once."""
+def behind(app, answer):  # noqa: F811
+    """The app behind a proxy; `answer(server)` yields what the app answers, when it is to arrive."""
     port = int(app.url.rsplit(":", 1)[1])
     listener = socket.create_server(("127.0.0.1", 0))
 
-    def carry(source, target, wait):
+    def carry(source, target, parts):
         with suppress(OSError):
-            while data := source.recv(2**16):
-                if wait:
-                    time.sleep(seconds)
-                    source.setblocking(False)
-                    with suppress(BlockingIOError):
-                        while more := source.recv(2**16):
-                            data += more
-                    source.setblocking(True)
+            for data in parts(source):
                 target.sendall(data)
         for end in (source, target):
             with suppress(OSError):
@@ -44,7 +37,7 @@ def bursty(app, seconds=0.6):  # noqa: F811
             while True:
                 client, _ = listener.accept()
                 server = socket.create_connection(("127.0.0.1", port))
-                for pair in ((client, server, False), (server, client, True)):
+                for pair in ((client, server, at_once), (server, client, answer)):
                     threading.Thread(target=carry, args=pair, daemon=True).start()
 
     threading.Thread(target=accept, daemon=True).start()
@@ -54,11 +47,44 @@ def bursty(app, seconds=0.6):  # noqa: F811
         listener.close()
 
 
+def at_once(source):
+    while data := source.recv(2**16):
+        yield data
+
+
+def in_bursts(source, seconds=0.6):
+    """Now and then, many at once."""
+    while data := source.recv(2**16):
+        time.sleep(seconds)
+        source.setblocking(False)
+        with suppress(BlockingIOError):
+            while more := source.recv(2**16):
+                data += more
+        source.setblocking(True)
+        yield data
+
+
+def late_in_closing(source, seconds=1.5):
+    """All at once but for the news that a stream is closed: until then the page takes it for open and asks on."""
+    news = b'"close_stream"'
+    while data := source.recv(2**16):
+        if news in data:
+            before, after = data.split(news, 1)
+            yield before
+            time.sleep(seconds)
+            data = news + after
+        yield data
+
+
+PROXIES = {"bursty": in_bursts, "late closing": late_in_closing}
+CONNECTIONS = ["plain", "throttled", *PROXIES]
+
+
 @contextmanager
 def connected(chromium, app, connection):  # noqa: F811
     """A visit over a `connection` of that kind."""
-    if connection == "bursty":
-        with bursty(app) as behind, visit(chromium, behind, reloads=True) as page:
+    if connection in PROXIES:
+        with behind(app, PROXIES[connection]) as proxied, visit(chromium, proxied, reloads=True) as page:
             yield page
         return
     with visit(chromium, app, reloads=True) as page:
@@ -83,7 +109,7 @@ def is_idle(page):
     expect(page.locator(".footlights")).to_have_count(0)
 
 
-@pytest.mark.parametrize("connection", ["plain", "throttled", "bursty"])
+@pytest.mark.parametrize("connection", CONNECTIONS)
 @pytest.mark.parametrize("number", range(REPEATS))
 def test_reloads_and_second_tabs_show_what_goes_on_and_its_end(chromium, app, connection, number):  # noqa: F811
     """With an older video on the stage."""
@@ -105,7 +131,7 @@ def test_reloads_and_second_tabs_show_what_goes_on_and_its_end(chromium, app, co
             expect(one.locator("#caption")).to_contain_text("30 steps", timeout=SOON)
 
 
-@pytest.mark.parametrize("connection", ["plain", "throttled", "bursty"])
+@pytest.mark.parametrize("connection", CONNECTIONS)
 @pytest.mark.parametrize("number", range(REPEATS))
 def test_what_is_stopped_or_fails_is_told_in_every_tab(chromium, app, connection, number):  # noqa: F811
     with connected(chromium, app, connection) as page:

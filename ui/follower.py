@@ -186,7 +186,8 @@ def halting(view: View) -> gr.Button:
 class Watch:
     """Looks whether anything goes on that no place on the page follows yet.
 
-    It does so now and then, and when the page is seen again (assets/awake.js).
+    It does so now and then, when the page is seen again (assets/awake.js), and, in the queue and so on a stream of
+    events, where the answers to other questions are missing (assets/answers.js).
     """
 
     def __init__(self, backend: Backend, owner: gr.BrowserState, stages: Sequence[Stage]):
@@ -194,7 +195,8 @@ class Watch:
         self.backend, self.stages = backend, stages
         clock, again = gr.Timer(SELDOM), gr.Button(elem_id="look-again", elem_classes="unseen")
         clocks = [stage.clock for stage in stages]
-        gr.on([clock.tick, again.click], self.look, owner, clocks, queue=False, **QUIET)
+        clock.tick(self.look, owner, clocks, queue=False, **QUIET)
+        again.click(self.look, owner, clocks, concurrency_limit=None, trigger_mode="multiple", **QUIET)
 
     def look(self, visitor_id: str) -> list[gr.Timer]:
         """Has those places ask to which a job belongs."""

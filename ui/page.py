@@ -104,7 +104,7 @@ def launch_options(backend: Backend, settings: Settings) -> dict[str, Any]:
         "theme": theme(),
         "i18n": WORDS,
         "css_paths": [ASSETS / "style.css", ASSETS / "player.css"],
-        "js": _scripts("player.js", "hover.js", "drop.js", "keys.js", "awake.js", "poses.js"),
+        "js": _scripts("player.js", "hover.js", "drop.js", "keys.js", "answers.js", "awake.js", "poses.js"),
         "max_file_size": settings.upload_mb * 10**6,
         "favicon_path": ASSETS / "favicon.svg",
         "allowed_paths": _served(settings),
