@@ -14,9 +14,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
+from multiprocessing import connection, reduction
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 READ_ENVIRONMENT = ("huggingface_hub.constants", "gradio.http_server", "gradio.oauth")  # when they are imported
@@ -34,35 +37,66 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(list(PRELOADED))
 
 
+class Descriptor:
+    """A file descriptor that is handed to a fork."""
+
+    def __init__(self, number: int):
+        self.number = number
+
+    def __getstate__(self) -> Any:
+        return reduction.DupFd(self.number)
+
+    def __setstate__(self, handed: Any) -> None:
+        self.number = handed.detach()
+
+
 class Program:
     """`python ARGUMENTS` in a fork, with the part of `subprocess.Popen` that the tests use.
 
     `arguments` begin with a file, `-c CODE` or `-m MODULE`. What it prints goes to the files `output` and `errors`.
+    Without `output` it has pipes as `stdin` and `stdout`.
     """
 
     def __init__(
-        self, arguments: Sequence[str], env: Mapping[str, str], output: Path, errors: Path, folder: Path = ROOT
+        self,
+        arguments: Sequence[str],
+        env: Mapping[str, str],
+        output: Path | None = None,
+        errors: Path | None = None,
+        folder: Path = ROOT,
     ):
-        self.output, self.errors = output, errors
-        for file in (output, errors):
-            file.write_bytes(b"")
-        given = ([os.fsdecode(one) for one in arguments], dict(env), str(output), str(errors), str(folder))
-        self._process = CONTEXT.Process(target=_be, args=given)
+        streams: dict[int, int] = {}
+        if output is None:
+            streams[0], ours = os.pipe()
+            our_output, streams[1] = os.pipe()
+            self.stdin, self.stdout = os.fdopen(ours, "wb"), os.fdopen(our_output, "rb")
+        for number, file in ((1, output), (2, errors)):
+            if file is not None:
+                streams[number] = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
+        handed = {number: Descriptor(stream) for number, stream in streams.items()}
+        self._process = CONTEXT.Process(
+            target=_be, args=([os.fsdecode(one) for one in arguments], dict(env), handed, str(folder))
+        )
         self._process.start()
+        for stream in streams.values():
+            os.close(stream)
         self.pid = self._process.pid
+        self._looking = threading.Lock()  # its exit code can be read once only
 
     @property
     def returncode(self) -> int | None:
-        return self._process.exitcode
+        with self._looking:
+            return self._process.exitcode
 
     def poll(self) -> int | None:
-        return self._process.exitcode
+        return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        self._process.join(timeout)
-        if self._process.exitcode is None:
+        connection.wait([self._process.sentinel], timeout)
+        code = self.returncode
+        if code is None:
             raise subprocess.TimeoutExpired("the program", timeout or 0)
-        return self._process.exitcode
+        return code
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
@@ -81,21 +115,21 @@ def run(
     """Runs `python ARGUMENTS` in a fork to its end; what it printed is text. Kills it, and raises, after `timeout`
     seconds."""
     with tempfile.TemporaryDirectory() as place:
-        program = Program(arguments, env, Path(place) / "output", Path(place) / "errors", folder)
+        files = Path(place) / "output", Path(place) / "errors"
+        program = Program(arguments, env, *files, folder)
         try:
             code = program.wait(timeout)
         finally:
             program.kill()
-        said = [file.read_text("utf-8", "replace") for file in (program.output, program.errors)]
+        said = [file.read_text("utf-8", "replace") for file in files]
         return subprocess.CompletedProcess(arguments, code, *said)
 
 
-def _be(arguments: list[str], env: dict[str, str], output: str, errors: str, folder: str) -> None:
+def _be(arguments: list[str], env: dict[str, str], streams: dict[int, Descriptor], folder: str) -> None:
     """Turns this fork into the program."""
-    for number, file in ((1, output), (2, errors)):
-        place = os.open(file, os.O_WRONLY | os.O_APPEND)
-        os.dup2(place, number)
-        os.close(place)
+    for number, stream in streams.items():
+        os.dup2(stream.number, number)
+        os.close(stream.number)
     os.environ.clear()
     os.environ.update(env)
     if "TZ" in env:

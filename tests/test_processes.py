@@ -9,6 +9,7 @@ from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
+import programs
 import pytest
 import torch
 from test_executors import CATALOG, told, work
@@ -27,15 +28,25 @@ from pipelines.tasks import TextToVideo
 
 TESTS, ME = Path(__file__).parent, "1" * 32
 COMMAND = (sys.executable, str(TESTS / "scripted_worker.py"))
+SILENT_SECONDS = 6  # a worker's beats are a second apart; a busy machine may hold one back
 
 
 def settings_of(data, device="cpu"):
     return Settings(data=data, device=device, hub=False)
 
 
+def forked(command, *, stdin, stdout, env, start_new_session):
+    """`subprocess.Popen` for a worker, which is spared the imports; one test starts a true one, and test_executors."""
+    return programs.Program(command[1:], env)
+
+
+def made_of_forks(data, device="cpu", **more):
+    return closing(ProcessExecutor(settings_of(data, device), CATALOG, COMMAND, popen=forked, **more))
+
+
 @pytest.fixture
 def executor(tmp_path):
-    with closing(ProcessExecutor(settings_of(tmp_path), CATALOG, COMMAND)) as executor:
+    with made_of_forks(tmp_path) as executor:
         yield executor
 
 
@@ -64,9 +75,9 @@ def test_a_worker_that_is_killed_says_so_and_the_next_work_has_another(executor,
 
 
 def test_a_worker_that_is_silent_counts_as_dead(tmp_path):
-    with closing(ProcessExecutor(settings_of(tmp_path), CATALOG, COMMAND, silent_seconds=15)) as executor:
+    with made_of_forks(tmp_path, silent_seconds=SILENT_SECONDS) as executor:
         events = begun(executor, tmp_path / "steps")
-        time.sleep(20)  # it computes all the time: that is no silence
+        time.sleep(SILENT_SECONDS + 2)  # it computes all the time: that is no silence
         assert next(events) is not None
         os.kill(process_of(executor).pid, signal.SIGSTOP)
         with pytest.raises(WorkerDied):
@@ -75,7 +86,7 @@ def test_a_worker_that_is_silent_counts_as_dead(tmp_path):
 
 
 def test_two_devices_work_at_once(tmp_path):
-    with closing(ProcessExecutor(settings_of(tmp_path, "cpu,cpu"), CATALOG, COMMAND)) as executor:
+    with made_of_forks(tmp_path, "cpu,cpu") as executor:
         assert [slot.name for slot in executor.slots()] == ["0", "1"]
         one, other = (begun(executor, tmp_path / slot, slot) for slot in "01")
         before = [(tmp_path / slot).read_text().count("step") for slot in "01"]
@@ -145,7 +156,7 @@ def _runs(process):
 @pytest.fixture
 def backend(tmp_path):
     settings = settings_of(tmp_path / "data")
-    backend = Backend(settings, ProcessExecutor(settings))
+    backend = Backend(settings, ProcessExecutor(settings, popen=forked))
     yield backend
     backend.close()
 

@@ -11,9 +11,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,15 +52,18 @@ class ProcessExecutor(OwnMachine):
         catalog: Mapping[str, ModelCard] = CATALOG,
         command: Sequence[str] = COMMAND,
         silent_seconds: float = SILENT_SECONDS,
+        popen: Callable[..., Any] = subprocess.Popen,
     ):
-        """`command` starts a worker."""
+        """`popen` starts a worker by `command`."""
         super().__init__(settings, catalog)
         devices = settings.device.split(",")
         # Threads that wait for each other are slow where there are more of them than cores.
         threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // len(devices)))} if len(devices) > 1 else {}
         environment = threads | os.environ
         self.workers = {
-            str(number): Worker(replace(settings, device=device), catalog, command, environment, silent_seconds)
+            str(number): Worker(
+                replace(settings, device=device), catalog, partial(popen, command), environment, silent_seconds
+            )
             for number, device in enumerate(devices)
         }
 
@@ -110,13 +114,13 @@ class Worker:
         self,
         settings: Settings,
         catalog: Mapping[str, ModelCard],
-        command: Sequence[str],
+        popen: Callable[..., Any],
         environment: Mapping[str, str],
         silent_seconds: float,
     ):
         self._settings, self._catalog = settings, catalog
         paths = os.pathsep.join([str(ROOT), *filter(None, [environment.get("PYTHONPATH")])])
-        self._command, self._environment = command, {**environment, "PYTHONPATH": paths}
+        self._popen, self._environment = popen, {**environment, "PYTHONPATH": paths}
         self._silent_seconds = silent_seconds
         self.device = status.device(settings)
         self.models: tuple[Loaded, ...] = ()
@@ -140,8 +144,7 @@ class Worker:
         with self._lock:
             if self.process is not None or self._closed:
                 return
-            process = subprocess.Popen(
-                self._command,
+            process = self._popen(
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=self._environment,
