@@ -8,7 +8,7 @@ import sys
 import threading
 
 from pipelines.serving import logs, places, zerogpu
-from pipelines.serving.local import local_backend
+from pipelines.serving.processes import worker_backend
 from pipelines.settings import Settings
 from ui import public
 
@@ -26,7 +26,7 @@ from ui import page  # noqa: E402  gradio reads when it is imported where its fi
 if __name__ == "__main__":
     logs.start(settings.data)
 try:
-    backend = zerogpu.zero_backend(settings) if zerogpu.here() else local_backend(settings)
+    backend = zerogpu.zero_backend(settings) if zerogpu.here() else worker_backend(settings)
     demo = page.build(backend, settings)
     options = page.launch_options(backend, settings)
 except (ValueError, OSError) as error:

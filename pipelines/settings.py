@@ -70,6 +70,7 @@ class Settings:
     origins: str = ""  # addresses of other sites, with commas between, whose pages may use the app
     trusted_proxies: str = ""  # addresses or networks of proxies, with commas between, whose X-Forwarded headers count
     monitoring: bool = False  # whether /monitoring tells how often which action was called
+    metrics: bool = False  # whether /metrics tells Prometheus how many jobs wait, fail, and how long they take
     zerogpu: str = "modelscope-1.7b,stable-diffusion-1.4,followyourpose-v1"  # loaded at the start of a ZeroGPU Space
     memory_margin_mb: int = 600  # device memory that the manager never plans with
 

@@ -73,6 +73,12 @@ def test_a_prompt_becomes_a_file_and_its_facts(client):
     assert facts["seconds"] > 0 and facts["job"]
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux tells what a process has loaded")
+def test_the_page_has_loaded_no_torch_for_it(client, app):
+    client.predict("a bear bows", api_name="/text_to_video", **QUICK)
+    assert "libtorch" not in Path(f"/proc/{app.process.pid}/maps").read_text()
+
+
 def test_a_seed_that_is_drawn_is_told_and_makes_the_same_video_again(client):
     call = {"prompt": "a bear dances in the snow", "api_name": "/text_to_video", **QUICK}
     first, facts = client.predict(**call)

@@ -11,16 +11,18 @@ import tiny
 
 from pipelines.catalog import find
 from pipelines.events import Failed, Progress, Result
+from pipelines.serving import fairness
 from pipelines.serving.backend import Backend
 from pipelines.serving.fairness import Limits
 from pipelines.serving.local import LocalExecutor
+from pipelines.serving.status import Loaded
 from pipelines.serving.table import JobTable
 from pipelines.settings import Settings
 from pipelines.systems import modelscope
 from pipelines.tasks import TextToVideo
 
 CARD = replace(find("miniature-modelscope"), name="scripted", system="scripted")
-CATALOG = {CARD.name: CARD}
+CATALOG = {name: replace(CARD, name=name) for name in ("scripted", "second")}
 ANNA, BERT, CARLA = (letter * 64 for letter in "abc")
 FRAMES = np.linspace(50, 150, 2 * 16 * 16 * 3).reshape(2, 16, 16, 3).astype(np.uint8)
 
@@ -40,12 +42,16 @@ class TwoSlots(LocalExecutor):
     def __init__(self, settings):
         super().__init__(settings, CATALOG)
         self.other = LocalExecutor(settings, CATALOG)
+        self.loaded = {"0": (), "1": ()}  # models
+        self.slot_of = {}  # by prompt
 
     def slots(self):
+        models = {slot: tuple(Loaded((name,), "cpu", 1, False) for name in self.loaded[slot]) for slot in "01"}
         (first,), (second,) = super().slots(), self.other.slots()
-        return first, replace(second, name="1", device="another")
+        return replace(first, models=models["0"]), replace(second, name="1", device="another", models=models["1"])
 
     def run(self, work, slot):
+        self.slot_of[work.task.prompt] = slot
         return self.other.run(work, slot) if slot == "1" else super().run(work, slot)
 
     def close(self):
@@ -62,8 +68,8 @@ def backend(tmp_path, monkeypatch):
     backend.close()
 
 
-def submit(backend, prompt, owner):
-    return backend.jobs.submit(TextToVideo.for_model(CARD, prompt, 7, frames=8, steps=2), owner)
+def submit(backend, prompt, owner, model="scripted"):
+    return backend.jobs.submit(TextToVideo.for_model(CATALOG[model], prompt, 7, frames=8, steps=2), owner)
 
 
 def wait_until(what):
@@ -81,15 +87,54 @@ def test_two_owners_run_at_once_and_a_third_waits_for_whoever_ends_first(backend
     first, second = submit(backend, "stay", ANNA), submit(backend, "stay", BERT)
     wait_until(lambda: runs(backend, first, ANNA) and runs(backend, second, BERT))
     third = submit(backend, "quick", CARLA)
-    again = submit(backend, "quick", ANNA)
+    again = submit(backend, "stay", ANNA)
     status = backend.machine.status()
     assert (status.running, status.waiting) == (2, 2) and "another" in status.device
     backend.jobs.cancel(second, BERT)
     assert isinstance(list(backend.jobs.events(third, CARLA))[-1], Result)
     assert backend.jobs.get(second, BERT).end == Failed("Stopped.", stopped=True)
-    assert runs(backend, first, ANNA) and backend.jobs.get(again, ANNA).waits  # at most one job per owner runs
-    backend.jobs.cancel(first, ANNA)
-    assert isinstance(list(backend.jobs.events(again, ANNA))[-1], Result)
+    wait_until(lambda: runs(backend, again, ANNA))  # beside her first one, once nobody else waits
+    assert runs(backend, first, ANNA)
+    told = backend.machine.metrics()
+    assert 'jobs{state="running"} 2' in told and 'jobs_ended_total{state="done"} 1' in told
+    assert 'jobs_ended_total{state="stopped"} 1' in told and 'worker_busy{worker="1"} 1' in told
+    for job in (first, again):
+        backend.jobs.cancel(job, ANNA)
+
+
+def test_one_owners_jobs_run_side_by_side_and_a_grid_waits_for_its_videos(backend):
+    videos = [TextToVideo.for_model(CARD, "stay", seed, frames=8, steps=2) for seed in (1, 2)]
+    *cells, grid = backend.jobs.submit_grid(videos, ANNA)
+    wait_until(lambda: all(runs(backend, cell, ANNA) for cell in cells))
+    backend.jobs.cancel(cells[0], ANNA)
+    wait_until(lambda: not runs(backend, cells[0], ANNA))
+    time.sleep(0.6)  # the free slot has looked twice
+    assert backend.jobs.get(grid, ANNA).waits
+    backend.jobs.cancel(cells[1], ANNA)
+    list(backend.jobs.events(grid, ANNA))
+    assert backend.jobs.get(grid, ANNA).end is not None
+
+
+def test_a_job_is_left_to_the_idle_slot_that_has_its_model(backend):
+    backend.executor.loaded = {"0": ("scripted",), "1": ("second",)}
+    for number in range(6):
+        for model, slot in (("second", "1"), ("scripted", "0")):
+            prompt = f"{model} {number}"
+            list(backend.jobs.events(submit(backend, prompt, ANNA, model), ANNA))
+            assert backend.executor.slot_of[prompt] == slot
+    stays = submit(backend, "stay", ANNA, "second")
+    wait_until(lambda: runs(backend, stays, ANNA))
+    list(backend.jobs.events(submit(backend, "beside", BERT, "second"), BERT))  # it waits for no slot that is busy
+    assert backend.executor.slot_of["beside"] == "0"
+    backend.jobs.cancel(stays, ANNA)
+
+
+def test_a_place_begins_what_it_has_loaded_unless_others_were_passed_over_too_often():
+    assert fairness.choice([False, False, True, True], [0, 0, 0, 0]) == 2
+    assert fairness.choice([True, False, True], [0, 0, 0]) == fairness.choice([False, False], [0, 0]) == 0
+    assert fairness.choice([False, True], [fairness.PASSED - 1, 0]) == 1
+    assert fairness.choice([False, True], [fairness.PASSED, 0]) == 0
+    assert fairness.choice([False] * fairness.AHEAD + [True], [0] * (fairness.AHEAD + 1)) == 0
 
 
 def test_the_end_puts_all_that_run_back(backend):

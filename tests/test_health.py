@@ -34,7 +34,9 @@ def health(app):
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory):
-    with running_app(tmp_path_factory.mktemp("health"), MARIONETTE_PASSWORD="sesame") as running:
+    with running_app(
+        tmp_path_factory.mktemp("health"), MARIONETTE_PASSWORD="sesame", MARIONETTE_METRICS="1"
+    ) as running:
         yield running
 
 
@@ -44,6 +46,15 @@ def test_a_well_app_says_so_to_everybody_and_names_nothing(app):
     assert told["worker"]["alive"] and told["worker"]["last_beat_seconds"] < 10
     assert told["disk"]["ok"] and told["disk"]["free_mb"] > told["disk"]["needed_mb"] == 500
     assert str(app.data) not in json.dumps(told) and "sesame" not in json.dumps(told)
+
+
+def test_metrics_are_told_where_that_is_wanted_and_name_nobody(app, shared_app):
+    assert httpx.get(f"{shared_app.url}/metrics").status_code == 404
+    answer = httpx.get(f"{app.url}/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    samples = dict(line.rsplit(" ", 1) for line in answer.text.splitlines() if not line.startswith("#"))
+    assert samples["marionette_ok"] == "1" and samples['marionette_jobs{state="waiting"}'] == "0"
+    assert samples['marionette_worker_busy{worker="0"}'] == "0"
 
 
 def test_the_door_is_open_for_nothing_else(app):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import programs
 import pytest
+import tiny
 import torch
 from test_executors import CATALOG, told, work
 
@@ -20,8 +21,7 @@ from pipelines.messages import said
 from pipelines.serving import dispatcher
 from pipelines.serving.backend import Backend
 from pipelines.serving.executor import Made, WorkerDied
-from pipelines.serving.local import local_backend
-from pipelines.serving.processes import ProcessExecutor
+from pipelines.serving.processes import ProcessExecutor, worker_backend
 from pipelines.serving.worker_process import portable
 from pipelines.settings import Settings
 from pipelines.tasks import TextToVideo
@@ -83,6 +83,19 @@ def test_a_worker_that_is_silent_counts_as_dead(tmp_path):
         with pytest.raises(WorkerDied):
             for _ in events:
                 pass
+
+
+def test_a_look_whose_worker_dies_is_begun_again_and_at_last_fails_in_words(tmp_path):
+    started = []
+
+    def dying(command, **more):
+        started.append(command)
+        return subprocess.Popen((sys.executable, "-c", "pass"), **more)
+
+    with closing(ProcessExecutor(settings_of(tmp_path), CATALOG, popen=dying)) as executor:
+        with pytest.raises(ValueError, match="looked for people ended twice"):
+            tiny.finish(executor.look(work()))
+    assert len(started) == 2
 
 
 def test_two_devices_work_at_once(tmp_path):
@@ -182,6 +195,7 @@ def test_a_job_whose_worker_was_killed_is_made_once_and_one_that_kills_two_fails
     assert len(backend.jobs.finished(ME)) == 1 and backend.table.get(job).attempts == 2
     other = backend.jobs.submit(replace(task, seed=8), ME)
     assert killed_in(backend, other, 2) == Failed(dispatcher.DIED)
+    assert 'worker_deaths_total{cause="other"} 3' in backend.machine.metrics()
     third = backend.jobs.submit(replace(task, seed=9, steps=1), ME)
     assert isinstance([event for event in backend.jobs.events(third, ME) if event is not None][-1], Result)
 
@@ -205,6 +219,6 @@ def test_what_names_no_devices_is_refused(device):
 
 
 def test_several_devices_have_a_process_each(tmp_path):
-    backend = local_backend(settings_of(tmp_path, "cpu,cpu"))
+    backend = worker_backend(settings_of(tmp_path, "cpu,cpu"))
     assert isinstance(backend.executor, ProcessExecutor) and len(backend.dispatcher.loops) == 2
     backend.close()

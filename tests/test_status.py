@@ -86,7 +86,23 @@ def test_a_gpu_is_called_by_its_name_where_the_driver_tells(tmp_path):
     (tmp_path / "0000:01:00.0").mkdir()
     (tmp_path / "0000:01:00.0" / "information").write_text("Model: \t\t NVIDIA H200\nIRQ:   42\n")
     assert status.device(chosen, tmp_path) == "NVIDIA H200"
+    (tmp_path / "0000:02:00.0").mkdir()
+    (tmp_path / "0000:02:00.0" / "information").write_text("Model: \t\t NVIDIA L4\n")
+    assert status.device(Settings(device="cuda:1"), tmp_path) == "NVIDIA L4"
+    assert status.device(Settings(device="cuda:2"), tmp_path) == "GPU"
     assert "core" in status.device(Settings(device="cpu"), tmp_path)
+
+
+def test_every_gpu_that_may_be_used_works_unless_some_are_named(tmp_path):
+    assert status.devices(Settings(device="auto"), {}, tmp_path) == ["auto"]
+    for name in ("nvidia0", "nvidia1", "nvidia2", "nvidiactl", "nvidia-uvm"):
+        (tmp_path / name).touch()
+    assert status.devices(Settings(device="auto"), {}, tmp_path) == ["cuda:0", "cuda:1", "cuda:2"]
+    assert status.devices(Settings(device="cuda"), {"CUDA_VISIBLE_DEVICES": "2,0"}, tmp_path) == ["cuda:0", "cuda:1"]
+    for visible in ("1", "", "GPU-4d2a"):
+        assert status.devices(Settings(device="auto"), {"CUDA_VISIBLE_DEVICES": visible}, tmp_path) == ["auto"]
+    assert status.devices(Settings(device="cpu"), {}, tmp_path) == ["cpu"]
+    assert status.devices(Settings(device="cuda:1"), {}, tmp_path) == ["cuda:1"]
 
 
 def test_memory_is_drawn_by_model_and_what_is_shared_by_all_that_share_it():

@@ -417,12 +417,12 @@ def test_a_question_that_sqlite_refuses_is_no_damage(tmp_path, clip):
 
 
 STUCK = """
-import runpy, time
-from pipelines.serving import worker
-def make(*arguments, **more):
-    time.sleep(600)
-    yield
-worker.make = make
+import runpy, sys
+from pipelines.serving import processes
+worker = "import time; from pipelines.serving import worker, worker_process; "
+worker += "worker.make = lambda *arguments, **more: time.sleep(600); worker_process.main()"
+executor = processes.ProcessExecutor
+processes.ProcessExecutor = lambda settings, catalog: executor(settings, catalog, (sys.executable, "-c", worker))
 runpy.run_path("app.py", run_name="__main__")
 """
 

@@ -94,6 +94,7 @@ def build(backend: Backend, settings: Settings) -> gr.Blocks:
 def launch_options(backend: Backend, settings: Settings) -> dict[str, Any]:
     """What `Blocks.launch` needs beside the page itself. Raises ValueError where `settings` let nobody in."""
     routes = [health.route(backend), bundle.route(settings), *public.pictures()]
+    routes += [health.metrics(backend)] if settings.metrics else []
     before = [
         *access.gate(settings),
         Middleware(public.Shut, settings=settings),

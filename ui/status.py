@@ -56,6 +56,14 @@ def corner(backend: Backend, settings: Settings, environment: Mapping[str, str] 
 
 def drawn(status: Status) -> str:
     rows = [(tell("Device"), escape(tell(status.device))), (tell("Queue"), _queue(status))]
+    if len(status.workers) > 1:
+        rows[:1] = [
+            (
+                tell("Device {number}", number=number),
+                f"{escape(tell(device))}: {tell('at work') if busy else tell('idle')}",
+            )
+            for number, (device, busy) in enumerate(status.workers, 1)
+        ]
     rows += [
         (tell("Models in memory"), _models(status)),
         *((tell("Data"), escape(tell(note))) for note in status.notes),

@@ -1,4 +1,7 @@
-"""What a dancer will follow, drawn and shown before anything is generated. Standard library at import."""
+"""What a dancer will follow, drawn and shown before anything is generated; and what a search found.
+
+Standard library at import: the page takes both from a worker.
+"""
 
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -26,6 +29,14 @@ class PosePreview:
     facts: dict[str, Any]  # what was found, as "poses" in the facts of a video
     fps: float  # at which it moves as fast as the clip
     keypoints: str | None  # as OpenPose's JSON; None where the skeletons came as pictures
+
+
+@dataclass(frozen=True)
+class Found:
+    """Everybody in a clip, and where, in pixels of the clip; see search.search."""
+
+    text: str  # as OpenPose's JSON, all frames in one list, everybody keeping one place
+    facts: dict[str, Any]  # what was found, for a person
 
 
 def preview(

@@ -2,9 +2,9 @@
 
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,23 +15,13 @@ from pipelines.messages import said
 from pipelines.pose_tasks import FindPoses
 from pipelines.poses import detection, keypoints, openpose_json, rainbow, skeleton, tracking
 from pipelines.poses.keypoints import Poses
+from pipelines.poses.pose_preview import Found
 from pipelines.poses.pose_sequence import FOUND, READING, SIDE
 
 if TYPE_CHECKING:
     from pipelines.models.manager import ModelManager
 
 CHUNK = 128  # frames that are in memory at once: 130 MB
-
-
-@dataclass(frozen=True)
-class Found:
-    poses: Poses  # in pixels of the clip, everybody keeping one place
-    facts: dict[str, Any]  # what was found, for a person
-
-    @property
-    def text(self) -> str:
-        """As OpenPose's JSON, all frames in one list."""
-        return openpose_json.text(self.poses)
 
 
 def search(
@@ -104,7 +94,7 @@ def search(
     }
     if note := rainbow.tell_unread(unread, choice.frames):
         facts["note"] = note
-    return Found(poses, facts)
+    return Found(openpose_json.text(poses), facts)
 
 
 def _told(

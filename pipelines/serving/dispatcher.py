@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -11,16 +11,17 @@ from pipelines.cards import ModelCard
 from pipelines.errors import log_error
 from pipelines.events import Failed, Progress, Result
 from pipelines.messages import said
-from pipelines.serving import tidy
+from pipelines.serving import fairness, tidy
 from pipelines.serving.content import Contents
 from pipelines.serving.executor import Executor, Made, Work, WorkerDied
 from pipelines.serving.inputs import Inputs
 from pipelines.serving.job import Job
+from pipelines.serving.metrics import Counts
 from pipelines.serving.runner import Pace
 from pipelines.serving.storage import Storage
 from pipelines.serving.table import JobTable
 from pipelines.serving.watch import Loop
-from pipelines.tasks import Task, Tune
+from pipelines.tasks import Finish, Grid, Task, Tune
 
 STOPPED = said("Stopped.")
 DIED = said("The process that made this video ended twice. Try again, or try other settings.")
@@ -51,6 +52,10 @@ class Dispatcher:
         self._estimate, self._tidy_up = estimate, tidy_up
         self._next_tidy = time.monotonic() + tidy.FIRST_SECONDS
         self._tidying = threading.Lock()
+        self._idle: set[str] = set()  # slots that look for a job; this and the next change under the table's lock
+        self._passed: dict[str, int] = {}  # jobs whose turn it was: how often another one went first
+        self.counts = Counts()
+        self.running: dict[str, str] = {}  # jobs by the slot that is at them
         self._past: dict[tuple, dict[str, float]] = {}  # seconds a stage took, by kind of job: see Pace
         self.closing = False
         self.loops = {slot.name: Loop(partial(self._turn, slot.name)) for slot in executor.slots()}
@@ -84,24 +89,50 @@ class Dispatcher:
             finally:
                 self._tidying.release()
         self._table.settle()
-        job = self._table.take(seconds=0.25)
+        self._idle.add(slot)
+        job = self._table.take(0.25, partial(self._choose, slot))
         if job is not None:
-            self._run(job, slot)
+            self.running[slot] = job.id
+            try:
+                self._run(job, slot)
+            finally:
+                del self.running[slot]
+
+    def _choose(self, slot: str, ready: Sequence[Job]) -> Job | None:
+        """The job that `slot` begins; none of those whose model only another idle slot has loaded."""
+        loaded = {one.name: {name for held in one.models for name in held.models} for one in self._executor.slots()}
+        elsewhere = {name for other in self._idle - {slot} for name in loaded[other]} - loaded[slot]
+        models = {job.id: "" if isinstance(job.task, Finish | Grid) else job.task.model for job in ready}
+        free = [job for job in ready if models[job.id] not in elsewhere]
+        self._passed = {job: count for job, count in self._passed.items() if job in models}
+        if not free:
+            return None
+        held = [models[job.id] in loaded[slot] for job in free]
+        place = fairness.choice(held, [self._passed.get(job.id, 0) for job in free])
+        for job in free[:place]:
+            self._passed[job.id] = self._passed.get(job.id, 0) + 1
+        self._idle.discard(slot)
+        return free[place]
 
     def _run(self, job: Job, slot: str) -> None:
         """Runs the job to its end, whatever that is; nothing that goes wrong in it reaches the loop."""
         try:
             self._table.tell(job.id, self._result(job, slot))
+            self.counts.ended["done"] += 1
             return
         except _Closing:
             self._table.interrupt(job.id)
             return  # its checkpoints stay, for when it is taken again
         except _Stopped:
             self._table.tell(job.id, Failed(STOPPED, stopped=True))
+            self.counts.ended["stopped"] += 1
         except WorkerDied as died:
+            self.counts.deaths["memory" if died.for_memory else "other"] += 1
             if self._table.try_again(job.id, DIED_FOR_MEMORY if died.for_memory else DIED):
                 return
+            self.counts.ended["failed"] += 1
         except BaseException as error:  # a library may even call exit()
+            self.counts.ended["failed"] += 1
             wrote = job.task.prompt, getattr(job.task, "negative_prompt", "")
             self._table.tell(job.id, Failed(log_error(error, f"Job {job.id}", wrote, said("the video was not made"))))
         if not isinstance(job.task, Tune):  # what is tuned so far can be used, and gone on from
@@ -118,6 +149,7 @@ class Dispatcher:
                 if isinstance(event, Made):
                     pace.end()
                     self._past[task.effort] = pace.taken
+                    self.counts.seconds.update({str(stage): seconds for stage, seconds in pace.taken.items()})
                     facts = event.facts | {"working_seconds": pace.working}  # the measure of the next job like it
                     return self._storage.keep(job, replace(event, facts=facts))
                 if event is not None:

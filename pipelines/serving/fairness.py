@@ -14,6 +14,8 @@ WINDOW = 3600.0  # seconds: what was used longer ago is forgotten
 OWNERS = 4  # as so many owners one address counts at most
 KEPT = 0.25  # share of the queue for those who have nothing waiting
 LEAST = 1.0  # seconds that the shortest job counts as: it is loaded, written and told too
+AHEAD = 32  # jobs among which one is looked for whose model is loaded
+PASSED = 3  # times that a job is passed over for such a one
 UNKNOWN = 30.0  # seconds that a job counts as while none of its kind has been made
 
 
@@ -108,6 +110,17 @@ def turns(waiting: Iterable[Place], used: Iterable[Use], now: float) -> list[str
         keys[place.job] = place.submitted + max(by_owner.get(place.owner, 0.0), of_address)
         count(place.owner, place.address, UNKNOWN if place.seconds is None else place.seconds)
     return sorted(keys, key=keys.__getitem__)
+
+
+def choice(held: Sequence[bool], passed: Sequence[int]) -> int:
+    """Which of the jobs that are ready a place begins, 0 being the one whose turn it is.
+
+    A later one goes first where the place has the later one's model loaded (`held`) and not the first one's, but the
+    first is `passed` over a few times at most.
+    """
+    if passed[0] >= PASSED:
+        return 0
+    return next((place for place, one in enumerate(held[:AHEAD]) if one), 0)
 
 
 def recent(used: Sequence[Use], now: float) -> list[Use]:

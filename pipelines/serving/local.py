@@ -1,4 +1,4 @@
-"""The executor of this machine: one watched loop that carries out work after work on the device of the settings."""
+"""The executor of this process: one watched loop that carries out work after work on the device of the settings."""
 
 import queue
 import threading
@@ -25,8 +25,7 @@ from pipelines.tasks import Task, TextToVideo
 
 if TYPE_CHECKING:  # torch comes with the manager, and waits for the first job
     from pipelines.models.manager import ModelManager
-    from pipelines.poses.pose_preview import PosePreview
-    from pipelines.poses.search import Found
+    from pipelines.poses.pose_preview import Found, PosePreview
     from pipelines.systems.engine import Engine
 
 SLOT = "0"
@@ -36,11 +35,8 @@ IDLE_SECONDS = 0.5  # from one look for models that nobody has used for long to 
 
 
 def local_backend(settings: Settings, catalog: Mapping[str, ModelCard] = CATALOG) -> Backend:
-    """The backend of a machine of one's own: with several devices, a process for each. Raises as Backend does."""
-    if "," in settings.device:
-        from pipelines.serving.processes import ProcessExecutor
-
-        return Backend(settings, ProcessExecutor(settings, catalog), catalog)
+    """A backend that does all its work in this very process, on one device, for scripts and tests. Raises as Backend
+    does."""
     return Backend(settings, LocalExecutor(settings, catalog), catalog)
 
 

@@ -9,7 +9,7 @@ from pipelines.messages import said
 from pipelines.models import tokens
 from pipelines.models.files import part_folder
 from pipelines.models.sources import locate
-from pipelines.serving import estimate, health
+from pipelines.serving import estimate, health, metrics
 from pipelines.serving.dispatcher import Dispatcher
 from pipelines.serving.executor import Executor
 from pipelines.serving.status import Status
@@ -71,13 +71,21 @@ class Machine:
         slots = self._executor.slots()
         found = list(dict.fromkeys(slot.device for slot in slots))
         devices = found[0] if len(found) == 1 else " · ".join(found)  # one alone may be a message
+        running = set(self._dispatcher.running)
+        workers = tuple((slot.device, slot.name in running) for slot in slots)
         held = sorted((one for slot in slots for one in slot.models), key=lambda one: -one.bytes)
-        return Status(devices, len(jobs) - waiting, waiting, tuple(held), (*self._notes, *trouble))
+        return Status(devices, len(jobs) - waiting, waiting, tuple(held), (*self._notes, *trouble), workers)
 
     def health(self) -> dict[str, Any]:
         """Whether videos can be made ("ok"), and what is known of the worker, the disk and the table. No secrets."""
         loops = list(self._dispatcher.loops.values())
         return health.report(loops, self._table, self._settings, self._settings.data, self._notes)
+
+    def metrics(self) -> str:
+        """For Prometheus: see metrics.text."""
+        waiting = sum(job.waits for job in self._table.unfinished())
+        running, slots = list(self._dispatcher.running), self._executor.slots()
+        return metrics.text(waiting, running, slots, self._dispatcher.counts, self.health()["ok"])
 
     def load_ahead(self) -> None:
         """Somebody has come: has the built-in models loaded while nothing else is to be done. Returns at once."""

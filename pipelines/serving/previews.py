@@ -15,8 +15,7 @@ from pipelines.serving.run import Run
 from pipelines.tasks import PoseToVideo
 
 if TYPE_CHECKING:  # they come with OpenCV
-    from pipelines.poses.pose_preview import PosePreview
-    from pipelines.poses.search import Found
+    from pipelines.poses.pose_preview import Found, PosePreview
 
 WAITING = Progress(said("Waiting for another search to end"), 0, 1)
 

@@ -1,4 +1,4 @@
-"""The executor of a machine with several devices: a worker, a process of its own, for each. No torch in this one.
+"""The executor of a machine of one's own: a worker, a process of its own, for each device. No torch in this one.
 
 A worker that dies, or gives no sign of life, is replaced with the next work; what it was at raises WorkerDied.
 """
@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, Any
 from pipelines.cards import ModelCard
 from pipelines.catalog import CATALOG
 from pipelines.events import Progress
+from pipelines.messages import said
 from pipelines.serving import estimate, status
+from pipelines.serving.backend import Backend
 from pipelines.serving.executor import Slot, Work, WorkerDied
 from pipelines.serving.local import OwnMachine
 from pipelines.serving.run import PAUSE
@@ -30,17 +32,23 @@ from pipelines.serving.worker_process import Pipe
 from pipelines.settings import Settings
 
 if TYPE_CHECKING:
-    from pipelines.poses.pose_preview import PosePreview
-    from pipelines.poses.search import Found
+    from pipelines.poses.pose_preview import Found, PosePreview
 
 COMMAND = (sys.executable, "-m", "pipelines.serving.worker_process")
 SILENT_SECONDS = 60.0  # without a sign of life, after which a worker counts as dead
 STARTING_SECONDS = 300.0  # likewise before the first one
 KILLED = 9  # the signal by which a system ends what takes too much memory
+LOOKS = 2  # that a search for people is begun, where its worker dies
+DIED_LOOKING = said("The process that looked for people ended twice. Try a shorter part of the clip.")
 CLOSING_SECONDS = 3.0  # that a worker has to end in
 ROOT = Path(__file__).parents[2]
 
 log = logging.getLogger(__name__)
+
+
+def worker_backend(settings: Settings, catalog: Mapping[str, ModelCard] = CATALOG) -> Backend:
+    """The app's backend: it outlives its workers. Raises as Backend does."""
+    return Backend(settings, ProcessExecutor(settings, catalog), catalog)
 
 
 class ProcessExecutor(OwnMachine):
@@ -56,10 +64,10 @@ class ProcessExecutor(OwnMachine):
     ):
         """`popen` starts a worker by `command`."""
         super().__init__(settings, catalog)
-        devices = settings.device.split(",")
+        devices = status.devices(settings)
         # Threads that wait for each other are slow where there are more of them than cores.
         threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // len(devices)))} if len(devices) > 1 else {}
-        environment = threads | os.environ
+        environment = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"} | threads | os.environ  # the driver's order, for their names
         self.workers = {
             str(number): Worker(
                 replace(settings, device=device), catalog, partial(popen, command), environment, silent_seconds
@@ -82,6 +90,14 @@ class ProcessExecutor(OwnMachine):
         return self.workers[slot].begin("run", work)
 
     def look(self, work: Work) -> "Generator[Progress, None, PosePreview | Found]":
+        for _ in range(LOOKS):
+            try:
+                return (yield from self._looked(work))
+            except WorkerDied:
+                continue
+        raise ValueError(DIED_LOOKING)
+
+    def _looked(self, work: Work) -> "Generator[Progress, None, PosePreview | Found]":
         idle = [worker for worker in self.workers.values() if not worker.busy]
         with closing((idle or list(self.workers.values()))[0].begin("look", work)) as events:
             for event in events:
@@ -94,9 +110,9 @@ class ProcessExecutor(OwnMachine):
             worker.ask("sample", job)
 
     def load_ahead(self) -> None:
-        first = next(iter(self.workers.values()))
-        first.start()
-        first.ask("load_ahead")
+        for worker in self.workers.values():
+            worker.start()
+            worker.ask("load_ahead")
 
     def unload(self) -> None:
         for worker in self.workers.values():

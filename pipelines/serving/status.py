@@ -1,7 +1,7 @@
 """What the machine is at: its device, its queue, and which models hold memory. Standard library only."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +35,7 @@ class Status:
     waiting: int  # jobs
     loaded: tuple[Loaded, ...]  # the largest first
     notes: tuple[str, ...] = ()  # what has happened to the data, in sentences
+    workers: tuple[tuple[str, bool], ...] = ()  # the device of each, for a person, and whether it is at work
 
 
 def loaded(residents: "Iterable[Resident]") -> tuple[Loaded, ...]:
@@ -52,9 +53,23 @@ def device(settings: Settings, driver: Path = DRIVER) -> str:
     """What jobs run on, as far as can be told without importing torch."""
     if not estimate.has_gpu(settings):
         return said("CPU, {count} cores", count=os.cpu_count() or 1)
-    for file in sorted(driver.glob("*/information")):
-        for line in file.read_text(errors="replace").splitlines():
-            name, _, value = line.partition(":")
-            if name == "Model":
-                return value.strip()
-    return "GPU"
+    names = [_model(file) for file in sorted(driver.glob("*/information"))]
+    number = int(settings.device.partition(":")[2] or 0)
+    return names[number] if number < len(names) else "GPU"
+
+
+def devices(settings: Settings, environment: Mapping[str, str] = os.environ, nodes: Path = Path("/dev")) -> list[str]:
+    """The devices that work side by side, as torch names them: those of the settings, or else every GPU that this
+    process may use, as far as can be told without importing torch."""
+    if settings.device not in ("auto", "cuda"):
+        return settings.device.split(",")
+    count = len(list(nodes.glob("nvidia[0-9]*")))
+    if (visible := environment.get("CUDA_VISIBLE_DEVICES")) is not None:
+        count = min(count, len([one for one in visible.split(",") if one.strip()]))
+    return [f"cuda:{number}" for number in range(count)] if count > 1 else [settings.device]
+
+
+def _model(file: Path) -> str:
+    """What the driver's `file` calls a GPU."""
+    lines = [line.partition(":") for line in file.read_text(errors="replace").splitlines()]
+    return next((value.strip() for name, _, value in lines if name == "Model"), "GPU")

@@ -10,7 +10,7 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -27,6 +27,11 @@ ATTEMPTS = 2  # a job under which the app died twice is not tried a third time
 UNKNOWN = said("There is no such job here. It may have been deleted.")
 EVERYBODY = object()  # in place of an owner, and nothing that a browser could send: None and "" own nothing
 DIED = said("The app was ended from outside twice while it made this video. It may need more memory: try fewer frames.")
+
+
+def first(ready: Sequence[Job]) -> Job | None:
+    """The job whose turn it is."""
+    return ready[0] if ready else None
 
 
 class Notes(Protocol):
@@ -201,15 +206,16 @@ class JobTable:
                 self._owed[identifier] = replace(self._owed[identifier], favourite=favourite)
             self._note(self.get(identifier))
 
-    def take(self, seconds: float) -> Job | None:
-        """The job whose turn it is, running from now on; None if there was none for `seconds`.
+    def take(self, seconds: float, choose: Callable[[Sequence[Job]], Job | None] = first) -> Job | None:
+        """A job, running from now on; None if there was none for `seconds`.
 
-        At most one job per owner runs at a time.
+        `choose` is given the jobs that can begin, those whose turn comes first in front, and takes one or none. An
+        owner's second job runs beside the first only where nobody else's can begin.
         """
         with self._changed:
-            if not self._changed.wait_for(self._ready, seconds):
+            job = self._changed.wait_for(lambda: choose(self._ready()), seconds)
+            if job is None:
                 return None
-            job = self._ready()[0]
             begun = {"attempts": job.attempts + 1, "started": self._clock(), "progress": None, "expected": None}
             self._set(job.id, state="running", **begun)
             self._tell_positions()
@@ -330,7 +336,10 @@ class JobTable:
 
     def _ready(self) -> list[Job]:
         busy = {job.owner for job in self._live.values() if job.state == "running"}
-        return [job for job in self._turns() if job.owner not in busy]
+        ready = [
+            job for job in self._turns() if not isinstance(job.task, Grid) or not self._live.keys() & job.task.jobs
+        ]
+        return sorted(ready, key=lambda job: job.owner in busy)
 
     def _turns(self) -> list[Job]:
         """The waiting jobs in the order in which they will run if nobody else comes."""

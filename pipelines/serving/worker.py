@@ -15,8 +15,7 @@ from pipelines.tasks import Finish, Grid, PoseToVideo, Tune, kind_of
 
 if TYPE_CHECKING:
     from pipelines.models.manager import ModelManager
-    from pipelines.poses.pose_preview import PosePreview
-    from pipelines.poses.search import Found
+    from pipelines.poses.pose_preview import Found, PosePreview
     from pipelines.systems.checkpoints import Checkpoints
 
 

@@ -38,8 +38,7 @@ from pipelines.systems.engine import find_engine
 from pipelines.tasks import Finish, Grid, MadeByModel, Task, Tune
 
 if TYPE_CHECKING:  # they come with OpenCV
-    from pipelines.poses.pose_preview import PosePreview
-    from pipelines.poses.search import Found
+    from pipelines.poses.pose_preview import Found, PosePreview
 
 SPEED = 30e12  # FLOPs a second that really come out of half an RTX Pro 6000; only until a first job was timed
 LEAST = 10  # seconds: what is asked for at least
