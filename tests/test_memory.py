@@ -9,6 +9,7 @@ import programs
 import pytest
 import torch
 
+from pipelines.cards import Range
 from pipelines.catalog import CATALOG
 from pipelines.models.manager import ModelManager
 from pipelines.models.memory import largest, peak_bytes
@@ -19,7 +20,7 @@ from pipelines.tasks import TextToVideo
 
 MINIATURE = CATALOG["miniature-modelscope"]
 ROOMY = replace(
-    MINIATURE, limits=replace(MINIATURE.limits, side=replace(MINIATURE.limits.side, high=512), voxels=2**40)
+    MINIATURE, limits=replace(MINIATURE.limits, side=Range(128, 512, 64), voxels=2**40)
 )
 
 

@@ -25,6 +25,7 @@ from pipelines.systems.stable_diffusion import DECODING, encode
 from pipelines.tasks import Edit, Tune
 
 SIDE, FRAMES = 64, 4
+INVERTED = 6  # steps of the inversion that ends a tuning
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,8 @@ def models(tmp_path_factory):
     velocity = tiny.write_image_model(folder / "velocity")
     scheduler = velocity / "scheduler" / "scheduler_config.json"
     scheduler.write_text(json.dumps(json.loads(scheduler.read_text()) | {"prediction_type": "v_prediction"}))
-    catalog = {"sd": replace(card, name="sd"), "velocity": replace(card_of_folder(velocity), name="velocity")}
+    few = replace(card.defaults, steps=INVERTED)
+    catalog = {"sd": replace(card, name="sd", defaults=few), "velocity": replace(card_of_folder(velocity), name="velocity")}
     return ModelManager(catalog, Settings(data=folder / "data", cache=folder / "cache", hub=False), device="cpu")
 
 
@@ -120,7 +122,7 @@ def test_the_loss_falls(models, clip, tmp_path):
 def test_the_same_tuning_twice_is_the_same(models, clip, tmp_path):
     one, other = (tune(models, clip, tmp_path / name)[1] for name in ("one", "other"))
     assert same(one.delta, other.delta) and one.facts == other.facts
-    assert torch.equal(files.load_inversion(50, tmp_path / "one"), files.load_inversion(50, tmp_path / "other"))
+    assert torch.equal(files.load_inversion(INVERTED, tmp_path / "one"), files.load_inversion(INVERTED, tmp_path / "other"))
 
 
 def test_a_stopped_tuning_is_kept_and_goes_on_to_the_same_end(models, clip, tmp_path):
@@ -142,10 +144,10 @@ def test_edits_made_in_between_do_not_leave_an_old_trajectory_behind(models, cli
 
 def test_a_tuning_that_died_while_it_inverted_is_not_tuned_again(models, clip, tmp_path):
     _, done = tune(models, clip, tmp_path)
-    (tmp_path / "inversion-50.safetensors").unlink()
+    (tmp_path / f"inversion-{INVERTED}.safetensors").unlink()
     told, again = tune(models, clip, tmp_path)
     assert not any(isinstance(event, Losses) for event in told) and same(again.delta, done.delta)
-    assert files.load_inversion(50, tmp_path) is not None
+    assert files.load_inversion(INVERTED, tmp_path) is not None
 
 
 def test_a_killed_tuning_goes_on_from_its_last_checkpoint(models, clip, tmp_path, monkeypatch):
