@@ -14,7 +14,8 @@ for name in [name for name in os.environ if name.upper().startswith(FOREIGN)]:
 if sys.dont_write_bytecode:  # as containers often have it: every process would compile torch and all from their sources
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
-    sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(Path(__file__).parents[1] / ".pytest_cache" / "bytecode")
+    bytecode = Path(__file__).parents[1] / ".pytest_cache" / "bytecode"
+    sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(bytecode)
 if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core: each computes with one thread, its children too
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -19,9 +19,8 @@ from pipelines.systems import modelscope
 from pipelines.tasks import TextToVideo
 
 MINIATURE = CATALOG["miniature-modelscope"]
-ROOMY = replace(
-    MINIATURE, limits=replace(MINIATURE.limits, side=Range(128, 512, 64), voxels=2**40)
-)
+FEW = replace(MINIATURE.limits, frames=Range(8, 24, 4), side=Range(128, 512, 64), voxels=2**40)  # each takes a count
+ROOMY = replace(MINIATURE, limits=FEW)
 
 
 def test_tensors_are_counted_while_they_live():
