@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,11 @@ FOREIGN = ("MARIONETTE_", "GRADIO_", "HF_", "HUGGING", "TRANSFORMERS_", "DIFFUSE
 FOREIGN += ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SYSTEM")
 for name in [name for name in os.environ if name.upper().startswith(FOREIGN)]:
     del os.environ[name]  # what a developer has set for themselves; libraries read it when they are imported
+if sys.dont_write_bytecode:  # as containers often have it: every process would compile torch and all from their sources
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
+    bytecode = Path(__file__).parents[1] / ".pytest_cache" / "bytecode"
+    sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(bytecode)
 if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core: each computes with one thread, its children too
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 

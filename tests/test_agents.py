@@ -16,7 +16,7 @@ ACTIONS = ("text_to_video", "grid", "pose_to_video", "poses", "tune", "edit", "f
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory):
-    with running_app(tmp_path_factory.mktemp("agents"), forked=False, MARIONETTE_MCP="1") as running:
+    with running_app(tmp_path_factory.mktemp("agents"), MARIONETTE_MCP="1") as running:
         yield running
 
 

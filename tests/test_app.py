@@ -1,8 +1,6 @@
 """The app as programs meet it: its start, and its endpoints through gradio_client from another process."""
 
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 from urllib.error import HTTPError
@@ -14,7 +12,7 @@ import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
-from running_app import ROOT, environment, running_app
+from running_app import environment, running_app
 
 from pipelines.media import video
 
@@ -23,7 +21,7 @@ QUICK = {"steps": 2, "frames": 8}
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory):
-    with running_app(tmp_path_factory.mktemp("app"), forked=False, MARIONETTE_QUEUE_EACH="5") as running:
+    with running_app(tmp_path_factory.mktemp("app"), MARIONETTE_QUEUE_EACH="5") as running:
         yield running
 
 
@@ -37,20 +35,11 @@ def clip(tmp_path_factory):
     return video.write(frames, file, 8) or file
 
 
-@pytest.fixture
-def client(app, tmp_path):
-    return Client(app.url, verbose=False, download_files=tmp_path)
-
-
-def test_the_page_is_up_soon(app):
-    assert app.seconds < 30  # 3 to 6 on two idle cores; a busy machine is no fault of ours
-
-
-def test_no_torch_is_imported_before_the_first_job():
-    heavy = "{'torch', 'diffusers', 'transformers', 'cv2'}"
-    check = f"import sys, app; print(sorted({heavy} & sys.modules.keys())); app.backend.close()"
-    ran = subprocess.run([sys.executable, "-c", check], cwd=ROOT, env=environment(), capture_output=True, text=True)
-    assert ran.stdout.strip() == "[]", ran.stderr
+@pytest.fixture(scope="module")
+def client(app, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("downloads")
+    # Without https there is nothing to verify, and no list of authorities to read at each request.
+    return Client(app.url, verbose=False, download_files=folder, ssl_verify=False)
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ SIZES = {"desktop": {"width": 1440, "height": 900}, "phone": {"width": 390, "hei
 OPTIONS = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
     --disable-component-update --disable-sync""".split()
 PATIENCE = 120_000  # milliseconds, for a job on a busy machine
+LOOK = 100  # milliseconds from one look to the next while a job goes on; else the page is drawn anew for each frame
 CURTAIN = 1_600  # milliseconds that it takes to open
 REMEMBER = """() => {  // what showed, however briefly
     window.seen = new Set();
@@ -99,6 +100,7 @@ def plays(page):
             return window.times.size > 3;
         }""",
         timeout=PATIENCE,
+        polling=LOOK,
     )
 
 
@@ -118,7 +120,7 @@ def test_a_prompt_becomes_a_video_that_plays(visitor, app):
     quickly(visitor, 30)
     visitor.evaluate(REMEMBER)
     visitor.locator("#generate").click()
-    visitor.wait_for_function("window.seen.has('preview')", timeout=PATIENCE)
+    visitor.wait_for_function("window.seen.has('preview')", timeout=PATIENCE, polling=LOOK)
     visitor.screenshot(path=PICTURES / "2-working.png")
     plays(visitor)
     seen = visitor.evaluate("[...window.seen].join('\\n')")

@@ -1,6 +1,7 @@
 """The page in Chinese and Spanish, as a browser of such a reader shows it. Screenshots go to artefacts/."""
 
 import re
+from itertools import product
 
 import pytest
 import test_browser
@@ -193,22 +194,17 @@ def test_no_tab_has_a_text_of_the_english_catalogue(chromium, app, locale):
     page.context.close()
 
 
-def test_what_looks_for_english_finds_it_on_the_english_page(chromium, app):
-    page = chromium.new_context(viewport=SIZES["desktop"], locale="en").new_page()
-    page.goto(app.url)
-    expect(page.locator("#hints")).to_contain_text("of 77 tokens", timeout=PATIENCE)
+def test_what_looks_for_english_finds_it_on_the_english_page_whose_choice_of_a_language_looks_like_a_select(
+    chromium, app
+):
+    page = visit(chromium, app, "en")
     found = left_in_english(page, "es")
     assert {"Generate", "Examples", "Fills in its own best settings", "beach"} <= found and len(found) > 40
-    page.context.close()
 
-
-@pytest.mark.parametrize("mode", ["light", "dark"])
-def test_the_choice_of_a_language_looks_like_a_select(chromium, app, mode):
-    page = chromium.new_context(viewport=SIZES["desktop"], color_scheme=mode).new_page()
-    page.goto(app.url)
     choice = page.locator(".masthead select")
-    expect(choice).to_be_visible(timeout=PATIENCE)
-    for size, shape in SIZES.items():
+    for mode, (size, shape) in product(("light", "dark"), SIZES.items()):
+        page.emulate_media(color_scheme=mode)
+        page.wait_for_function(f"document.body.classList.contains('dark') == {str(mode == 'dark').lower()}")
         page.set_viewport_size(shape)
         style = choice.evaluate("one => ({...getComputedStyle(one), wide: one.scrollWidth <= one.clientWidth})")
         assert style["backgroundImage"].startswith("url(") and style["appearance"] == "none" and style["wide"]

@@ -64,17 +64,22 @@ def elsewhere(tmp_path_factory):
 
 
 @pytest.fixture
-def page(chromium, app):
-    """A browser that knows the password."""
+def admitted(chromium, app):
+    """An empty page of a browser that knows the password."""
     context = chromium.new_context()
     context.set_default_timeout(PATIENCE)
     said = context.request.post(f"{app.url}/login", form={"username": "me", "password": PASSWORD})
-    assert said.ok
-    page = context.new_page()
-    page.goto(app.url)
-    page.wait_for_selector("#prompt textarea")
-    yield page
+    assert said.ok and context.request.get(f"{app.url}/config").ok
+    yield context.new_page()
     context.close()
+
+
+@pytest.fixture
+def page(admitted, app):
+    """The same, which has shown the app, and so may have kept some of it."""
+    admitted.goto(app.url)
+    admitted.wait_for_selector("#prompt textarea")
+    return admitted
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])  # of the same site and of another one
@@ -90,7 +95,8 @@ def test_a_foreign_page_neither_acts_nor_reads(page, app, elsewhere, host):
         assert set(got.values()) == {"failed"}, got
 
 
-def test_a_form_of_a_foreign_page_is_refused(page, app, elsewhere):
+def test_a_form_of_a_foreign_page_is_refused(admitted, app, elsewhere):
+    page = admitted
     page.goto(f"http://127.0.0.1:{elsewhere}/")
     with page.expect_navigation() as answered:
         page.evaluate(
@@ -111,7 +117,8 @@ def test_a_foreign_page_can_not_show_the_app_in_a_frame(page, app, elsewhere):
     assert all("prompt" not in frame.content() for frame in page.frames[1:])
 
 
-def test_a_link_to_the_app_opens_it_for_who_has_the_password(page, app, elsewhere):
+def test_a_link_to_the_app_opens_it_for_who_has_the_password(admitted, app, elsewhere):
+    page = admitted
     page.goto(f"http://localhost:{elsewhere}/")
     page.evaluate("app => { location.href = app }", app.url)
     page.wait_for_selector("#prompt textarea")

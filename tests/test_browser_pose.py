@@ -3,7 +3,7 @@
 import shutil
 
 import numpy as np
-from test_browser import CLIP, PATIENCE, PICTURES, SIZES, app, chromium, expect, type_number, visit  # noqa: F401
+from test_browser import CLIP, LOOK, PATIENCE, PICTURES, SIZES, app, chromium, expect, type_number, visit  # noqa: F401
 
 from pipelines.catalog import find_motion
 from pipelines.media import video
@@ -29,6 +29,7 @@ def danced(page):
             return videos.length == 2 && one > 0.2 && Math.abs(one - other) < 0.3;
         }""",
         timeout=PATIENCE,
+        polling=LOOK,
     )
     expect(page.locator("#pose-stop")).to_be_hidden(timeout=PATIENCE)
 

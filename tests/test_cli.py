@@ -1,4 +1,4 @@
-"""The command line, as a person runs it: in processes of its own, four of them true ones and the others forks."""
+"""The command line, as a person runs it: in processes of its own, three of them true ones and the others forks."""
 
 import os
 import shutil
@@ -29,23 +29,17 @@ def surroundings(folder, **more):
     return {**os.environ, **{name: str(value) for name, value in {**places, **more}.items()}}
 
 
-def start(folder, *arguments, options=(), **environment):
-    """The command line in a true process, its interpreter with `options`."""
-    return subprocess.Popen(
+def run_truly(folder, *arguments, options=(), **environment):
+    """(exit code, standard output, standard error), of a true process whose interpreter has these `options`"""
+    ran = subprocess.run(
         [sys.executable, *options, "-m", "pipelines", *arguments],
         cwd=ROOT,
         env=surroundings(folder, **environment),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
+        timeout=120,
     )
-
-
-def run_truly(folder, *arguments, **more):
-    """(exit code, standard output, standard error)"""
-    process = start(folder, *arguments, **more)
-    output, errors = process.communicate(timeout=120)
-    return process.returncode, output, errors
+    return ran.returncode, ran.stdout, ran.stderr
 
 
 def run(folder, *arguments, **environment):
@@ -282,15 +276,18 @@ def test_no_hub(tmp_path):
 
 
 def test_control_c(tmp_path):
-    process = start(tmp_path, "text-to-video", PROMPT, "--steps", "100", "-o", str(tmp_path / "out.mp4"))
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    arguments = ["-m", "pipelines", "text-to-video", PROMPT, "--steps", "100", "-o", str(folder / "out.mp4")]
+    output, errors = tmp_path / "output", tmp_path / "errors"
+    process = programs.Program(arguments, surroundings(folder), output, errors)
     deadline = time.monotonic() + 60
-    while not (tmp_path / "cache").exists() and time.monotonic() < deadline:  # the weights are being read
+    while not (folder / "cache").exists() and time.monotonic() < deadline:  # the weights are being read
         time.sleep(0.05)
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=60)
-    assert (process.returncode, output, errors) == (130, "", "Stopped.\n")
-    assert os.listdir(tmp_path) == ["cache"]
+    assert (process.wait(60), output.read_text(), errors.read_text()) == (130, "", "Stopped.\n")
+    assert os.listdir(folder) == ["cache"]
 
 
 def test_models(tmp_path):

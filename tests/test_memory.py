@@ -9,6 +9,7 @@ import programs
 import pytest
 import torch
 
+from pipelines.cards import Range
 from pipelines.catalog import CATALOG
 from pipelines.models.manager import ModelManager
 from pipelines.models.memory import largest, peak_bytes
@@ -18,9 +19,8 @@ from pipelines.systems import modelscope
 from pipelines.tasks import TextToVideo
 
 MINIATURE = CATALOG["miniature-modelscope"]
-ROOMY = replace(
-    MINIATURE, limits=replace(MINIATURE.limits, side=replace(MINIATURE.limits.side, high=512), voxels=2**40)
-)
+FEW = replace(MINIATURE.limits, frames=Range(8, 24, 4), side=Range(128, 512, 64), voxels=2**40)  # each takes a count
+ROOMY = replace(MINIATURE, limits=FEW)
 
 
 def test_tensors_are_counted_while_they_live():

@@ -1,11 +1,10 @@
 """A job whose app dies or is ended goes on from its checkpoint, and ends with the video that it would have had."""
 
+import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
+import programs
 import pytest
 
 from pipelines.catalog import CATALOG
@@ -15,7 +14,7 @@ from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
 from pipelines.tasks import TextToVideo, to_json
 
-ROOT, ME = Path(__file__).parents[1], "1" * 32
+ME = "1" * 32
 TASK = TextToVideo.for_model(CATALOG["miniature-modelscope"], "a robot in blue", 7, frames=8, steps=10)
 # An app that is ended in one of two ways in the middle of its job.
 APP = """
@@ -61,13 +60,7 @@ def undisturbed(tmp_path_factory):
 
 @pytest.mark.parametrize("way", ["killed", "closed"])
 def test_a_job_goes_on_where_its_app_was_ended(way, tmp_path, undisturbed):
-    done = subprocess.run(
-        [sys.executable, "-c", APP, str(tmp_path), to_json(TASK), ME, way],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = programs.run(["-c", APP, str(tmp_path), to_json(TASK), ME, way], os.environ, timeout=300)
     assert done.returncode == (-signal.SIGKILL if way == "killed" else 0), done.stderr
     job = done.stdout.strip()
     kept = tmp_path / "videos" / job / "checkpoints"

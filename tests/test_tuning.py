@@ -25,6 +25,7 @@ from pipelines.systems.stable_diffusion import DECODING, encode
 from pipelines.tasks import Edit, Tune
 
 SIDE, FRAMES = 64, 4
+INVERTED = 6  # steps of the inversion that ends a tuning
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,8 @@ def models(tmp_path_factory):
     velocity = tiny.write_image_model(folder / "velocity")
     scheduler = velocity / "scheduler" / "scheduler_config.json"
     scheduler.write_text(json.dumps(json.loads(scheduler.read_text()) | {"prediction_type": "v_prediction"}))
-    catalog = {"sd": replace(card, name="sd"), "velocity": replace(card_of_folder(velocity), name="velocity")}
+    card = replace(card, name="sd", defaults=replace(card.defaults, steps=INVERTED))
+    catalog = {"sd": card, "velocity": replace(card_of_folder(velocity), name="velocity")}
     return ModelManager(catalog, Settings(data=folder / "data", cache=folder / "cache", hub=False), device="cpu")
 
 
@@ -120,7 +122,8 @@ def test_the_loss_falls(models, clip, tmp_path):
 def test_the_same_tuning_twice_is_the_same(models, clip, tmp_path):
     one, other = (tune(models, clip, tmp_path / name)[1] for name in ("one", "other"))
     assert same(one.delta, other.delta) and one.facts == other.facts
-    assert torch.equal(files.load_inversion(50, tmp_path / "one"), files.load_inversion(50, tmp_path / "other"))
+    trajectories = [files.load_inversion(INVERTED, tmp_path / name) for name in ("one", "other")]
+    assert torch.equal(*trajectories)
 
 
 def test_a_stopped_tuning_is_kept_and_goes_on_to_the_same_end(models, clip, tmp_path):
@@ -142,10 +145,10 @@ def test_edits_made_in_between_do_not_leave_an_old_trajectory_behind(models, cli
 
 def test_a_tuning_that_died_while_it_inverted_is_not_tuned_again(models, clip, tmp_path):
     _, done = tune(models, clip, tmp_path)
-    (tmp_path / "inversion-50.safetensors").unlink()
+    (tmp_path / f"inversion-{INVERTED}.safetensors").unlink()
     told, again = tune(models, clip, tmp_path)
     assert not any(isinstance(event, Losses) for event in told) and same(again.delta, done.delta)
-    assert files.load_inversion(50, tmp_path) is not None
+    assert files.load_inversion(INVERTED, tmp_path) is not None
 
 
 def test_a_killed_tuning_goes_on_from_its_last_checkpoint(models, clip, tmp_path, monkeypatch):
@@ -320,19 +323,19 @@ def test_what_is_exported_loads_as_published_and_edits_alike(models, tuned, tmp_
 
 
 def test_memory_is_counted_and_too_much_is_refused_with_what_fits(models):
-    task = tune_task(models, frames=32)
-    plain, checkpointing = tuning.working_memory(task, models, 32)
+    task = tune_task(models, frames=16)
+    plain, checkpointing = tuning.working_memory(task, models, 16)
     assert not checkpointing
     unet = models.empty("sd/inflated_unet")
-    saving = tuning.tuning_memory(unet, "all", 32, 8, 8, True)
+    saving = tuning.tuning_memory(unet, "all", 16, 8, 8, True)
     assert saving < plain
-    assert tuning.tuning_memory(unet, "mid and up", 32, 8, 8, False) < 0.9 * plain  # nothing is kept of what is frozen
+    assert tuning.tuning_memory(unet, "mid and up", 16, 8, 8, False) < 0.9 * plain  # nothing is kept of what is frozen
     tight = ModelManager({"sd": models.card("sd")}, models.settings, device="cpu", budget=lambda: 0)
     weights = -tight.room("sd/inflated_unet")
     between = ModelManager(
         {"sd": models.card("sd")}, models.settings, device="cpu", budget=lambda: weights + (saving + plain) // 2
     )
-    assert tuning.working_memory(task, between, 32) == (saving, True)
+    assert tuning.working_memory(task, between, 16) == (saving, True)
     small = ModelManager({"sd": models.card("sd")}, models.settings, device="cpu", budget=lambda: weights + saving // 2)
     with pytest.raises(MemoryError, match=r"At this size \d+ frames fit"):
-        tuning.working_memory(task, small, 32)
+        tuning.working_memory(task, small, 16)

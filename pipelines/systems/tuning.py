@@ -240,9 +240,10 @@ def working_memory(task: Tune, models: "ModelManager", frames: int) -> tuple[int
 @remembered
 def tuning_memory(unet: InflatedUNet, trained: str, frames: int, height: int, width: int, checkpointing: bool) -> int:
     """Bytes that one tuning step takes beside the weights; `unet` without weights, height and width of the latents."""
-    latents = torch.empty(1, unet.config.in_channels, frames, height, width, device="meta", dtype=unet.dtype)
-    text = torch.empty(1, MAX_TOKENS, unet.config.cross_attention_dim, device="meta", dtype=unet.dtype)
-    delta = {name: parameter.to(unet.dtype) for name, parameter in trained_parameters(unet, trained).items()}
+    dtype = unet.dtype  # which looks through all parameters
+    latents = torch.empty(1, unet.config.in_channels, frames, height, width, device="meta", dtype=dtype)
+    text = torch.empty(1, MAX_TOKENS, unet.config.cross_attention_dim, device="meta", dtype=dtype)
+    delta = {name: parameter.to(dtype) for name, parameter in trained_parameters(unet, trained).items()}
 
     @torch.enable_grad()
     def step() -> None:
@@ -250,7 +251,7 @@ def tuning_memory(unet: InflatedUNet, trained: str, frames: int, height: int, wi
         predicted = network(latents, torch.empty(1, device="meta")).float()
         backward(predicted.square().mean())
 
-    with tuneavideo.applied(unet, delta, trainable=unet.dtype == torch.float32):
+    with tuneavideo.applied(unet, delta, trainable=dtype == torch.float32):
         for name in delta:
             unet.get_parameter(name).requires_grad_()
         activations = peak_bytes(step)
