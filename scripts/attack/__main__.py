@@ -45,6 +45,7 @@ ALONE: dict[str, Attack] = {
     "signed-in": ownership.signed_in,
     "password": pages.password,
     "kills": endurance.kills,
+    "worker-kills": endurance.worker_kills,
     "damaged-table": endurance.damage,
     "wrong-clock": endurance.clock,
     "full-disk": endurance.disk,

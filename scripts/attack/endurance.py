@@ -15,6 +15,7 @@ from pathlib import Path
 
 import httpx
 
+from pipelines.media import video
 from scripts.attack import honest_files, target
 from scripts.attack.arena import Arena
 from scripts.attack.files import data, offered
@@ -68,6 +69,42 @@ def kills(arena: Arena) -> Iterator[Case]:
     for number in range(times):
         yield Case(f"kill {number}", lambda number=number: kill(number), patience=300)
     yield Case("all jobs afterwards", count_up, patience=400)
+
+
+def worker_kills(arena: Arena) -> Iterator[Case]:
+    """Whenever the process that makes a video is killed, the video is made once, the same as if nothing had been."""
+    count = 100
+    draw = random.Random(6)
+    with target.running(arena.folder / "worker-kills") as app:
+
+        def frames(job: str) -> str:
+            (file,) = (app.data / "videos" / job).glob("*.mp4")
+            return hashlib.sha256(video.read(file).tobytes()).hexdigest()
+
+        def done() -> set[str]:
+            return {row["id"] for row in app.table() if row["state"] == "done"}
+
+        def made(**values: int) -> str:
+            return app.video(OWNER, steps=12, frames=8, **values)[1]["job"]
+
+        def kill(number: int) -> str | None:
+            before = done()
+            job = app.began(OWNER, seed=number, steps=12, frames=8)["job"]
+            time.sleep(draw.uniform(0.0, 2.5))
+            for worker in app.children():
+                os.kill(worker, signal.SIGKILL)
+            began = time.monotonic()
+            while job not in done():
+                if time.monotonic() - began > 120:
+                    return "the job was lost"
+                time.sleep(0.2)
+            if done() != before | {job}:
+                return "the job was doubled"
+            return None if frames(job) == frames(made(seed=number)) else "the video is another one"
+
+        made(seed=0)
+        for number in range(count):
+            yield Case(f"kill {number}", lambda number=number: kill(number), patience=300)
 
 
 @contextmanager

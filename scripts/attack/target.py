@@ -232,7 +232,11 @@ class OwnApp(Target):
 
     def megabytes(self) -> float:
         """Of memory, its own and that of the processes that it started."""
-        return sum(_resident(one) for one in [self.process.pid, *_children(self.process.pid)]) / 2**20
+        return sum(_resident(one) for one in [self.process.pid, *self.children()]) / 2**20
+
+    def children(self) -> list[int]:
+        """The processes that it started: its workers, and what reads uploads."""
+        return _children(self.process.pid)
 
     def alive(self) -> bool:
         return self.process.poll() is None
