@@ -64,6 +64,7 @@ def settings(card, tmp_path, monkeypatch):
     """Of an app that has the engine and its model."""
     tiny.add_engine(monkeypatch, "wan22", wan22.ENGINE)
     monkeypatch.setitem(CATALOG, card.name, card)
+    monkeypatch.setenv("MARIONETTE_DATA", str(tmp_path / "command line"))
     return Settings(data=tmp_path / "data", cache=tmp_path / "cache", device="cpu", hub=False)
 
 

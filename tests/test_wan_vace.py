@@ -15,10 +15,8 @@ from pipelines.__main__ import main
 from pipelines.catalog import find, find_motion, motions
 from pipelines.media import video
 from pipelines.models.folders import card_of_folder
-from pipelines.models.manager import ModelManager
 from pipelines.poses import keypoints, openpose_json, skeleton
 from pipelines.poses.pose_sequence import skeletons
-from pipelines.settings import Settings
 from pipelines.systems import wan, wan_vace
 from pipelines.systems.diffusion import draw_noise
 from pipelines.systems.engine import find_engine
@@ -44,7 +42,13 @@ def cards(folder):
 
 @pytest.fixture(scope="module")
 def models(cards, tmp_path_factory):
-    return ModelManager(cards, Settings(cache=tmp_path_factory.mktemp("cache")), device="cpu")
+    return tiny_wan.manager(cards, tmp_path_factory.mktemp("app"))
+
+
+@pytest.fixture(autouse=True)
+def data(tmp_path, monkeypatch):
+    """Where the command line keeps what it has read."""
+    monkeypatch.setenv("MARIONETTE_DATA", str(tmp_path / "data"))
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 class Thing:
     """Something among the data that may be deleted on its own."""
 
-    kind: str  # "videos", "clips", "images", "temp"
+    kind: str  # "videos", "clips", "images", "texts", "temp"
     name: str
     path: Path
     made: float  # by the system's clock; orders what was first seen at the same time
@@ -110,6 +110,14 @@ def temporary(settings: Settings) -> list[Thing]:
             partial(_remove, path),
         )
         for path in paths
+    ]
+
+
+def texts(settings: Settings) -> list[Thing]:
+    """What text encoders have read of prompts (models/text_states.py)."""
+    return [
+        Thing("texts", path.name, path, made(path), settings.keep_days, is_new(path), partial(_remove, path))
+        for path in _listed(settings.texts)
     ]
 
 

@@ -26,6 +26,7 @@ from pipelines.events import DENOISING, Progress
 from pipelines.messages import said
 from pipelines.models.classes import Network
 from pipelines.models.memory import allotted, peak_bytes, remembered
+from pipelines.models.text_states import TextStates
 from pipelines.systems.checkpoints import Checkpoint, Checkpoints
 from pipelines.systems.diffusion import (
     EXACT,
@@ -57,7 +58,6 @@ if TYPE_CHECKING:
     from pipelines.models.manager import ModelManager
 
 MAX_TOKENS = 512  # of UMT5, the mark at the end included
-PROMPTS = 16  # whose text states are remembered, some megabytes each
 
 
 @torch.no_grad()
@@ -102,27 +102,29 @@ def generate(task: TextToVideo, models: "ModelManager", checkpoints: Checkpoints
 # The prompt
 
 
-KNOWN: dict[tuple[str, str], Tensor] = {}  # (the text encoder's key, text) -> its states (512, c), on the CPU
+READ = 1  # to be raised whenever `encode` changes, so that older states are not used
 
 
 def read(texts: list[str], task: TextToVideo | PoseToVideo, models: "ModelManager") -> Tensor:
     """The states of `texts`, on the device: (texts, 512, c).
 
-    UMT5-XXL is larger than all the rest of a model together: it is leased only where one of them was not read lately by
+    UMT5-XXL is larger than all the rest of a model together: it is leased only where one of them was not read before by
     the same weights, given back before the transformer comes, and stays on the CPU where the device is too small.
     """
     part = models.faster("text_encoder") if task.precision == "fast" else "text_encoder"
-    key = models.key(f"{task.model}/{part}")
-    if missing := [text for text in dict.fromkeys(texts) if (key, text) not in KNOWN]:
+    tokenizer_name, encoder_name = f"{task.model}/tokenizer", f"{task.model}/{part}"
+    keys = models.key(tokenizer_name), models.key(encoder_name), models.empty(encoder_name).dtype, models.device.type
+    kept = TextStates(models.settings, f"{READ}, {', '.join(map(str, keys))}", MAX_TOKENS)
+    states = {text: kept.get(text) for text in texts}
+    if missing := [text for text, found in states.items() if found is None]:
         with (
-            models.lease(f"{task.model}/tokenizer") as tokenizer,
-            models.lease(f"{task.model}/{part}", working_bytes=2**28, anywhere=True) as encoder,
+            models.lease(tokenizer_name) as tokenizer,
+            models.lease(encoder_name, working_bytes=2**28, anywhere=True) as encoder,
         ):
-            KNOWN.update({(key, text): encode([text], tokenizer, encoder)[0].cpu() for text in missing})
-    states = torch.stack([KNOWN[key, text] for text in texts]).to(models.device)
-    for oldest in list(KNOWN)[:-PROMPTS]:
-        del KNOWN[oldest]
-    return states
+            for text in missing:
+                states[text] = encode([text], tokenizer, encoder)[0].cpu()
+                kept.keep(text, states[text])
+    return torch.stack([states[text] for text in texts]).to(models.device)
 
 
 def encode(texts: list[str], tokenizer: PreTrainedTokenizerBase, encoder: UMT5EncoderModel) -> Tensor:
