@@ -10,21 +10,30 @@ import pytest
 import tiny
 import tiny_wan
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
-from diffusers.pipelines.wan import pipeline_wan
+from diffusers import (
+    FlowMatchEulerDiscreteScheduler,
+    UniPCMultistepScheduler,
+    WanPipeline,
+    WanTransformer3DModel,
+    WanVideoToVideoPipeline,
+)
+from diffusers.pipelines.wan import pipeline_wan, pipeline_wan_video2video
+from PIL import Image
 from transformers import UMT5Config, UMT5EncoderModel
 
 from pipelines.__main__ import main
 from pipelines.cards import Range
 from pipelines.catalog import find
 from pipelines.events import Preview, Progress
-from pipelines.media import video
+from pipelines.media import clips, video
 from pipelines.models.folders import card_of_folder
+from pipelines.serving import estimate
 from pipelines.settings import Settings
 from pipelines.systems import wan
+from pipelines.systems.checkpoints import Checkpoints
 from pipelines.systems.diffusion import draw_noise
 from pipelines.systems.engine import find_engine
-from pipelines.tasks import TextToVideo
+from pipelines.tasks import NOBODY, TextToVideo
 
 SMALL = {"frames": 9, "width": 32, "height": 32, "steps": 4, "negative_prompt": tiny_wan.PROMPTS[0]}
 
@@ -55,9 +64,18 @@ def task(card, prompt=tiny_wan.PROMPTS[1], **settings):
     return TextToVideo.for_model(card, prompt, settings.pop("seed", 7), **{**SMALL, **settings})
 
 
-def run(task, models):
-    events, (frames, facts) = tiny.finish(wan.generate(task, models))
+def run(task, models, **inputs):
+    events, (frames, facts) = tiny.finish(wan.generate(task, models, **inputs))
     return events, frames, facts
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """A wide clip of noise that grows brighter: 24 frames, 8 a second."""
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    frames = np.random.default_rng(0).integers(0, 64, (24, 48, 64, 3), np.uint8)
+    video.write(frames + 7 * np.arange(24, dtype=np.uint8)[:, None, None, None], path, 8)
+    return path
 
 
 def recorded(monkeypatch):
@@ -98,6 +116,29 @@ def test_the_latents_and_frames_are_those_of_diffusers(card, folder, tmp_path, g
     assert tiny.relative_error(latents[0], expected) < 1e-5
     ours = torch.cat(clips, dim=2)[0].permute(1, 2, 3, 0)  # (F, H, W, 3)
     assert tiny.relative_error(ours * 0.5 + 0.5, torch.from_numpy(pictures)) < 1e-5
+
+
+@pytest.mark.parametrize("scheduler", ["unipc", "euler"])
+@pytest.mark.parametrize("guidance", [1.0, 6.0])
+@pytest.mark.parametrize("strength", [0.3, 0.75, 1.0])
+def test_a_clip_is_changed_as_by_diffusers(card, folder, models, clip, scheduler, guidance, strength, monkeypatch):
+    monkeypatch.setattr(pipeline_wan_video2video, "prompt_clean", str.strip)  # as above
+    noise = draw_noise((1, tiny_wan.CHANNELS, 3, 4, 4), seed=7)
+    monkeypatch.setattr(pipeline_wan_video2video, "randn_tensor", lambda *shape, **rest: noise.clone())
+    kind = {"unipc": UniPCMultistepScheduler, "euler": FlowMatchEulerDiscreteScheduler}[scheduler]
+    told = {"unipc": tiny_wan.SCHEDULE, "euler": {"shift": 3.0}}[scheduler]
+    published = WanVideoToVideoPipeline.from_pretrained(folder, scheduler=kind(**told))
+    published.set_progress_bar_config(disable=True)
+    asked = {"prompt": tiny_wan.PROMPTS[1], "negative_prompt": tiny_wan.PROMPTS[0], "guidance_scale": guidance}
+    asked |= {"height": 32, "width": 32, "num_inference_steps": 5, "strength": strength, "output_type": "latent"}
+    changed = task(card, clip=NOBODY, guidance=guidance, scheduler=scheduler, steps=5, strength=strength, fps=8)
+    pictures = clips.read_changed(changed, clip, models.settings)
+    expected = published(video=[Image.fromarray(picture) for picture in pictures], **asked).frames
+
+    latents, _ = recorded(monkeypatch)
+    _, frames, facts = run(changed, models, clip=clip)
+    assert tiny.relative_error(latents[0], expected) < 1e-5
+    assert facts["network_calls"] == {0.3: 1, 0.75: 3, 1.0: 5}[strength] and facts["clip_frames"] == len(frames) == 9
 
 
 def test_the_frames_are_decoded_as_the_whole_clip_is(models, card):
@@ -223,6 +264,74 @@ def test_what_other_weights_another_tokenizer_or_another_precision_read_is_not_t
     assert asked and half.dtype == torch.bfloat16 and tiny.relative_error(half.float(), first) < 0.05
 
 
+# A clip that is changed
+
+
+def test_the_less_strength_the_more_of_the_clip_is_left(card, models, clip, monkeypatch):
+    asked = {"clip": NOBODY, "fps": 8, "steps": 20, "guidance": 1.0}
+    latents, _ = recorded(monkeypatch)
+    for strength in (0.05, 0.5, 1.0):
+        run(task(card, strength=strength, **asked), models, clip=clip)
+    run(task(card, steps=20, guidance=1.0), models)
+    pictures = clips.read_changed(task(card, **asked), clip, models.settings)
+    with models.lease(f"{card.name}/vae") as vae, torch.no_grad():
+        given = wan.encode_clip(vae, wan.as_clip(pictures))
+    errors = [tiny.relative_error(one, given) for one in latents]
+    assert errors[0] < errors[1] < errors[2]
+    assert tiny.relative_error(latents[2], latents[3]) < 1e-5  # with all steps nothing of the clip is left
+
+
+def test_everything_said_of_the_clip_matters(card, models, clip, tmp_path):
+    def frames(file=clip, **changes):
+        return run(task(card, clip=NOBODY, **{"fps": 8, "steps": 4, **changes}), models, clip=file)[1]
+
+    video.write(video.read(clip)[::-1], tmp_path / "other.mp4", 8)
+    first = frames()
+    assert np.array_equal(first, frames())
+    for change in ({"start": 1.0}, {"fps": 4}, {"strength": 0.5}, {"seed": 8}, {"file": tmp_path / "other.mp4"}):
+        assert not np.array_equal(first, frames(**change)), change
+
+
+def test_of_a_short_clip_the_first_frames_are_changed(card, models, clip):
+    for start, count in ((2.0, 5), (2.9, 1)):  # of 24 frames the last 8 and the last
+        events, frames, facts = run(task(card, clip=NOBODY, fps=8, start=start, steps=2), models, clip=clip)
+        assert len(frames) == facts["clip_frames"] == count
+        decoded = [event for event in events if isinstance(event, Progress) and event.stage == "Decoding"]
+        assert [event.step for event in decoded] == list(range(1, count + 1)) and decoded[-1].total == count
+
+
+def test_a_job_that_begins_with_a_clip_goes_on_from_its_checkpoint(card, models, clip, tmp_path):
+    asked = task(card, clip=NOBODY, fps=8, steps=8, strength=0.5)
+    checkpoints = Checkpoints(tmp_path, seconds=0)
+    running = wan.generate(asked, models, clip=clip, checkpoints=checkpoints)
+    for event in running:
+        if isinstance(event, Progress) and event.stage == "Denoising" and event.step == 2:
+            break
+    running.close()
+    whole = run(asked, models, clip=clip)[1]
+    _, frames, facts = run(asked, models, clip=clip, checkpoints=checkpoints)
+    assert facts["resumed_at_step"] == 2 and facts["network_calls"] == 4 and np.array_equal(frames, whole)
+
+
+def test_a_model_that_begins_with_no_clip_refuses_one(card):
+    assert find("wan-2.1-1.3b").takes >= {"clip"} and "clip" in card.takes
+    other = find("modelscope-1.7b")
+    for wrong in ({"clip": NOBODY}, {"strength": 0.5}, {"start": 1.0}):
+        with pytest.raises(ValueError, match="takes no clip to begin with"):
+            TextToVideo.for_model(other, "a robot", 7, **wrong)
+    for wrong in ({"strength": 0.0}, {"strength": 1.1}, {"start": -1.0}, {"clip": "../clip"}):
+        with pytest.raises(ValueError):
+            task(card, **{"clip": NOBODY, **wrong})
+
+
+def test_fewer_steps_take_less_time(card):
+    card = replace(card, flops=1e6)
+    whole, part = task(card, steps=40), task(card, steps=40, clip=NOBODY, strength=0.5)
+    assert (whole.steps_made, part.steps_made) == (40, 20) and whole.effort != part.effort
+    assert estimate.work(part, card) < 0.6 * estimate.work(whole, card)
+    assert task(card, steps=40, strength=0.5).steps_made == 40  # without a clip it counts for nothing
+
+
 # Memory
 
 
@@ -285,12 +394,16 @@ def test_its_card_says_what_it_takes_and_what_is_missing(tmp_path):
             TextToVideo.for_model(card, "a robot", 7, **wrong)
 
 
-def test_the_command_line_takes_a_folder_in_the_published_layout(folder, tmp_path, capsys):
+def test_the_command_line_takes_a_folder_in_the_published_layout(folder, clip, tmp_path, capsys):
     out = tmp_path / "robot.mp4"
     asked = ["text-to-video", "a robot", "--model", str(folder), "--width", "32", "--height", "32", "--steps", "2"]
     assert main([*asked, "--frames", "5", "--seed", "7", "-o", str(out)]) == 0
     assert video.read(out).shape == (5, 32, 32, 3)
     assert main([*asked, "--frames", "6", "-o", str(out)]) == 2 and "1, 5, 9" in capsys.readouterr().err
+    changed = [*asked, "--seed", "7", "--frames", "13", "--clip", str(clip), "--start", "1", "--strength", "0.5"]
+    assert main([*changed, "--fps", "4", "-o", str(out)]) == 0 and len(video.read(out)) == 5  # of two seconds
+    assert main([*changed, "--start", "9", "-o", str(out)]) == 2
+    assert "less than 3 seconds" in capsys.readouterr().err
 
 
 def test_a_wan_with_two_transformers_is_refused(tmp_path):

@@ -14,6 +14,7 @@ from pipelines.errors import log_error
 from pipelines.serving.ages import Ages
 from pipelines.serving.job import Job
 from pipelines.settings import Settings
+from pipelines.tasks import NAMED
 
 FIRST_SECONDS = 300.0  # so long after the start of the app nothing is deleted
 ROUND_SECONDS = 600.0  # from one round to the next
@@ -147,7 +148,7 @@ def is_new(path: Path) -> bool:
 def needed(unfinished: Iterable[Job]) -> set[str]:
     """The names of all clips, images and jobs that the `unfinished` jobs work on."""
     tasks = [job.task for job in unfinished]
-    names = {getattr(task, field, "") for task in tasks for field in ("clip", "image", "mask", "tuned", "source")}
+    names = {getattr(task, field, "") for task in tasks for field in NAMED if field != "jobs"}
     return names | {name for task in tasks for name in getattr(task, "jobs", ())}
 
 
