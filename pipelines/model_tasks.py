@@ -211,12 +211,15 @@ class TextToVideo(Sampled):
             taken=_takes_clip,
         )
     )
-    start: float = declared(replace(START, needs="clip to begin with", taken=_takes_clip))  # seconds
-    strength: float = declared(  # the share of the steps that are made
+    clip_start: float = declared(  # seconds
+        replace(START, flag="--start", needs="clip to begin with", taken=_takes_clip)
+    )
+    clip_strength: float = declared(  # the share of the steps that are made
         Number(
             label="Strength",
             help="Low values keep the clip's motion and layout, 1 starts from noise.",
             noun="strength",
+            flag="--strength",
             default=0.8,
             within=Range(0.05, 1, 0),
             by=0.05,
@@ -238,7 +241,7 @@ class TextToVideo(Sampled):
     @property
     def steps_made(self) -> int:
         """Of the steps those that are made: with a clip the last ones, as many as its strength says, one at least."""
-        return max(1, int(self.steps * self.strength)) if self.clip else self.steps
+        return max(1, int(self.steps * self.clip_strength)) if self.clip else self.steps
 
     @property
     def effort(self) -> tuple:

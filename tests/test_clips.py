@@ -70,7 +70,7 @@ def test_a_clip_that_is_changed_is_read_at_the_rate_of_the_video(settings, tmp_p
     """Its red third grows brighter frame by frame, so that each tells its time."""
     path = wide_clip(tmp_path / "clip.mp4", frames=24)
     asked = TextToVideo.for_model(
-        find("wan-2.1-1.3b"), "red", 0, clip=NOBODY, fps=fps, start=start, frames=5, width=128, height=128
+        find("wan-2.1-1.3b"), "red", 0, clip=NOBODY, fps=fps, clip_start=start, frames=5, width=128, height=128
     )
     every = uploads.frames(path, settings, frames=24)[:, :, :16, 0].mean((1, 2))
     frames = clips.read_changed(asked, path, settings)

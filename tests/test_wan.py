@@ -131,7 +131,7 @@ def test_a_clip_is_changed_as_by_diffusers(card, folder, models, clip, scheduler
     published.set_progress_bar_config(disable=True)
     asked = {"prompt": tiny_wan.PROMPTS[1], "negative_prompt": tiny_wan.PROMPTS[0], "guidance_scale": guidance}
     asked |= {"height": 32, "width": 32, "num_inference_steps": 5, "strength": strength, "output_type": "latent"}
-    changed = task(card, clip=NOBODY, guidance=guidance, scheduler=scheduler, steps=5, strength=strength, fps=8)
+    changed = task(card, clip=NOBODY, guidance=guidance, scheduler=scheduler, steps=5, clip_strength=strength, fps=8)
     pictures = clips.read_changed(changed, clip, models.settings)
     expected = published(video=[Image.fromarray(picture) for picture in pictures], **asked).frames
 
@@ -271,7 +271,7 @@ def test_the_less_strength_the_more_of_the_clip_is_left(card, models, clip, monk
     asked = {"clip": NOBODY, "fps": 8, "steps": 20, "guidance": 1.0}
     latents, _ = recorded(monkeypatch)
     for strength in (0.05, 0.5, 1.0):
-        run(task(card, strength=strength, **asked), models, clip=clip)
+        run(task(card, clip_strength=strength, **asked), models, clip=clip)
     run(task(card, steps=20, guidance=1.0), models)
     pictures = clips.read_changed(task(card, **asked), clip, models.settings)
     with models.lease(f"{card.name}/vae") as vae, torch.no_grad():
@@ -288,20 +288,26 @@ def test_everything_said_of_the_clip_matters(card, models, clip, tmp_path):
     video.write(video.read(clip)[::-1], tmp_path / "other.mp4", 8)
     first = frames()
     assert np.array_equal(first, frames())
-    for change in ({"start": 1.0}, {"fps": 4}, {"strength": 0.5}, {"seed": 8}, {"file": tmp_path / "other.mp4"}):
+    for change in (
+        {"clip_start": 1.0},
+        {"fps": 4},
+        {"clip_strength": 0.5},
+        {"seed": 8},
+        {"file": tmp_path / "other.mp4"},
+    ):
         assert not np.array_equal(first, frames(**change)), change
 
 
 def test_of_a_short_clip_the_first_frames_are_changed(card, models, clip):
     for start, count in ((2.0, 5), (2.9, 1)):  # of 24 frames the last 8 and the last
-        events, frames, facts = run(task(card, clip=NOBODY, fps=8, start=start, steps=2), models, clip=clip)
+        events, frames, facts = run(task(card, clip=NOBODY, fps=8, clip_start=start, steps=2), models, clip=clip)
         assert len(frames) == facts["clip_frames"] == count
         decoded = [event for event in events if isinstance(event, Progress) and event.stage == "Decoding"]
         assert [event.step for event in decoded] == list(range(1, count + 1)) and decoded[-1].total == count
 
 
 def test_a_job_that_begins_with_a_clip_goes_on_from_its_checkpoint(card, models, clip, tmp_path):
-    asked = task(card, clip=NOBODY, fps=8, steps=8, strength=0.5)
+    asked = task(card, clip=NOBODY, fps=8, steps=8, clip_strength=0.5)
     checkpoints = Checkpoints(tmp_path, seconds=0)
     running = wan.generate(asked, models, clip=clip, checkpoints=checkpoints)
     for event in running:
@@ -316,20 +322,20 @@ def test_a_job_that_begins_with_a_clip_goes_on_from_its_checkpoint(card, models,
 def test_a_model_that_begins_with_no_clip_refuses_one(card):
     assert find("wan-2.1-1.3b").takes >= {"clip"} and "clip" in card.takes
     other = find("modelscope-1.7b")
-    for wrong in ({"clip": NOBODY}, {"strength": 0.5}, {"start": 1.0}):
+    for wrong in ({"clip": NOBODY}, {"clip_strength": 0.5}, {"clip_start": 1.0}):
         with pytest.raises(ValueError, match="takes no clip to begin with"):
             TextToVideo.for_model(other, "a robot", 7, **wrong)
-    for wrong in ({"strength": 0.0}, {"strength": 1.1}, {"start": -1.0}, {"clip": "../clip"}):
+    for wrong in ({"clip_strength": 0.0}, {"clip_strength": 1.1}, {"clip_start": -1.0}, {"clip": "../clip"}):
         with pytest.raises(ValueError):
             task(card, **{"clip": NOBODY, **wrong})
 
 
 def test_fewer_steps_take_less_time(card):
     card = replace(card, flops=1e6)
-    whole, part = task(card, steps=40), task(card, steps=40, clip=NOBODY, strength=0.5)
+    whole, part = task(card, steps=40), task(card, steps=40, clip=NOBODY, clip_strength=0.5)
     assert (whole.steps_made, part.steps_made) == (40, 20) and whole.effort != part.effort
     assert estimate.work(part, card) < 0.6 * estimate.work(whole, card)
-    assert task(card, steps=40, strength=0.5).steps_made == 40  # without a clip it counts for nothing
+    assert task(card, steps=40, clip_strength=0.5).steps_made == 40  # without a clip it counts for nothing
 
 
 # Memory

@@ -72,7 +72,7 @@ def made(backend, task):
 
 
 def test_a_clip_becomes_another_and_the_file_names_it_by_its_content(backend, catalog, clip):
-    task = changed(catalog, clip, strength=0.5)
+    task = changed(catalog, clip, clip_strength=0.5)
     end = made(backend, task)
     assert len(video.read(end.video)) == 5 and end.facts["clip_frames"] == 5 and end.facts["network_calls"] == 1
     assert len(end.facts["task"]["clip"]) == 64 and end.facts["task"]["clip"] != clip
@@ -99,7 +99,7 @@ def test_what_is_somebody_elses_or_not_there_is_refused_at_once(backend, catalog
             with pytest.raises(ValueError, match="no such image"):
                 backend.jobs.submit(shown(catalog, name, kind), owner)
     with pytest.raises(ValueError, match="less than 2 seconds"):
-        backend.jobs.submit(changed(catalog, clip, start=2.0), ME)
+        backend.jobs.submit(changed(catalog, clip, clip_start=2.0), ME)
 
 
 def test_keypoints_are_no_clip_to_change(backend, catalog, tmp_path):

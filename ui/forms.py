@@ -16,7 +16,7 @@ from pipelines.tasks import Edit, Finish, PoseToVideo, TextToVideo, Tune
 from pipelines.video_tasks import check_cells
 
 FIRST_IMAGE = ("image", "mask", "image_guidance")
-FROM_A_CLIP = ("start", "strength")  # beside the clip itself
+FROM_A_CLIP = ("clip_start", "clip_strength")  # beside the clip itself
 EVERYBODY = "all"  # of the control that chooses a person
 
 
@@ -38,8 +38,9 @@ def text_to_video(
 ) -> TextToVideo:
     """The task that the controls describe; a new seed where `randomise`.
 
-    `values` hold the prompt, the model, the seed and settings, by name; those of a first image, a reference image and a
-    clip count where the model takes one. Raises ValueError, in words for the person who set them, where the values make no possible task.
+    `values` hold the prompt, the model, the seed and settings, by name; those of a first image, a reference and a clip
+    count where the model takes one. Raises ValueError, in words for the person who set them, where the values make no
+    possible task.
     """
     values = dict(values)
     prompt, card, seed = values.pop("prompt"), find(values.pop("model"), catalog), values.pop("seed")

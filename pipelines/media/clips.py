@@ -23,14 +23,14 @@ def used(task: Tune | PoseToVideo, clip: Clip) -> Choice:
 
 def changed(task: TextToVideo, clip: Clip) -> int:
     """How many frames of `clip` the task begins with. Raises ValueError as uploads.pace does."""
-    return uploads.pace(clip, task.fps, task.start, task.frames)[1]
+    return uploads.pace(clip, task.fps, task.clip_start, task.frames)[1]
 
 
 def read_changed(task: TextToVideo, path: Path, settings: Settings, measured: Measured | None = None) -> np.ndarray:
     """The frames that `task` begins with, of the upload `path`, as `read` has them: the middle of each."""
     measured = measured or measuring.measure(path, settings)
     side = _side(task, measured.clip, settings)
-    frames = uploads.paced(path, settings, task.fps, task.start, task.frames, side, measured)
+    frames = uploads.paced(path, settings, task.fps, task.clip_start, task.frames, side, measured)
     return np.stack([cut(frame, task.width, task.height, 0.5, 0.5) for frame in frames])
 
 
