@@ -137,8 +137,8 @@ def read(texts: list[str], task: TextToVideo | PoseToVideo, models: "ModelManage
     tokenizer_name, encoder_name = f"{task.model}/tokenizer", f"{task.model}/{part}"
     keys = models.key(tokenizer_name), models.key(encoder_name), models.empty(encoder_name).dtype, models.device.type
     kept = TextStates(models.settings, f"{READ}, {', '.join(map(str, keys))}", MAX_TOKENS)
-    states = {text: kept.get(text) for text in texts}
-    if missing := [text for text, found in states.items() if found is None]:
+    states = {text: found for text in texts if (found := kept.get(text)) is not None}
+    if missing := [text for text in dict.fromkeys(texts) if text not in states]:
         with (
             models.lease(tokenizer_name) as tokenizer,
             models.lease(encoder_name, working_bytes=2**28, anywhere=True) as encoder,
