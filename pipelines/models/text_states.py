@@ -40,10 +40,12 @@ class TextStates:
             if state is None:
                 return None
             found = state["states"]
-            if state["digest"] != _digest(found) or not 0 < len(found) <= self._length:
-                raise ValueError(f"{file.name} holds other states than were written.")
+            whole = state["digest"] == _digest(found) and 0 < len(found) <= self._length
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            log.warning("A text is read anew: %s", error)
+            log.warning("%s is damaged, and its text is read anew: %s", file.name, error)
+            return None
+        if not whole:
+            log.warning("%s is damaged, and its text is read anew.", file.name)
             return None
         with suppress(OSError):
             os.utime(file)
