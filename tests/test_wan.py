@@ -29,7 +29,7 @@ from pipelines.media import clips, video
 from pipelines.models.folders import card_of_folder
 from pipelines.serving import estimate
 from pipelines.settings import Settings
-from pipelines.systems import wan
+from pipelines.systems import umt5, wan
 from pipelines.systems.checkpoints import Checkpoints
 from pipelines.systems.diffusion import draw_noise
 from pipelines.systems.engine import find_engine
@@ -164,15 +164,15 @@ def test_a_prompt_is_read_without_the_padding_that_is_masked(models, card):
         models.lease(f"{card.name}/text_encoder") as encoder,
         torch.no_grad(),
     ):
-        tokens = tokenizer(tiny_wan.PROMPTS, return_tensors="pt", padding="max_length", max_length=wan.MAX_TOKENS)
+        tokens = tokenizer(tiny_wan.PROMPTS, return_tensors="pt", padding="max_length", max_length=umt5.MAX_TOKENS)
         padded = encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state * tokens.attention_mask[..., None]
         rows = []
         hook = encoder.register_forward_hook(lambda module, inputs, output: rows.append(inputs[0].shape[1]))
-        together = wan.encode(tiny_wan.PROMPTS, tokenizer, encoder)
+        together = umt5.encode(tiny_wan.PROMPTS, tokenizer, encoder)
         hook.remove()
-        long = wan.encode(["a " * 600], tokenizer, encoder)
+        long = umt5.encode(["a " * 600], tokenizer, encoder)
     assert tiny.relative_error(together, padded) < 1e-5 and rows[0] < 40
-    assert long.shape == (1, wan.MAX_TOKENS, 16) and long[0, -1].abs().max() > 0
+    assert long.shape == (1, umt5.MAX_TOKENS, 16) and long[0, -1].abs().max() > 0
 
 
 @pytest.mark.parametrize("name", ["unipc", "euler"])
@@ -248,11 +248,11 @@ def test_what_other_weights_another_tokenizer_or_another_precision_read_is_not_t
 
     def read(one, **settings):
         before = {resident.key: resident.hits for resident in models.stats()}
-        states = wan.read(["a robot"], task(one, **settings), models)
+        states = umt5.read(["a robot"], task(one, **settings), models)
         return states, before != {resident.key: resident.hits for resident in models.stats()}
 
     first, asked = read(card)
-    assert asked and first.shape == (1, wan.MAX_TOKENS, 16)
+    assert asked and first.shape == (1, umt5.MAX_TOKENS, 16)
     again, asked = read(same)
     assert not asked and torch.equal(first, again)
     assert read(shortened)[1]
@@ -346,7 +346,7 @@ def test_branches_one_after_the_other_are_the_same_in_less_memory(card, models):
         module = WanTransformer3DModel(**tiny_wan.TRANSFORMER)
     together, apart = (wan.denoising_memory(module, 2, 3, 4, 4, slices) for slices in (1, 8))
     assert apart < together
-    states = torch.randn(2, wan.MAX_TOKENS, 16, generator=torch.Generator().manual_seed(0))
+    states = torch.randn(2, umt5.MAX_TOKENS, 16, generator=torch.Generator().manual_seed(0))
     noise = draw_noise((1, tiny_wan.CHANNELS, 3, 4, 4), seed=7)
     with models.lease(f"{card.name}/transformer") as transformer, torch.no_grad():
         both, each = (wan.network(transformer, states, slices)(noise, 500.0) for slices in (1, 8))

@@ -17,7 +17,7 @@ from pipelines.media import video
 from pipelines.models.folders import card_of_folder
 from pipelines.poses import keypoints, openpose_json, skeleton
 from pipelines.poses.pose_sequence import skeletons
-from pipelines.systems import wan, wan_vace
+from pipelines.systems import umt5, wan, wan_vace
 from pipelines.systems.diffusion import draw_noise
 from pipelines.systems.engine import find_engine
 from pipelines.tasks import NOBODY, PoseToVideo, TextToVideo
@@ -265,7 +265,7 @@ def test_the_branches_one_after_the_other_are_the_same_in_less_memory(models):
     with torch.device("meta"):
         module = WanVACETransformer3DModel.from_config(config)
     assert wan_vace.denoising_memory(module, 2, 3, 4, 6, 8) < wan_vace.denoising_memory(module, 2, 3, 4, 6, 1)
-    states = torch.randn(2, wan.MAX_TOKENS, 16, generator=torch.Generator().manual_seed(0))
+    states = torch.randn(2, umt5.MAX_TOKENS, 16, generator=torch.Generator().manual_seed(0))
     noise = draw_noise((1, tiny_wan.CHANNELS, 3, 4, 6), seed=7)
     with models.lease("text-to-video/transformer") as transformer, torch.no_grad():
         both, each = (wan_vace.network(transformer, states, slices)(noise, 500.0) for slices in (1, 8))

@@ -1,6 +1,6 @@
 """Wan 2.1 (Wan Team, 2025, "Wan: Open and Advanced Large-Scale Video Generative Models"): a prompt becomes a video.
 
-Read top to bottom: read the prompt (UMT5), draw noise, lay it over a clip that is to be changed, denoise by flow
+Read top to bottom: read the prompt (umt5.py), draw noise, lay it over a clip that is to be changed, denoise by flow
 matching, decode with a causal VAE, by which 4k + 1 frames are k + 1 of latents. `sample` and `decode` need neither a
 task nor a manager.
 """
@@ -23,7 +23,6 @@ from diffusers import (
 )
 from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase, UMT5Config, UMT5EncoderModel
 
 from pipelines.events import DENOISING, Progress
 from pipelines.media import clips
@@ -31,7 +30,7 @@ from pipelines.media.measuring import Measured
 from pipelines.messages import said
 from pipelines.models.classes import Network
 from pipelines.models.memory import allotted, peak_bytes, remembered
-from pipelines.models.text_states import TextStates
+from pipelines.systems import umt5
 from pipelines.systems.checkpoints import Checkpoint, Checkpoints
 from pipelines.systems.diffusion import (
     EXACT,
@@ -62,8 +61,6 @@ from pipelines.tasks import PoseToVideo, TextToVideo
 if TYPE_CHECKING:
     from pipelines.models.manager import ModelManager
 
-MAX_TOKENS = 512  # of UMT5, the mark at the end included
-
 
 @torch.no_grad()
 def generate(
@@ -90,7 +87,7 @@ def generate(
     way = plan(task, models, "transformer")
     working_bytes, slices = working_memory(task, models, denoising_memory, way.part)
     texts = [task.negative_prompt, task.prompt] if task.guidance > 1 else [task.prompt]
-    text_states = read(texts, task, models)
+    text_states = umt5.read(texts, task, models)
     empty = models.empty(f"{task.model}/vae")
     shape = latent_shape(empty, task.frames, task.height, task.width)
     encoding_bytes = 2**28 if pictures is None else encoding_memory(empty, *shape[-2:])
@@ -119,46 +116,6 @@ def generate(
     seconds[DECODING] = time.perf_counter() - began
     facts |= {"seconds_by_stage": seconds} | step_facts(step, seconds[DENOISING], checkpoint)
     return frames, facts | ({} if pictures is None else {"clip_frames": len(pictures)})
-
-
-# The prompt
-
-
-READ = 1  # to be raised whenever `encode` changes, so that older states are not used
-
-
-def read(texts: list[str], task: TextToVideo | PoseToVideo, models: "ModelManager") -> Tensor:
-    """The states of `texts`, on the device: (texts, 512, c).
-
-    UMT5-XXL is larger than all the rest of a model together: it is leased only where one of them was not read before by
-    the same weights, given back before the transformer comes, and stays on the CPU where the device is too small.
-    """
-    part = models.faster("text_encoder") if task.precision == "fast" else "text_encoder"
-    tokenizer_name, encoder_name = f"{task.model}/tokenizer", f"{task.model}/{part}"
-    keys = models.key(tokenizer_name), models.key(encoder_name), models.empty(encoder_name).dtype, models.device.type
-    kept = TextStates(models.settings, f"{READ}, {', '.join(map(str, keys))}", MAX_TOKENS)
-    states = {text: found for text in texts if (found := kept.get(text)) is not None}
-    if missing := [text for text in dict.fromkeys(texts) if text not in states]:
-        with (
-            models.lease(tokenizer_name) as tokenizer,
-            models.lease(encoder_name, working_bytes=2**28, anywhere=True) as encoder,
-        ):
-            for text in missing:
-                states[text] = encode([text], tokenizer, encoder)[0].cpu()
-                kept.keep(text, states[text])
-    return torch.stack([states[text] for text in texts]).to(models.device)
-
-
-def encode(texts: list[str], tokenizer: PreTrainedTokenizerBase, encoder: UMT5EncoderModel) -> Tensor:
-    """UMT5's last hidden states of each text cut to 512 tokens, zeros after its end: (texts, 512, c).
-
-    Only as many tokens are computed as the longest text has; those that pad the others are masked.
-    """
-    tokens = tokenizer(texts, return_tensors="pt", padding="longest", truncation=True, max_length=MAX_TOKENS)
-    tokens = tokens.to(encoder.device)
-    states = encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state
-    states = states * tokens.attention_mask[..., None]
-    return F.pad(states, (0, 0, 0, MAX_TOKENS - states.shape[1]))  # (texts, 512, c)
 
 
 # Flow matching (Lipman et al., 2023): latents are (1 - sigma) sample + sigma noise, the velocity is noise - sample
@@ -347,7 +304,7 @@ def denoising_memory(
 ) -> int:
     """Bytes that one step takes beside the weights; frames, height and width of the latents."""
     latents = torch.empty(1, transformer.config.in_channels, frames, height, width, device="meta")
-    texts = torch.empty(branches, MAX_TOKENS, transformer.config.text_dim, device="meta")
+    texts = torch.empty(branches, umt5.MAX_TOKENS, transformer.config.text_dim, device="meta")
     timestep: Any = torch.empty((), device="meta")
     return peak_bytes(lambda: network(transformer, texts, slices)(latents, timestep))
 
@@ -388,22 +345,10 @@ def with_positions(transformer: Any, weights: dict[str, Tensor]) -> dict[str, Te
 EXACT_PARTS = "rope", "time_embedder", "scale_shift_table", "norm1", "norm2", "norm3"
 
 
-def build_text_encoder(config: dict[str, Any]) -> UMT5EncoderModel:
-    """With one table of words under its two names."""
-    encoder = UMT5EncoderModel(UMT5Config.from_dict(config))
-    encoder.encoder.embed_tokens = encoder.shared
-    return encoder
-
-
-def with_words(encoder: UMT5EncoderModel, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Files hold the table of words once."""
-    return weights | {"encoder.embed_tokens.weight": weights["shared.weight"]}
-
-
 ENGINE = Engine(
     generate={TextToVideo: generate},
     parts=("tokenizer", "scheduler", "text_encoder", "vae", "transformer"),
-    encode=encode,
+    encode=umt5.encode,
     network=network,
     denoising_memory=denoising_memory,
     solver=solver,
@@ -413,6 +358,6 @@ ENGINE = Engine(
             WanTransformer3DModel.from_config, complete=with_positions, bfloat16=True, exact=EXACT_PARTS
         ),
         "AutoencoderKLWan": Network(AutoencoderKLWan.from_config, bfloat16=True),
-        "UMT5EncoderModel": Network(build_text_encoder, complete=with_words, bfloat16=True),
+        "UMT5EncoderModel": Network(umt5.build, complete=umt5.with_words, bfloat16=True),
     },
 )

@@ -27,7 +27,7 @@ from pipelines.messages import said
 from pipelines.models.classes import Network
 from pipelines.models.memory import peak_bytes, remembered
 from pipelines.poses.pose_sequence import PoseSequence, skeletons
-from pipelines.systems import wan
+from pipelines.systems import umt5, wan
 from pipelines.systems.checkpoints import Checkpoints
 from pipelines.systems.diffusion import Predict, Step, draw_noise
 from pipelines.systems.engine import Engine, Generated
@@ -122,7 +122,7 @@ def _generate(
     way = plan(task, models, "transformer")
     working_bytes, slices = wan.working_memory(task, models, denoising_memory, way.part, len(references))
     texts = [task.negative_prompt, task.prompt] if task.guidance > 1 else [task.prompt]
-    text_states = wan.read(texts, task, models)
+    text_states = umt5.read(texts, task, models)
     empty = models.empty(f"{task.model}/vae")
     shape = wan.latent_shape(empty, task.frames, task.height, task.width)
     with models.lease(f"{task.model}/vae", working_bytes=wan.encoding_memory(empty, *shape[-2:])) as vae:
@@ -256,7 +256,7 @@ def denoising_memory(
 ) -> int:
     """As wan.denoising_memory."""
     latents = torch.empty(1, transformer.config.in_channels, frames, height, width, device="meta")
-    texts = torch.empty(branches, wan.MAX_TOKENS, transformer.config.text_dim, device="meta")
+    texts = torch.empty(branches, umt5.MAX_TOKENS, transformer.config.text_dim, device="meta")
     timestep: Any = torch.empty((), device="meta")
     return peak_bytes(lambda: network(transformer, texts, slices)(latents, timestep))
 
@@ -264,7 +264,7 @@ def denoising_memory(
 ENGINE = Engine(
     generate={PoseToVideo: follow_poses, TextToVideo: generate},
     parts=wan.ENGINE.parts,
-    encode=wan.encode,
+    encode=umt5.encode,
     network=network,
     denoising_memory=denoising_memory,
     solver=wan.solver,
