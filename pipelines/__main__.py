@@ -35,9 +35,11 @@ OF_FILES = (
     "motion",
     "image",
     "mask",
+    "reference",
     "tuned",
     "source",
 )  # each command asks for these itself
+FILES = ("image", "mask", "reference", "clip")  # that a video of a prompt may be made with
 NEW_NAME = "by default a new name among the data"
 
 
@@ -72,8 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     video.add_argument("prompt")
     video.add_argument("--model", metavar="NAME|FOLDER", help="a name that `models` lists, or a folder of weights")
     _add_settings(video, TextToVideo)
-    for name in ("image", "mask"):
-        video.add_argument(f"--{name}", type=Path, metavar="FILE", help=settings_of(TextToVideo)[name].help)
+    _add_files(video, TextToVideo, *FILES)
     video.add_argument("-o", "--output", type=Path, metavar="FILE.mp4", help=NEW_NAME)
     poses = commands.add_parser(
         "pose-to-video",
@@ -90,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     poses.add_argument("--model", metavar="NAME|FOLDER", help="a name that `models` lists, or a folder of weights")
     poses.add_argument("--base", metavar="NAME|FOLDER", help="its Stable Diffusion, where that is not with it")
     _add_settings(poses, PoseToVideo)
+    _add_files(poses, PoseToVideo, "reference")
     poses.add_argument("--tuned", type=Path, metavar="FOLDER", help="what `tune` wrote: who is in that clip dances")
     poses.add_argument("-o", "--output", type=Path, metavar="FILE.mp4", help=NEW_NAME)
     search = commands.add_parser("poses", help="find the people in a clip, and write their joints")
@@ -142,6 +144,12 @@ def _add_settings(parser: argparse.ArgumentParser, task: type) -> None:
                 parser.add_argument(flag, dest=name, type=_number, metavar="N", help=help)
 
 
+def _add_files(parser: argparse.ArgumentParser, task: type, *names: str) -> None:
+    """Adds an option for a file for each of these settings of `task`."""
+    for name in names:
+        parser.add_argument(f"--{name}", type=Path, metavar="FILE", help=settings_of(task)[name].help)
+
+
 def _given(chosen: argparse.Namespace, task: type) -> dict[str, object]:
     """The settings of `task` that were set; the seed always: where it was not set, the default or a random one."""
     values = {name: getattr(chosen, name, None) for name in settings_of(task) if name not in OF_FILES}
@@ -154,10 +162,15 @@ def _given(chosen: argparse.Namespace, task: type) -> dict[str, object]:
 
 def _text_to_video(chosen: argparse.Namespace, settings: Settings) -> int:
     card = _card(chosen.model or settings.model)
-    named = {name: file for name in ("image", "mask") if (file := getattr(chosen, name)) is not None}
-    files = {name: _input(file, name) for name, file in named.items()}
+    files = _files(chosen, *FILES)
     task = TextToVideo.for_model(card, chosen.prompt, **_given(chosen, TextToVideo), **dict.fromkeys(files, NOBODY))
     return _run(task, [card], settings, _output(chosen.output, *files.values()), **files)
+
+
+def _files(chosen: argparse.Namespace, *names: str) -> dict[str, Path]:
+    """Those of the files that were named."""
+    named = {name: file for name in names if (file := getattr(chosen, name)) is not None}
+    return {name: _input(file, name) for name, file in named.items()}
 
 
 def _pose_to_video(chosen: argparse.Namespace, settings: Settings) -> int:
@@ -169,6 +182,8 @@ def _pose_to_video(chosen: argparse.Namespace, settings: Settings) -> int:
     given |= {"clip": NOBODY} if inputs else {"motion": motion}
     if chosen.tuned:
         inputs["tuned"], given["tuned"] = chosen.tuned, NOBODY
+    if reference := _files(chosen, "reference"):
+        inputs, given = inputs | reference, given | {"reference": NOBODY}
     task = PoseToVideo.for_model(card, chosen.prompt, **given)
     if "clip" in inputs:
         inputs["clip"] = _input(inputs["clip"], "clip")

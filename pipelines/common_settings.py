@@ -14,6 +14,7 @@ PRECISIONS = {  # what the network computes in -> what a person reads
 SECONDS = Range(0, 86_400, 0)
 SHARE = Range(0, 1, 0)
 NO_CLIP = said("There is no clip. Upload one first.")
+NO_IMAGE = said("There is no such image. Upload it first.")
 
 PROMPT = Text(
     label="Prompt",
@@ -151,6 +152,14 @@ STRIDE = Number(
     noun="stride",
     default=1,
     within=Range(1, 1000),
+)
+REFERENCE = Kept(  # the name under which the app keeps it; see images.py
+    label="Reference image",
+    help="Who or what is in it appears in the video. Best on a plain, white ground.",
+    noun="reference image",
+    missing=NO_IMAGE,
+    needs="reference image",
+    taken=lambda card: "reference" in card.takes,
 )
 SOUND = Truth(
     label="Keep the clip's sound",

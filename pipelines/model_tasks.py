@@ -21,8 +21,10 @@ from pipelines.common_settings import (
     LORA,
     NEGATIVE_PROMPT,
     NO_CLIP,
+    NO_IMAGE,
     PRECISION,
     PROMPT,
+    REFERENCE,
     SCHEDULER,
     SEED,
     SHARE,
@@ -89,6 +91,10 @@ def check_part(values: Mapping) -> None:
         raise ValueError(said("The end of the part that is used must come after its start."))
 
 
+def _takes_clip(card: ModelCard) -> bool:
+    return "clip" in card.takes
+
+
 def _check_voxels(card: ModelCard, frames: int, width: int, height: int) -> None:
     if frames * width * height > card.limits.voxels:
         possible = card.limits.frames.numbers(card.limits.voxels // (width * height))
@@ -138,6 +144,11 @@ class Sampled(_OfModel):
         return self.frames / self.fps
 
     @property
+    def steps_made(self) -> int:
+        """The calls of the network, as far as samplers make one a step."""
+        return self.steps
+
+    @property
     def effort(self) -> tuple:
         """What decides how long it takes: jobs with the same are equally long."""
         shape = (self.frames, self.width, self.height, self.steps, self.guidance > 1)
@@ -161,7 +172,7 @@ class TextToVideo(Sampled):
             label="First image",
             help="What the video begins with.",
             noun="first image",
-            missing=said("There is no such image. Upload it first."),
+            missing=NO_IMAGE,
             needs="first image",
             taken=lambda card: "image" in card.takes,
         )
@@ -171,7 +182,7 @@ class TextToVideo(Sampled):
             label="Mask",
             help="White where the first image is not to be followed.",
             noun="mask",
-            missing=said("There is no such image. Upload it first."),
+            missing=NO_IMAGE,
             needs="first image with a mask",
             taken=lambda card: "mask" in card.takes,
         )
@@ -189,6 +200,33 @@ class TextToVideo(Sampled):
             taken=lambda card: card.image_model is not None,
         )
     )
+    reference: str = declared(REFERENCE)
+    clip: str = declared(  # that is changed: the name under which the app keeps it; see clips.py
+        Kept(
+            label="Clip",
+            help="A clip to be changed. It is read at the frame rate of the video.",
+            noun="clip",
+            missing=NO_CLIP,
+            needs="clip to begin with",
+            taken=_takes_clip,
+        )
+    )
+    clip_start: float = declared(  # seconds
+        replace(START, flag="--start", needs="clip to begin with", taken=_takes_clip)
+    )
+    clip_strength: float = declared(  # the share of the steps that are made
+        Number(
+            label="Strength",
+            help="Low values keep the clip's motion and layout, 1 starts from noise.",
+            noun="strength",
+            flag="--strength",
+            default=0.8,
+            within=Range(0.05, 1, 0),
+            by=0.05,
+            needs="clip to begin with",
+            taken=_takes_clip,
+        )
+    )
 
     @classmethod
     def _check(cls, card: ModelCard, values: dict) -> None:
@@ -201,9 +239,14 @@ class TextToVideo(Sampled):
             values["image_guidance"] = values["guidance"]
 
     @property
+    def steps_made(self) -> int:
+        """Of the steps those that are made: with a clip the last ones, as many as its strength says, one at least."""
+        return max(1, int(self.steps * self.clip_strength)) if self.clip else self.steps
+
+    @property
     def effort(self) -> tuple:
-        """Less where the first image need not be drawn."""
-        return (*super().effort, bool(self.image))
+        """Less where the first image need not be drawn, and where a clip saves steps."""
+        return (*super().effort, bool(self.image), self.steps_made)
 
 
 @taskclass

@@ -2,7 +2,7 @@
 
 from pipelines.cards import ModelCard, Range
 from pipelines.catalog import motions
-from pipelines.common_settings import DETECTOR, END, NO_CLIP, SOUND, START, STRIDE, TUNED
+from pipelines.common_settings import DETECTOR, END, NO_CLIP, REFERENCE, SOUND, START, STRIDE, TUNED
 from pipelines.messages import said
 from pipelines.model_tasks import Sampled, check_part
 from pipelines.task_settings import Choice, Kept, Number, Truth, checked, declared, taskclass
@@ -129,6 +129,7 @@ class PoseToVideo(Sampled):
     top: float = declared(_cut("top"))
     bottom: float = declared(_cut("bottom"))
     sound: bool = declared(SOUND)
+    reference: str = declared(REFERENCE)
     tuned: str = declared(TUNED)  # the job that tuned on a clip whose dancer is to dance; "" for anybody
 
     @classmethod

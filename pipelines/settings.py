@@ -84,6 +84,11 @@ class Settings:
         """Where gradio keeps what browsers upload."""
         return self.data / "public" / "uploads"
 
+    @property
+    def texts(self) -> Path:
+        """Where what a large text encoder has read is kept."""
+        return self.data / "texts"
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
         """Reads MARIONETTE_* from `environment`. Raises ValueError naming the variable that has no possible value."""

@@ -12,7 +12,7 @@ from pipelines.pose_tasks import PoseToVideo
 from pipelines.task_settings import recalled
 from pipelines.video_tasks import Finish, Grid, OfVideo
 
-NAMED = ("clip", "image", "mask", "tuned", "source", "jobs")  # settings that name what the app keeps
+NAMED = ("clip", "image", "mask", "reference", "tuned", "source", "jobs")  # settings that name what the app keeps
 NOBODY = "0" * 32  # a name that nothing has
 
 KINDS = {

@@ -7,7 +7,7 @@ from pipelines.catalog import find
 from pipelines.media import clips, ffmpeg, uploads, video
 from pipelines.serving.clip_storage import Clips
 from pipelines.settings import Settings
-from pipelines.tasks import Tune
+from pipelines.tasks import NOBODY, TextToVideo, Tune
 
 CARD = find("miniature-sd")
 
@@ -63,6 +63,29 @@ def test_trim_and_stride_choose_the_frames_and_how_fast_they_are(settings, tmp_p
     part, fps = clips.read(task(kept.name, start=0.5, end=1.5, stride=3), kept.file, settings)
     assert fps == 4
     assert np.array_equal(part, whole[6:18:3])
+
+
+@pytest.mark.parametrize(("fps", "start"), [(12, 0.0), (5, 0.0), (5, 0.5), (20, 0.25)])
+def test_a_clip_that_is_changed_is_read_at_the_rate_of_the_video(settings, tmp_path, fps, start):
+    """Its red third grows brighter frame by frame, so that each tells its time."""
+    path = wide_clip(tmp_path / "clip.mp4", frames=24)
+    asked = TextToVideo.for_model(
+        find("wan-2.1-1.3b"), "red", 0, clip=NOBODY, fps=fps, clip_start=start, frames=5, width=128, height=128
+    )
+    every = uploads.frames(path, settings, frames=24)[:, :, :16, 0].mean((1, 2))
+    frames = clips.read_changed(asked, path, settings)
+    assert frames.shape == (5, 128, 128, 3) and frames[:, :, 50:80].mean((0, 1, 2)).argmax() == 1  # its middle
+    found = uploads.paced(path, settings, fps, start, 5)[:, :, :16, 0].mean((1, 2))
+    wanted = [every[int((start + number / fps) * 12 + 0.5 + 1e-6)] for number in range(5)]
+    assert found == pytest.approx(wanted, abs=1.5)
+
+
+def test_of_a_clip_that_ends_too_soon_as_many_frames_are_read_as_there_are(settings, tmp_path):
+    path = wide_clip(tmp_path / "clip.mp4", frames=24)  # two seconds
+    for fps, start, count in ((6, 0.0, 12), (6, 1.5, 3), (24, 1.5, 12), (1, 1.9, 1)):
+        assert len(uploads.paced(path, settings, fps, start, 100)) == count
+    with pytest.raises(ValueError, match="less than 2 seconds"):
+        uploads.paced(path, settings, 6, 2.0, 100)
 
 
 def with_sound(path, tone=440):

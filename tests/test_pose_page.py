@@ -84,7 +84,8 @@ def press(built, clip="", **changed):
     values = {one: changed.get(one.elem_id, getattr(one, "value", None)) for one in run.inputs}
     assert changed.keys() <= {one.elem_id for one in run.inputs}
     (owner,) = [one for one in values if isinstance(one, gr.BrowserState)]
-    (upload,) = [one for one in values if isinstance(one, gr.State) and one.value == "" and one not in run.outputs]
+    empty = [one for one in values if isinstance(one, gr.State) and one.value == "" and one not in run.outputs]
+    upload = min(empty, key=lambda one: one._id)  # the other is the reference image
     asked = []
 
     def submit(task, owner, address=""):
@@ -121,7 +122,7 @@ def test_model_size_clip_and_sound_reach_it_too(built):
     assert (task.lora, task.scheduler, task.steps) == ("lcm", "lcm", 4)
     (task,), _ = press(built, clip="f" * 32, motions="", **{"pose-sound": True})
     assert (task.clip, task.motion, task.sound) == ("f" * 32, "", True)
-    assert set(OTHER) | {"model", "width", "height", "clip", "sound", "lora"} == set(asdict(task))
+    assert set(OTHER) | {"model", "width", "height", "clip", "sound", "lora", "reference"} == set(asdict(task))
 
 
 def test_several_lines_are_several_videos_of_one_seed_and_the_dice_rolls_it(built):

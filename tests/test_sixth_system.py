@@ -23,7 +23,7 @@ from pipelines.media import video
 from pipelines.models.manager import ModelManager
 from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
-from pipelines.systems import wan
+from pipelines.systems import umt5, wan
 from pipelines.systems.diffusion import denoise, draw_noise, guided
 from pipelines.systems.engine import find_engine
 from pipelines.tasks import TextToVideo
@@ -55,7 +55,7 @@ def card(tmp_path_factory):
         not_for="Anything but a test.",
         needs="Any computer.",
         schedulers=("euler", "unipc"),
-        max_tokens=wan.MAX_TOKENS,
+        max_tokens=umt5.MAX_TOKENS,
     )
 
 
@@ -64,6 +64,7 @@ def settings(card, tmp_path, monkeypatch):
     """Of an app that has the engine and its model."""
     tiny.add_engine(monkeypatch, "wan22", wan22.ENGINE)
     monkeypatch.setitem(CATALOG, card.name, card)
+    monkeypatch.setenv("MARIONETTE_DATA", str(tmp_path / "command line"))
     return Settings(data=tmp_path / "data", cache=tmp_path / "cache", device="cpu", hub=False)
 
 
@@ -130,7 +131,7 @@ def test_the_latents_and_frames_are_those_of_the_published_program(card, setting
     with torch.no_grad():
         texts = torch.cat(
             [
-                wan.encode([text], modules["tokenizer"], modules["text_encoder"])
+                umt5.encode([text], modules["tokenizer"], modules["text_encoder"])
                 for text in tiny_wan.PROMPTS[guidance <= 1 :]
             ]
         )
@@ -144,7 +145,7 @@ def test_the_latents_and_frames_are_those_of_the_published_program(card, setting
         frames = np.stack(list(wan.decode(modules["vae"], last.latents)))
         asked = {"prompt": tiny_wan.PROMPTS[1], "negative_prompt": tiny_wan.PROMPTS[0]}
         asked |= {"num_frames": 9, "height": 32, "width": 32}
-        asked |= {"num_inference_steps": 4, "guidance_scale": guidance, "max_sequence_length": wan.MAX_TOKENS}
+        asked |= {"num_inference_steps": 4, "guidance_scale": guidance, "max_sequence_length": umt5.MAX_TOKENS}
         expected = published(**asked, latents=noise.clone(), output_type="latent").frames
         pictures = published(**asked, latents=noise.clone(), output_type="np").frames[0]
     assert tiny.relative_error(last.latents, expected) < 1e-5

@@ -7,7 +7,7 @@ import gradio as gr
 import pytest
 
 from pipelines import __main__ as command_line
-from pipelines.catalog import find
+from pipelines.catalog import CAPABILITIES, find
 from pipelines.pose_tasks import FindPoses
 from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
@@ -15,9 +15,10 @@ from pipelines.task_settings import Choice, Kept, Number, OneOf, Text, Truth, re
 from pipelines.tasks import KINDS, NOBODY, Edit, Finish, PoseToVideo, TextToVideo, Tune, from_json, to_json
 from ui import api, compare
 
-CARDS = {  # with sizes to choose from, and for poses with characters that have bodies
-    TextToVideo: replace(find("makeavid-sd"), loras=find("modelscope-1.7b").loras),
-    PoseToVideo: replace(find("followyourpose-v1"), bodies=find("miniature-followyourpose").bodies),
+BODIES = find("miniature-followyourpose").bodies
+CARDS = {  # with sizes to choose from, and for poses with characters that have bodies; each takes all that any takes
+    TextToVideo: replace(find("makeavid-sd"), loras=find("modelscope-1.7b").loras, takes=frozenset(CAPABILITIES)),
+    PoseToVideo: replace(find("followyourpose-v1"), bodies=BODIES, takes=frozenset(CAPABILITIES)),
     Tune: find("stable-diffusion-1.4"),
     Edit: find("stable-diffusion-1.4"),
 }

@@ -39,7 +39,7 @@ def nothing_waits(backend):
 
 def press(tab, **changed):
     """Presses Generate with the controls as they are at first, but for those in `changed`, by attribute of the tab."""
-    controls = [*tab.image.form, *tab.several.form, tab.prompt, tab.model, tab.seed, tab.randomise, tab.picked]
+    controls = [*tab.given.form, *tab.several.form, tab.prompt, tab.model, tab.seed, tab.randomise, tab.picked]
     data = {control: control.value for control in (*controls, *tab.asked, *tab.controls.values())}
     return tab.press(data | {tab.owner: ME} | {getattr(tab, name): value for name, value in changed.items()})
 

@@ -15,11 +15,9 @@ from pipelines.__main__ import main
 from pipelines.catalog import find, find_motion, motions
 from pipelines.media import video
 from pipelines.models.folders import card_of_folder
-from pipelines.models.manager import ModelManager
 from pipelines.poses import keypoints, openpose_json, skeleton
 from pipelines.poses.pose_sequence import skeletons
-from pipelines.settings import Settings
-from pipelines.systems import wan, wan_vace
+from pipelines.systems import umt5, wan, wan_vace
 from pipelines.systems.diffusion import draw_noise
 from pipelines.systems.engine import find_engine
 from pipelines.tasks import NOBODY, PoseToVideo, TextToVideo
@@ -44,7 +42,13 @@ def cards(folder):
 
 @pytest.fixture(scope="module")
 def models(cards, tmp_path_factory):
-    return ModelManager(cards, Settings(cache=tmp_path_factory.mktemp("cache")), device="cpu")
+    return tiny_wan.manager(cards, tmp_path_factory.mktemp("app"))
+
+
+@pytest.fixture(autouse=True)
+def data(tmp_path, monkeypatch):
+    """Where the command line keeps what it has read."""
+    monkeypatch.setenv("MARIONETTE_DATA", str(tmp_path / "data"))
 
 
 @pytest.fixture
@@ -118,6 +122,42 @@ def test_a_first_image_is_kept_as_by_diffusers(cards, models, published, guidanc
     check(published, asked | {"video": [image, *[grey] * 8], "mask": [kept, *[white] * 8]}, latents, clips)
 
 
+@pytest.mark.parametrize("sizes", [[(24, 40)], [(96, 32), (48, 32)]])
+def test_reference_pictures_are_shown_as_by_diffusers(cards, models, published, sizes, monkeypatch):
+    """One, smaller and high; and two, of which one is cut down and one as large as the video."""
+    pictures = [picture(seed, *size) for seed, size in enumerate(sizes)]
+    task = followed(cards)
+    _, sequence = tiny.finish(skeletons(task, models))
+    drawn = wan.as_clip(sequence.pictures)
+    with models.lease("pose-to-video/vae") as vae, torch.no_grad():
+        laid = [wan_vace.laid_out(one, 48, 32) for one in pictures]
+        ours = wan_vace.control_latents(vae, drawn, torch.ones_like(drawn[:, :1]), laid)
+        frames = [Image.fromarray(frame) for frame in sequence.pictures]
+        clip, mask, references = published.preprocess_conditions(frames, None, pictures, 1, 32, 48, 9, torch.float32)
+        for one, other in zip(laid, references[0], strict=True):
+            assert tiny.relative_error(one[0, :, 0], other) < 1e-5
+        expected = published.prepare_video_latents(clip, mask, references), published.prepare_masks(mask, references)
+    assert ours.shape[2] == 3 + len(pictures)
+    assert tiny.relative_error(ours, torch.cat(expected, dim=1)) < 1e-5
+
+
+@pytest.mark.parametrize("guidance", [1.0, 5.0])
+def test_a_reference_goes_through_the_whole_as_by_diffusers(cards, models, published, guidance, tmp_path, monkeypatch):
+    latents, clips = recorded(monkeypatch)
+    picture(4, 40, 40).save(tmp_path / "who.png")
+    task = followed(cards, guidance=guidance, reference=NOBODY)
+    _, sequence = tiny.finish(skeletons(task, models))
+    _, (made, facts) = tiny.finish(wan_vace.follow_poses(task, models, reference=tmp_path / "who.png"))
+    assert made.shape == (9, 32, 48, 3) and facts["reference"] == "given"
+    asked = {"prompt": task.prompt, "negative_prompt": task.negative_prompt, "guidance_scale": guidance}
+    asked |= {"num_frames": 9, "height": 32, "width": 48, "num_inference_steps": 4}
+    asked |= {
+        "video": [Image.fromarray(frame) for frame in sequence.pictures],
+        "reference_images": [picture(4, 40, 40)],
+    }
+    check(published, asked, latents, clips, references=1)
+
+
 def exactly(preprocess):
     """`preprocess` whose clip is grey after the first frame."""
 
@@ -140,9 +180,9 @@ def test_a_control_that_is_kept_here_and_followed_there_is_that_of_diffusers(mod
     assert tiny.relative_error(ours, torch.cat([seen, masks], dim=1)) < 1e-5
 
 
-def check(published, asked, latents, clips):
-    noise = draw_noise((1, tiny_wan.CHANNELS, 3, 4, 6), seed=7)
-    expected = published(**asked, latents=noise.clone(), output_type="latent").frames
+def check(published, asked, latents, clips, references=0):
+    noise = draw_noise((1, tiny_wan.CHANNELS, references + 3, 4, 6), seed=7)
+    expected = published(**asked, latents=noise.clone(), output_type="latent").frames[:, :, references:]
     pictures = published(**asked, latents=noise.clone(), output_type="np").frames[0]
     assert tiny.relative_error(latents[0], expected) < 1e-5
     ours = torch.cat(clips, dim=2)[0].permute(1, 2, 3, 0)  # (F, H, W, 3)
@@ -184,8 +224,11 @@ def test_everything_in_the_task_matters(cards, models, tmp_path):
     made = [tiny.finish(wan_vace.generate(begun(cards), models))[1]]
     for file in files:
         made.append(tiny.finish(wan_vace.generate(begun(cards, image=NOBODY), models, image=file))[1])
-    assert [facts["first_image"] for _, facts in made] == ["none", "given", "given"]
-    assert len({frames.tobytes() for frames, _ in made}) == 3
+    for file in files:
+        made.append(tiny.finish(wan_vace.generate(begun(cards, reference=NOBODY), models, reference=file))[1])
+    assert [facts["first_image"] for _, facts in made] == ["none", "given", "given", "none", "none"]
+    assert [facts.get("reference") for _, facts in made] == [None, None, None, "given", "given"]
+    assert len({frames.tobytes() for frames, _ in made}) == 5
 
 
 def test_a_strength_of_0_follows_nothing(cards, models):
@@ -222,11 +265,29 @@ def test_the_branches_one_after_the_other_are_the_same_in_less_memory(models):
     with torch.device("meta"):
         module = WanVACETransformer3DModel.from_config(config)
     assert wan_vace.denoising_memory(module, 2, 3, 4, 6, 8) < wan_vace.denoising_memory(module, 2, 3, 4, 6, 1)
-    states = torch.randn(2, wan.MAX_TOKENS, 16, generator=torch.Generator().manual_seed(0))
+    states = torch.randn(2, umt5.MAX_TOKENS, 16, generator=torch.Generator().manual_seed(0))
     noise = draw_noise((1, tiny_wan.CHANNELS, 3, 4, 6), seed=7)
     with models.lease("text-to-video/transformer") as transformer, torch.no_grad():
         both, each = (wan_vace.network(transformer, states, slices)(noise, 500.0) for slices in (1, 8))
     assert tiny.relative_error(both, each) < 1e-5
+
+
+def test_a_reference_counts_in_the_memory(cards, models, monkeypatch):
+    counted = []
+    plain = wan_vace.denoising_memory
+    monkeypatch.setattr(wan_vace, "denoising_memory", lambda *numbers: counted.append(numbers[2]) or plain(*numbers))
+    for before in (0, 1):
+        wan.working_memory(begun(cards), models, wan_vace.denoising_memory, "transformer", before)
+    assert counted == [3, 4]
+
+
+def test_a_model_that_shows_no_reference_refuses_one():
+    for name in ("wan-2.1-vace-poses", "wan-2.1-vace-images"):
+        assert "reference" in find(name).takes
+    for card, task, rest in ((find("wan-2.1-1.3b"), TextToVideo, {}), (find("followyourpose-v1"), PoseToVideo, None)):
+        given = {"motion": MOTIONS[0]} if rest is None else {}
+        with pytest.raises(ValueError, match="takes no reference image"):
+            task.for_model(card, "a robot", 7, reference=NOBODY, **given)
 
 
 # Where a person meets it
@@ -241,9 +302,10 @@ def test_the_cards_share_their_weights(models):
 def test_the_command_line_takes_a_folder_for_poses_and_for_images(folder, tmp_path):
     sizes = ["--model", str(folder), "--width", "48", "--height", "32", "--steps", "2", "--frames", "5", "--seed", "7"]
     out = tmp_path / "dance.mp4"
-    assert main(["pose-to-video", f"motion:{MOTIONS[0]}", "a robot", *sizes, "-o", str(out)]) == 0
-    assert video.read(out).shape == (5, 32, 48, 3)
     picture(1).save(tmp_path / "image.png")
+    shown = ["--reference", str(tmp_path / "image.png")]
+    assert main(["pose-to-video", f"motion:{MOTIONS[0]}", "a robot", *sizes, *shown, "-o", str(out)]) == 0
+    assert video.read(out).shape == (5, 32, 48, 3)
     image = ["--image", str(tmp_path / "image.png")]
-    assert main(["text-to-video", "a robot", *sizes, *image, "-o", str(tmp_path / "robot.mp4")]) == 0
+    assert main(["text-to-video", "a robot", *sizes, *image, *shown, "-o", str(tmp_path / "robot.mp4")]) == 0
     assert video.read(tmp_path / "robot.mp4").shape == (5, 32, 48, 3)

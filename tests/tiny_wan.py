@@ -12,6 +12,9 @@ from diffusers import (
 )
 from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
 
+from pipelines.models.manager import ModelManager
+from pipelines.settings import Settings
+
 CHANNELS = 4
 TRANSFORMER = {
     **{"num_attention_heads": 2, "attention_head_dim": 12, "in_channels": CHANNELS, "out_channels": CHANNELS},
@@ -24,6 +27,11 @@ VAE = {
 SIZES = {"vocab_size": 40, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
 SCHEDULE = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
 PROMPTS = ["blurry", "a robot dances"]
+
+
+def manager(cards: dict, folder: Path) -> ModelManager:
+    """A manager of the models of `cards` whose data and caches are in `folder`."""
+    return ModelManager(cards, Settings(data=folder / "data", cache=folder / "cache"), device="cpu")
 
 
 def transformer(seed: int = 1) -> WanTransformer3DModel:

@@ -40,13 +40,15 @@ def endpoints(backend: Backend, settings: Settings) -> None:
     texts, posed = offered("text-to-video"), offered("pose-to-video")
     tunable = {name: card for name, card in offered("edit").items() if card.tuning}
 
-    def with_images(given: dict[str, Any], owner: str) -> dict[str, Any]:
-        """`given`, the uploads among it replaced by the names under which they are kept."""
-        images = {name: given[name] for name in ("image", "mask") if name in given}
-        return given | {
-            name: backend.assets.keep_image(_uploaded(file), owner, mask=name == "mask")
-            for name, file in images.items()
-        }
+    def kept(owner: str, **uploads: Upload | None) -> dict[str, Any]:
+        """Those of the uploads that were not left out: the names under which they are kept."""
+        names = {}
+        for name, file in _given(**uploads).items():
+            if name == "clip":
+                names[name] = backend.assets.keep_clip(_uploaded(file), owner).name
+            else:
+                names[name] = backend.assets.keep_image(_uploaded(file), owner, mask=name == "mask")
+        return names
 
     def text_to_video(
         owner: str,
@@ -54,6 +56,8 @@ def endpoints(backend: Backend, settings: Settings) -> None:
         model: str = settings.model,
         image: Upload | None = None,
         mask: Upload | None = None,
+        reference: Upload | None = None,
+        clip: Upload | None = None,
         **given: Any,
     ) -> Task:
         """Makes a video of a prompt.
@@ -63,11 +67,13 @@ def endpoints(backend: Backend, settings: Settings) -> None:
             model: Which model makes it. What is left out below is what this model's makers recommend.
             image: The first image, for a model that takes one: {"path": what /gradio_api/upload answers}.
             mask: White where the first image is not to be followed: likewise.
+            reference: Who or what is to appear, for a model that takes such an image: likewise.
+            clip: A clip to be changed, for a model that begins with one: likewise.
 
         Returns:
             The MP4 file, and the facts of its making: settings, seed, seconds.
         """
-        files = with_images(_given(image=image, mask=mask), owner)
+        files = kept(owner, image=image, mask=mask, reference=reference, clip=clip)
         return TextToVideo.for_model(find(model), prompt, **files, **given)
 
     def grid(
@@ -77,6 +83,8 @@ def endpoints(backend: Backend, settings: Settings) -> None:
         model: str = settings.model,
         image: Upload | None = None,
         mask: Upload | None = None,
+        reference: Upload | None = None,
+        clip: Upload | None = None,
         **given: Any,
     ) -> list[TextToVideo]:
         """Makes a video of every prompt with every seed, and one more in which they lie side by side, with labels.
@@ -87,6 +95,8 @@ def endpoints(backend: Backend, settings: Settings) -> None:
             model: Which model makes them. What is left out below is what this model's makers recommend.
             image: The first image of all, for a model that takes one: {"path": what /gradio_api/upload answers}.
             mask: White where the first image is not to be followed: likewise.
+            reference: Who or what is to appear in all, for a model that takes such an image: likewise.
+            clip: A clip that all change, for a model that begins with one: likewise.
 
         Returns:
             The MP4 file of the grid, and its facts. Their "jobs" are those of the videos, row after row.
@@ -95,7 +105,7 @@ def endpoints(backend: Backend, settings: Settings) -> None:
         if not isinstance(prompts, list) or not isinstance(columns, list):
             raise ValueError("The prompts and the seeds of a grid are lists.")
         check_cells(len(prompts), len(columns))
-        given |= with_images(_given(image=image, mask=mask), owner)
+        given |= kept(owner, image=image, mask=mask, reference=reference, clip=clip)
         return [TextToVideo.for_model(find(model), row, **given | {"seed": one}) for row in prompts for one in columns]
 
     def pose_to_video(
@@ -105,6 +115,7 @@ def endpoints(backend: Backend, settings: Settings) -> None:
         clip: Upload | None = None,
         model: str = next(iter(posed)),
         tuned: str | None = None,
+        reference: Upload | None = None,
         **given: Any,
     ) -> Task:
         """Makes a video of a prompt whose dancer follows the poses of a clip or of a built-in motion.
@@ -115,11 +126,12 @@ def endpoints(backend: Backend, settings: Settings) -> None:
             clip: A clip of people or skeletons, or OpenPose's JSON in a ZIP: {"path": what /gradio_api/upload answers}.
             model: Which model makes it. What is left out below is what this model's makers recommend.
             tuned: The "job" that /tune told, for who is in that clip to dance; with the visitor_id told beside it.
+            reference: Who dances, for a model that takes such an image: {"path": what /gradio_api/upload answers}.
 
         Returns:
             The MP4 file, and the facts of its making: settings, seed, poses, seconds.
         """
-        given |= _given(motion=motion, tuned=tuned)
+        given |= _given(motion=motion, tuned=tuned) | kept(owner, reference=reference)
         if clip is not None:
             given["clip"] = backend.assets.keep_clip(_uploaded(clip), owner, poses=True).name
         return PoseToVideo.for_model(find(model), prompt, **given)
@@ -137,8 +149,8 @@ def endpoints(backend: Backend, settings: Settings) -> None:
         Returns:
             The frames that it was tuned on as an MP4 file, and the facts. Their "job" is what /edit wants as `tuned`.
         """
-        card, kept = find(model), backend.assets.keep_clip(_uploaded(clip), owner)
-        return Tune.for_model(card, prompt, clip=kept.name, **given)
+        card = find(model)
+        return Tune.for_model(card, prompt, **kept(owner, clip=clip), **given)
 
     def edit(owner: str, tuned: str, prompt: str, **given: Any) -> Task:
         """Edits a clip with other words, with a model that /tune tuned on it.

@@ -44,7 +44,15 @@ SETTINGS = {"kind": said("Made by"), "prompt": said("Prompt"), "model": said("Mo
 }
 APART = 3  # settings that a card of the library tells beside the seed
 _ON_CARD = ("kind", "prompt", "model", "seed")  # what stands there anyway
-_TELLING = ("motion", "clip", "tuned", "image", "upscale", "interpolate")  # also where not every video has it
+_TELLING = (
+    "motion",
+    "clip",
+    "tuned",
+    "image",
+    "reference",
+    "upscale",
+    "interpolate",
+)  # also where not every video has it
 
 
 def panel(backend: Backend, owner: gr.BrowserState, compared: gr.State) -> None:

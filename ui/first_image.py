@@ -14,9 +14,8 @@ from pipelines.serving.backend import Backend
 from pipelines.tasks import TextToVideo
 from ui import controls, html, visitor
 from ui.languages import say, tell
-from ui.media import READING
+from ui.media import PICTURES, READING
 
-PICTURES = [".png", ".jpg", ".jpeg", ".webp", ".bmp"]
 PNG = "data:image/png;base64,"
 LARGEST = 2_000_000  # letters of a drawn mask; a few ten thousand are usual
 WORDS = say(
@@ -166,10 +165,10 @@ def build(backend: Backend, owner: gr.BrowserState, card: ModelCard) -> FirstIma
         info=say("Your picture comes to life; a model that can do so is chosen"),
         elem_id="begin-with-image",
     )
-    with gr.Column(visible="image" in card.takes, elem_id="first-image") as panel:
+    with gr.Column(visible="image" in card.takes, elem_id="first-image", elem_classes="given") as panel:
         gr.HTML(say("<h3>First image (optional)</h3>"))
         gr.HTML(WORDS)
-        with gr.Row(elem_id="first-image-files"):
+        with gr.Row(elem_classes="given-files"):
             upload = gr.UploadButton(say("Upload image"), file_types=PICTURES, size="md", elem_id="image-upload")
             upload_mask = gr.UploadButton(
                 say("Upload mask"), file_types=PICTURES, size="md", visible=False, elem_id="mask-upload"

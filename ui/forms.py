@@ -16,6 +16,7 @@ from pipelines.tasks import Edit, Finish, PoseToVideo, TextToVideo, Tune
 from pipelines.video_tasks import check_cells
 
 FIRST_IMAGE = ("image", "mask", "image_guidance")
+FROM_A_CLIP = ("clip_start", "clip_strength")  # beside the clip itself
 EVERYBODY = "all"  # of the control that chooses a person
 
 
@@ -28,7 +29,7 @@ def asked(kind: type, *without: str) -> tuple[str, ...]:
     )
 
 
-SETTINGS = asked(TextToVideo, "image_guidance")  # how a video is sampled
+SETTINGS = asked(TextToVideo, "image_guidance", *FROM_A_CLIP)  # how a video is sampled
 POSES = (*asked(PoseToVideo, "motion", *SETTINGS), "tuned")  # what its dancer follows
 
 
@@ -37,13 +38,15 @@ def text_to_video(
 ) -> TextToVideo:
     """The task that the controls describe; a new seed where `randomise`.
 
-    `values` hold the prompt, the model, the seed and settings, by name; those of a first image count where the model
-    takes one. Raises ValueError, in words for the person who set them, where the values make no possible task.
+    `values` hold the prompt, the model, the seed and settings, by name; those of a first image, a reference and a clip
+    count where the model takes one. Raises ValueError, in words for the person who set them, where the values make no
+    possible task.
     """
     values = dict(values)
     prompt, card, seed = values.pop("prompt"), find(values.pop("model"), catalog), values.pop("seed")
-    if "image" not in card.takes:
-        values = {name: value for name, value in values.items() if name not in FIRST_IMAGE}
+    given = {"image": FIRST_IMAGE, "reference": ("reference",), "clip": ("clip", *FROM_A_CLIP)}
+    hidden = [name for taken, names in given.items() if taken not in card.takes for name in names]
+    values = {name: value for name, value in values.items() if name not in hidden}
     if card.image_model is None:  # it draws no first image, so there is no guidance of one
         values.pop("image_guidance", None)
     return TextToVideo.for_model(card, prompt, new_seed() if randomise else seed, **values)
@@ -103,6 +106,8 @@ def poses_to_videos(
     prompts, card, seed = values.pop("prompt"), find(values.pop("model"), catalog), values.pop("seed")
     if values["person"] == EVERYBODY:
         values["person"] = None
+    if "reference" not in card.takes:
+        values.pop("reference", None)
     seed = new_seed() if randomise else seed
     return [PoseToVideo.for_model(card, line, seed, **values) for line in _lines(prompts)]
 

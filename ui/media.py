@@ -5,6 +5,8 @@ from gradio.i18n import I18nData
 
 from pipelines.serving.backend import Backend
 
+CLIPS = [".mp4", ".mov", ".m4v", ".webm", ".mkv", ".gif"]
+PICTURES = [".png", ".jpg", ".jpeg", ".webp", ".bmp"]
 # A button in a gr.HTML tells what is written on it as data. It keeps the keyboard's place where the HTML is drawn anew.
 CLICKS = """
 const buttons = '[data-job], [data-motion], [data-example], [data-word]';

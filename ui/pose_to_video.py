@@ -25,17 +25,17 @@ from ui import (
     html,
     pose_controls,
     pose_html,
+    reference,
     shortcuts,
     visitor,
     why,
 )
 from ui.follower import QUIET, Stage, View, ends, halting, progress
 from ui.languages import PROMPTS, say
-from ui.media import CLICKS, READING, export
+from ui.media import CLICKS, CLIPS, READING, export
 from ui.player import film, films, player
 from ui.refill import Form
 from ui.text_to_video import FRAMES_LABEL, sampling
-from ui.tune_clip import CLIPS
 
 # A motion to begin with each, so that one click sets everything; the first is there on the first visit.
 EXAMPLES = (
@@ -100,6 +100,7 @@ class PoseToVideoTab(Stage):
             *(*self.poses.values(), self.controls["fps"], self.problem, self.undo_edits, self.unedited),
         ]
         filled = [self.prompt, self.model, self.about, self.seed, self.randomise, *self.controls.values()]
+        filled += self.reference.controls
         self.filled = list(dict.fromkeys([*self.taken, *filled]))
         self._connect_controls(this, arrived, given)
         self._connect_jobs(arrived)
@@ -128,6 +129,7 @@ class PoseToVideoTab(Stage):
             elem_id="pose-prompt",
         )
         self.hints = gr.HTML(elem_id="pose-hints")
+        self.reference = reference.build(self.backend, self.owner, self.first, "pose-")
         looks = pose_controls.wardrobe()
         self.problem = gr.HTML(visible=False, elem_id="pose-problem")
         with gr.Row(elem_classes="acts"):
@@ -319,6 +321,7 @@ class PoseToVideoTab(Stage):
             self.poses["tuned"]: pose_controls.wardrobe(tuned, values["tuned"]),
             **pose_controls.filled_in(self.poses, measured, values),
             **controls.updates(PoseToVideo, self.controls, card, values),
+            **self.reference.fill(card, values),
         }
 
     def tuned_for(self, visitor_id: str, name: str) -> list[Tuning]:
@@ -338,6 +341,7 @@ class PoseToVideoTab(Stage):
             **{self.poses[name]: value for name, value in plain.items()},
             **{self.model: self.first.name, self.about: self._about(self.first.name)},
             **controls.updates(PoseToVideo, self.controls, self.first, asdict(self.first.defaults)),
+            **self.reference.fill(self.first, {"reference": ""}),
             **{self.prompt: words, self.seed: number, self.randomise: False},
             **self.follow_motion(name),
         }
@@ -345,6 +349,7 @@ class PoseToVideoTab(Stage):
     def choose_model(self, name: str) -> dict:
         card = find(name)
         values = controls.updates(PoseToVideo, self.controls, card, asdict(card.defaults))
+        values |= self.reference.fill(card, {})
         return values | {self.about: self._about(name), self.controls["fps"]: gr.skip()}
 
     def hint(self, prompts: str, name: str) -> str:
@@ -353,7 +358,7 @@ class PoseToVideoTab(Stage):
     @property
     def named(self) -> dict[str, gr.components.Component]:
         """The controls that the video follows from, by the names of the settings."""
-        followed = {"model": self.model, "clip": self.clip, "motion": self.chosen}
+        followed = {"model": self.model, "clip": self.clip, "motion": self.chosen, "reference": self.reference.kept}
         return followed | self.poses | self.controls
 
     def values(self, data: dict) -> dict[str, object]:
@@ -384,7 +389,8 @@ class PoseToVideoTab(Stage):
         refilled.then(**again | {"fn": self.look_again, "inputs": {self.wanted, *looked["inputs"]}})
         shown = self.examples.click(self.choose_example, None, self.filled, **QUIET)
         shown.then(None, js=_TO_ASK).then(**again)
-        model.input(self.choose_model, model, [self.about, *there.values()], **QUIET).then(**again)
+        chosen = [self.about, *there.values(), *self.reference.controls]
+        model.input(self.choose_model, model, chosen, **QUIET).then(**again)
         shortcuts.choose(PoseToVideo, there, find, [model])
         kept_pace = [owner, self.clip, self.chosen, poses["stride"]]
         poses["stride"].release(self.keep_pace, kept_pace, there["fps"], **QUIET)

@@ -13,7 +13,21 @@ from pipelines.serving.backend import Backend
 from pipelines.serving.job import Job
 from pipelines.settings import Settings
 from pipelines.tasks import Grid, Task, TextToVideo
-from ui import controls, estimates, finish, first_image, forms, hints, html, matrix, public, shortcuts, visitor, why
+from ui import (
+    controls,
+    estimates,
+    finish,
+    first_image,
+    forms,
+    given,
+    hints,
+    html,
+    matrix,
+    public,
+    shortcuts,
+    visitor,
+    why,
+)
 from ui.follower import QUIET, Stage, View, ends, halting, progress
 from ui.languages import PROMPTS, drawn, say
 from ui.media import ARROWS, CLICKS, export
@@ -106,7 +120,7 @@ class TextToVideoTab(Stage):
             *(self.prompt, self.model, self.seed, self.randomise),
             *self.several.form,
             *self.controls.values(),
-            *self.image.controls,
+            *self.given.controls,
         ]
         self._connect_controls(begun)
         self._connect_jobs(arrived)
@@ -125,7 +139,8 @@ class TextToVideoTab(Stage):
             drawn(lambda: html.chips(FIRST_PROMPT, first)), elem_id="chips", js_on_load=CLICKS + ARROWS
         )
         self.hints = gr.HTML(html.prompt_hints("", first, None), elem_id="hints")
-        self.image = first_image.build(self.backend, self.owner, first)
+        self.given = given.build(self.backend, self.owner, first)
+        self.image = self.given.image
         self.problem = gr.HTML(visible=False, elem_id="problem")
         with gr.Row(elem_classes="acts"):
             self.generate = gr.Button(say("Generate"), variant="primary", size="lg", elem_id="generate")
@@ -171,7 +186,7 @@ class TextToVideoTab(Stage):
     def choose_model(self, name: str) -> dict:
         card = find(name)
         values = asdict(card.defaults)
-        return controls.updates(TextToVideo, self.controls, card, values) | self.image.fill(card, values)
+        return controls.updates(TextToVideo, self.controls, card, values) | self.given.fill(card, values)
 
     def fill(self, task: Task) -> dict:
         """The updates that show what `task` says. Raises ValueError for one that another tab makes."""
@@ -186,12 +201,12 @@ class TextToVideoTab(Stage):
             chosen
             | self.several.fill(task)
             | controls.updates(TextToVideo, self.controls, card, values)
-            | self.image.fill(card, values)
+            | self.given.fill(card, values)
         )
 
-    def begin_with(self, given: tuple[str, float], name: str) -> dict:
+    def begin_with(self, frame: tuple[str, float], name: str) -> dict:
         """Chooses a model that takes a first image where the chosen one takes none."""
-        return {**self.choose_image(True, name), self.image.image: given[0], self.image.mask: ""}
+        return {**self.choose_image(True, name), self.image.image: frame[0], self.image.mask: ""}
 
     def choose_image(self, wanted: bool, name: str) -> dict:
         """Chooses the first model that takes a first image, or that takes none, where the chosen one is no such."""
@@ -219,7 +234,7 @@ class TextToVideoTab(Stage):
 
     def values(self, data: dict) -> dict[str, object]:
         """What the controls say, by the names of the settings."""
-        named = self.controls | {"prompt": self.prompt, "model": self.model, "seed": self.seed}
+        named = self.controls | self.given.named | {"prompt": self.prompt, "model": self.model, "seed": self.seed}
         return {name: data[control] for name, control in named.items()}
 
     def foresee(self, data: dict) -> str:
@@ -234,7 +249,7 @@ class TextToVideoTab(Stage):
 
     def _connect_controls(self, begun: gr.State) -> None:
         quiet = QUIET | {"queue": False}
-        choosing = [*self.controls.values(), *self.image.controls]
+        choosing = [*self.controls.values(), *self.given.controls]
         self.model.input(self.choose_model, self.model, choosing, **quiet)
         self.image.choice.input(self.choose_image, [self.image.choice, self.model], [self.model, *choosing], **quiet)
         shortcuts.choose(TextToVideo, self.controls, find, [self.model])
@@ -249,6 +264,7 @@ class TextToVideoTab(Stage):
         hinted = [self.prompt, self.model, self.several.on]
         gr.on(None, self.hint, hinted, self.hints, trigger_mode="always_last", **quiet)
         foreseen = {*self.several.form, self.prompt, self.model, self.seed, *self.controls.values(), self.shown}
+        foreseen |= {*self.given.named.values()}
         gr.on(None, self.foresee, foreseen, self.ahead, trigger_mode="always_last", **quiet)
         gr.on(
             [self.prompt.change, self.model.change],
@@ -332,7 +348,7 @@ class TextToVideoTab(Stage):
         return updates
 
     def _connect_jobs(self, arrived: gr.events.Dependency) -> None:
-        form = {*self.image.form, *self.several.form, self.prompt, self.model, self.seed, self.randomise}
+        form = {*self.given.form, *self.several.form, self.prompt, self.model, self.seed, self.randomise}
         form |= {self.picked, *self.asked, *self.controls.values()}
         pressed = [self.owner, self.seed, self.picked, self.problem, *self.all_outputs]
         following = {"concurrency_limit": None, **QUIET}

@@ -16,11 +16,10 @@ from pipelines.tasks import NOBODY, Tune
 from ui import controls, edit_html, estimates, forms, hints, html, visitor
 from ui.follower import QUIET, Stage, View
 from ui.languages import PROMPTS, say
-from ui.media import READING
+from ui.media import CLIPS, READING
 from ui.player import films, player
 from ui.text_to_video import PICTURES
 
-CLIPS = [".mp4", ".mov", ".m4v", ".webm", ".mkv", ".gif"]
 SAMPLE = say("Sample now")
 SAMPLE_CLIP = PICTURES / "bear.mp4"  # to begin with: it says itself what it shows
 _BASED = ("frames", "width", "height", "steps", "learning_rate")  # settings that follow the base model

@@ -10,7 +10,7 @@ from pipelines.media.measuring import Clip, Measured
 from pipelines.media.uploads import Choice
 from pipelines.messages import said
 from pipelines.settings import Settings
-from pipelines.tasks import PoseToVideo, Tune
+from pipelines.tasks import PoseToVideo, TextToVideo, Tune
 
 SOUND = "sound.m4a"  # in a tuned model's folder: that of the part that it was tuned on
 SILENT = said("There is no sound to keep. Choose a clip with sound, or do without.")
@@ -21,6 +21,25 @@ def used(task: Tune | PoseToVideo, clip: Clip) -> Choice:
     return uploads.choose(clip, task.start, task.end, task.frames, task.stride)
 
 
+def changed(task: TextToVideo, clip: Clip) -> int:
+    """How many frames of `clip` the task begins with. Raises ValueError as uploads.pace does."""
+    return uploads.pace(clip, task.fps, task.clip_start, task.frames)[1]
+
+
+def read_changed(task: TextToVideo, path: Path, settings: Settings, measured: Measured | None = None) -> np.ndarray:
+    """The frames that `task` begins with, of the upload `path`, as `read` has them: the middle of each."""
+    measured = measured or measuring.measure(path, settings)
+    side = _side(task, measured.clip, settings)
+    frames = uploads.paced(path, settings, task.fps, task.clip_start, task.frames, side, measured)
+    return np.stack([cut(frame, task.width, task.height, 0.5, 0.5) for frame in frames])
+
+
+def _side(task: TextToVideo | Tune, clip: Clip, settings: Settings) -> int:
+    """The longest side at which the picture of `clip` covers that of the task."""
+    scale = max(task.width / clip.width, task.height / clip.height)
+    return min(settings.upload_side, math.ceil(max(clip.width, clip.height) * scale))
+
+
 def read(task: Tune, path: Path, settings: Settings, measured: Measured | None = None) -> tuple[np.ndarray, float]:
     """The frames that `task` uses of the upload `path`, [F, H, W, 3] uint8, and how many there are a second.
 
@@ -29,9 +48,7 @@ def read(task: Tune, path: Path, settings: Settings, measured: Measured | None =
     does.
     """
     measured = measured or measuring.measure(path, settings)
-    clip = measured.clip
-    scale = max(task.width / clip.width, task.height / clip.height)
-    choice = used(task, clip)
+    choice = used(task, measured.clip)
     frames = uploads.frames(
         path,
         settings,
@@ -39,7 +56,7 @@ def read(task: Tune, path: Path, settings: Settings, measured: Measured | None =
         task.end,
         task.frames,
         task.stride,
-        side=min(settings.upload_side, math.ceil(max(clip.width, clip.height) * scale)),
+        side=_side(task, measured.clip, settings),
         measured=measured,
     )
     return np.stack([cut(frame, task.width, task.height, task.across, task.down) for frame in frames]), choice.fps

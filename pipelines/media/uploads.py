@@ -10,7 +10,7 @@ import numpy as np
 
 from pipelines.media import video
 from pipelines.media.measuring import PREVIEW_FPS, Clip, Measured, measure_opened
-from pipelines.media.opening import KINDS, SAVE_AGAIN, THREADS, opened, read
+from pipelines.media.opening import KINDS, SAVE_AGAIN, THREADS, Upload, opened, read
 from pipelines.messages import said
 from pipelines.settings import Settings
 
@@ -91,45 +91,74 @@ def frames(
     late or is missing (variable frame rate) is stood for by the one before it. Raises ValueError as `inspect` and
     `choose` do, where the frames would take more than 512 MB, and where the file is damaged in the chosen part.
     """
-    if not 1 <= _number("side", side) <= settings.upload_side:
-        raise ValueError(said("The longest side must be from 1 to {most} pixels.", most=settings.upload_side))
     with opened(path, settings) as upload:
         measured = measured or measure_opened(upload)
-        clip = measured.clip
-        choice = choose(clip, start, end, frames, stride)
-        shrink = min(1.0, side / max(clip.width, clip.height))
-        width, height = max(1, round(clip.width * shrink)), max(1, round(clip.height * shrink))
-        each = height * width * 3
-        if choice.frames * each > MAX_BYTES:
-            raise ValueError(
-                said(
-                    "{frames} frames of {width}x{height} take {needed} MB of memory, and {room} can be "
-                    "had. Choose {most} frames or fewer, or a smaller size.",
-                    frames=choice.frames,
-                    width=width,
-                    height=height,
-                    needed=choice.frames * each // 2**20,
-                    room=MAX_BYTES // 2**20,
-                    most=MAX_BYTES // each,
-                )
+        choice = choose(measured.clip, start, end, frames, stride)
+        return _decoded(upload, measured, choice.first, choice.frames, choice.fps, side)
+
+
+def pace(clip: Clip, fps: float, start: float = 0.0, frames: int = 16) -> tuple[int, int]:
+    """The first frame of `clip` that is used, and how many are, where it is read at `fps` frames a second from `start`
+    on: `frames` of them, or as many as there are. Raises ValueError as `choose` does."""
+    first = choose(clip, start, None, 1).first
+    wanted = _count(said("number of frames"), frames)
+    return first, max(1, min(wanted, math.floor((clip.frames - first) / clip.fps * fps + 1e-6)))
+
+
+def paced(
+    path: str | Path,
+    settings: Settings,
+    fps: float,
+    start: float = 0.0,
+    frames: int = 16,
+    side: int = 1024,
+    measured: Measured | None = None,
+) -> np.ndarray:
+    """As `frames`, at any rate: those that are seen at `start` and every 1 / `fps` seconds after it."""
+    with opened(path, settings) as upload:
+        measured = measured or measure_opened(upload)
+        first, count = pace(measured.clip, fps, start, frames)
+        return _decoded(upload, measured, first, count, fps, side)
+
+
+def _decoded(upload: Upload, measured: Measured, first: int, count: int, fps: float, side: int) -> np.ndarray:
+    """`count` frames [F, H, W, 3] from the `first` on, `fps` of them a second. Raises ValueError as `frames` does."""
+    if not 1 <= _number("side", side) <= upload.settings.upload_side:
+        raise ValueError(said("The longest side must be from 1 to {most} pixels.", most=upload.settings.upload_side))
+    clip = measured.clip
+    shrink = min(1.0, side / max(clip.width, clip.height))
+    width, height = max(1, round(clip.width * shrink)), max(1, round(clip.height * shrink))
+    each = height * width * 3
+    if count * each > MAX_BYTES:
+        raise ValueError(
+            said(
+                "{frames} frames of {width}x{height} take {needed} MB of memory, and {room} can be "
+                "had. Choose {most} frames or fewer, or a smaller size.",
+                frames=count,
+                width=width,
+                height=height,
+                needed=count * each // 2**20,
+                room=MAX_BYTES // 2**20,
+                most=MAX_BYTES // each,
             )
-        pixels = read(
-            upload,
-            *_steady(measured, choice.first, choice.fps, width, height),
-            ["-frames:v", str(choice.frames), "-pix_fmt", "rgb24", "-f", "rawvideo", "pipe:1"],
         )
+    pixels = read(
+        upload,
+        *_steady(measured, first, fps, width, height),
+        ["-frames:v", str(count), "-pix_fmt", "rgb24", "-f", "rawvideo", "pipe:1"],
+    )
     found = len(pixels) // each
-    if found < choice.frames:
+    if found < count:
         raise ValueError(
             said(
                 "The clip is damaged: of the {frames} chosen frames only {found} can be read. Choose "
                 "another part of it. {advice}",
-                frames=choice.frames,
+                frames=count,
                 found=found,
                 advice=SAVE_AGAIN,
             )
         )
-    return np.frombuffer(pixels, np.uint8).reshape(choice.frames, height, width, 3)
+    return np.frombuffer(pixels, np.uint8).reshape(count, height, width, 3)
 
 
 def normalise(path: str | Path, out: Path, settings: Settings, measured: Measured | None = None) -> None:

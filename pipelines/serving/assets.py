@@ -113,7 +113,8 @@ class Assets:
     def things(self) -> list[tidy.Thing]:
         """Everything among the data that may be deleted for its age or for room."""
         kept = self._storage.things(tidy.needed(self._table.unfinished()))
-        return [*kept, *(upload.thing for upload in self._uploads()), *tidy.temporary(self._settings)]
+        uploaded = (upload.thing for upload in self._uploads())
+        return [*kept, *uploaded, *tidy.texts(self._settings), *tidy.temporary(self._settings)]
 
     def _make_room(self, path: str | Path, owner: str) -> None:
         """Raises ValueError where the disk, or the room for uploads, does not take a copy of `path` and what is made

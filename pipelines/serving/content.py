@@ -40,7 +40,7 @@ class Contents:
             match part:
                 case "clip":
                     return digest(self._clips.get(name, owner).file)
-                case "image" | "mask":
+                case "image" | "mask" | "reference":
                     return digest(self._images.get(name, owner))
                 case "tuned":
                     return digest(self._storage.tuned(self._jobs.get(name, owner).id) / WEIGHTS)
@@ -62,7 +62,7 @@ class Contents:
         match part:
             case "clip":
                 yield from self._clips.of(owner)
-            case "image" | "mask":
+            case "image" | "mask" | "reference":
                 yield from self._images.of(owner)
             case "tuned":
                 yield from ((job.id, self._storage.tuned(job.id) / WEIGHTS) for job in self._jobs.tunings(owner))

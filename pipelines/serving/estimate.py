@@ -43,8 +43,8 @@ def work(task: Task, card: ModelCard | None) -> float:
         calls = TRAINING * task.steps + card.defaults.steps  # and the inversion
     else:
         branches = 1 + (task.guided_until - task.guided_from if task.guidance > 1 else 0)
-        cached = max(task.steps - WHOLE, 0) * (1 - 1 / task.caching)
-        calls = (task.steps - (1 - SHALLOW) * cached) * branches + DECODING
+        cached = max(task.steps_made - WHOLE, 0) * (1 - 1 / task.caching)
+        calls = (task.steps_made - (1 - SHALLOW) * cached) * branches + DECODING
     return calls * _call(task, card)
 
 

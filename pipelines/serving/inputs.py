@@ -9,6 +9,7 @@ from pipelines.media import clips
 from pipelines.media.images import Images
 from pipelines.messages import said
 from pipelines.pose_tasks import FindPoses
+from pipelines.poses import openpose_json
 from pipelines.serving.clip_storage import Clips
 from pipelines.serving.executor import Asset
 from pipelines.serving.storage import Storage
@@ -39,10 +40,10 @@ class Inputs:
         task says it is."""
         match task:
             case TextToVideo():
-                names = {"image": task.image, "mask": task.mask}
-                return {part: self._image(name, owner) for part, name in names.items() if name}
+                found = self._images_of(task, owner, "image", "mask", "reference")
+                return found | ({"clip": self._clip(task, owner)} if task.clip else {})
             case PoseToVideo():
-                return self._followed(task, owner) | self._worn(task, owner)
+                return self._followed(task, owner) | self._worn(task, owner) | self._images_of(task, owner, "reference")
             case Tune() | FindPoses():
                 return {"clip": self._clip(task, owner)}
             case Edit(tuned=str(job)) if job:
@@ -61,12 +62,17 @@ class Inputs:
                 return {"videos": tuple(self._cell(job, owner) for job in task.jobs)}
         return {}
 
-    def _image(self, name: str, owner: str) -> Asset:
-        return Asset("images", name, self._images.get(name, owner).name)
+    def _images_of(self, task: TextToVideo | PoseToVideo, owner: str, *settings: str) -> Found:
+        names = {setting: name for setting in settings if (name := getattr(task, setting))}
+        return {setting: Asset("images", name, self._images.get(name, owner).name) for setting, name in names.items()}
 
-    def _clip(self, task: Tune | PoseToVideo | FindPoses, owner: str) -> Asset:
+    def _clip(self, task: TextToVideo | Tune | PoseToVideo | FindPoses, owner: str) -> Asset:
         kept = self._clips.get(task.clip, owner)
-        if not isinstance(task, FindPoses):
+        if isinstance(task, TextToVideo | Tune) and openpose_json.is_keypoints(kept.file):
+            raise ValueError(said("Keypoints have no pictures. Upload a clip of the people themselves."))
+        if isinstance(task, TextToVideo):
+            clips.changed(task, kept.clip)
+        elif not isinstance(task, FindPoses):
             clips.used(task, kept.clip)
         if isinstance(task, PoseToVideo) and task.sound and not kept.clip.sound:
             raise ValueError(clips.SILENT)

@@ -14,6 +14,7 @@ from pipelines.errors import log_error
 from pipelines.serving.ages import Ages
 from pipelines.serving.job import Job
 from pipelines.settings import Settings
+from pipelines.tasks import NAMED
 
 FIRST_SECONDS = 300.0  # so long after the start of the app nothing is deleted
 ROUND_SECONDS = 600.0  # from one round to the next
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 class Thing:
     """Something among the data that may be deleted on its own."""
 
-    kind: str  # "videos", "clips", "images", "temp"
+    kind: str  # "videos", "clips", "images", "texts", "temp"
     name: str
     path: Path
     made: float  # by the system's clock; orders what was first seen at the same time
@@ -113,6 +114,14 @@ def temporary(settings: Settings) -> list[Thing]:
     ]
 
 
+def texts(settings: Settings) -> list[Thing]:
+    """What text encoders have read of prompts (models/text_states.py)."""
+    return [
+        Thing("texts", path.name, path, made(path), settings.keep_days, is_new(path), partial(_remove, path))
+        for path in _listed(settings.texts)
+    ]
+
+
 def uploads(
     kind: str, folder: Path, owners: Mapping[str, str], needed: set[str], days: float, delete: Deleting
 ) -> list[Thing]:
@@ -139,7 +148,7 @@ def is_new(path: Path) -> bool:
 def needed(unfinished: Iterable[Job]) -> set[str]:
     """The names of all clips, images and jobs that the `unfinished` jobs work on."""
     tasks = [job.task for job in unfinished]
-    names = {getattr(task, field, "") for task in tasks for field in ("clip", "image", "mask", "tuned", "source")}
+    names = {getattr(task, field, "") for task in tasks for field in NAMED if field != "jobs"}
     return names | {name for task in tasks for name in getattr(task, "jobs", ())}
 
 

@@ -1,12 +1,15 @@
 """Wan 2.1 (Wan Team, 2025, "Wan: Open and Advanced Large-Scale Video Generative Models"): a prompt becomes a video.
 
-Read top to bottom: read the prompt (UMT5), draw noise, denoise by flow matching, decode with a causal VAE, by which
-4k + 1 frames are k + 1 of latents. `sample` and `decode` need neither a task nor a manager.
+Read top to bottom: read the prompt (umt5.py), draw noise, lay it over a clip that is to be changed, denoise by flow
+matching, decode with a causal VAE, by which 4k + 1 frames are k + 1 of latents. `sample` and `decode` need neither a
+task nor a manager.
 """
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,12 +23,14 @@ from diffusers import (
 )
 from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase, UMT5Config, UMT5EncoderModel
 
 from pipelines.events import DENOISING, Progress
+from pipelines.media import clips
+from pipelines.media.measuring import Measured
 from pipelines.messages import said
 from pipelines.models.classes import Network
 from pipelines.models.memory import allotted, peak_bytes, remembered
+from pipelines.systems import umt5
 from pipelines.systems.checkpoints import Checkpoint, Checkpoints
 from pipelines.systems.diffusion import (
     EXACT,
@@ -56,25 +61,39 @@ from pipelines.tasks import PoseToVideo, TextToVideo
 if TYPE_CHECKING:
     from pipelines.models.manager import ModelManager
 
-MAX_TOKENS = 512  # of UMT5, the mark at the end included
-PROMPTS = 16  # whose text states are remembered, some megabytes each
-
 
 @torch.no_grad()
-def generate(task: TextToVideo, models: "ModelManager", checkpoints: Checkpoints | None = None) -> Generated:
+def generate(
+    task: TextToVideo,
+    models: "ModelManager",
+    clip: Path | None = None,
+    measured: Measured | None = None,
+    checkpoints: Checkpoints | None = None,
+) -> Generated:
     """Generates the video of `task`; returns its frames, uint8 [F, H, W, 3], and the facts of the run.
 
-    It goes on from the `checkpoints` of its job, and keeps them. Raises ValueError, in words for the person who asked,
-    where the result holds no numbers or no picture.
+    `clip` is the file that the task names, if it does, and `measured` what was measured of it, if that is known; of one
+    with too few frames the first 4k + 1 are changed. It goes on from the `checkpoints` of its job, and keeps them.
+    Raises ValueError, in words for the person who asked, where the result holds no numbers or no picture, and where the
+    clip can't be read.
     """
     started, seconds = time.perf_counter(), {}
     yield Progress(READING, 0, 1)
+    pictures = None
+    if clip is not None:
+        pictures = clips.read_changed(task, clip, models.settings, measured)
+        pictures = pictures[: 4 * (latent_frames(len(pictures)) - 1) + 1]
+        task = replace(task, frames=len(pictures))
     way = plan(task, models, "transformer")
     working_bytes, slices = working_memory(task, models, denoising_memory, way.part)
     texts = [task.negative_prompt, task.prompt] if task.guidance > 1 else [task.prompt]
-    text_states = read(texts, task, models)
-    with models.lease(f"{task.model}/vae", working_bytes=2**28) as vae:
+    text_states = umt5.read(texts, task, models)
+    empty = models.empty(f"{task.model}/vae")
+    shape = latent_shape(empty, task.frames, task.height, task.width)
+    encoding_bytes = 2**28 if pictures is None else encoding_memory(empty, *shape[-2:])
+    with models.lease(f"{task.model}/vae", working_bytes=encoding_bytes) as vae:
         previewer = Previewer(*latent_colours(vae), task.fps / 4)
+        start = None if pictures is None else encode_clip(vae, as_clip(pictures))
     with models.lease(f"{task.model}/scheduler") as config:
         schedule = shifted(config, models.card(task.model).flow_shift)
     seconds[READING] = time.perf_counter() - started
@@ -82,59 +101,21 @@ def generate(task: TextToVideo, models: "ModelManager", checkpoints: Checkpoints
 
     began = time.perf_counter()
     with models.lease(f"{task.model}/{way.part}", working_bytes=working_bytes) as transformer:
-        noise = draw_noise(latent_shape(vae, task.frames, task.height, task.width), task.seed).to(transformer.device)
+        noise = draw_noise(shape, task.seed).to(transformer.device)
         of = partial(network, transformer, slices=slices)
         key = models.key(f"{task.model}/{way.part}")
         checkpoint = checkpoint_of(checkpoints, "denoising", transformer, key, slices, way.sampling)
         settings = schedule, task.scheduler, task.steps, task.guidance, way.sampling, checkpoint
-        step = yield from report_progress(sample(of, text_states, noise, *settings), DENOISING, previewer)
+        steps = sample(of, text_states, noise, *settings, start, task.steps - task.steps_made)
+        step = yield from report_progress(steps, DENOISING, previewer)
         facts = run_facts(step, transformer, slices, models, SAVING) | {"approximations": way.approximations}
     seconds[DENOISING] = time.perf_counter() - began
 
     began = time.perf_counter()
-    decoding_bytes = decoding_memory(models.empty(f"{task.model}/vae"), *noise.shape[-2:])
-    frames = yield from decode_frames(task, step.latents, decode, models, decoding_bytes)
+    frames = yield from decode_frames(task, step.latents, decode, models, decoding_memory(empty, *shape[-2:]))
     seconds[DECODING] = time.perf_counter() - began
     facts |= {"seconds_by_stage": seconds} | step_facts(step, seconds[DENOISING], checkpoint)
-    return frames, facts
-
-
-# The prompt
-
-
-KNOWN: dict[tuple[str, str], Tensor] = {}  # (the text encoder's key, text) -> its states (512, c), on the CPU
-
-
-def read(texts: list[str], task: TextToVideo | PoseToVideo, models: "ModelManager") -> Tensor:
-    """The states of `texts`, on the device: (texts, 512, c).
-
-    UMT5-XXL is larger than all the rest of a model together: it is leased only where one of them was not read lately by
-    the same weights, given back before the transformer comes, and stays on the CPU where the device is too small.
-    """
-    part = models.faster("text_encoder") if task.precision == "fast" else "text_encoder"
-    key = models.key(f"{task.model}/{part}")
-    if missing := [text for text in dict.fromkeys(texts) if (key, text) not in KNOWN]:
-        with (
-            models.lease(f"{task.model}/tokenizer") as tokenizer,
-            models.lease(f"{task.model}/{part}", working_bytes=2**28, anywhere=True) as encoder,
-        ):
-            KNOWN.update({(key, text): encode([text], tokenizer, encoder)[0].cpu() for text in missing})
-    states = torch.stack([KNOWN[key, text] for text in texts]).to(models.device)
-    for oldest in list(KNOWN)[:-PROMPTS]:
-        del KNOWN[oldest]
-    return states
-
-
-def encode(texts: list[str], tokenizer: PreTrainedTokenizerBase, encoder: UMT5EncoderModel) -> Tensor:
-    """UMT5's last hidden states of each text cut to 512 tokens, zeros after its end: (texts, 512, c).
-
-    Only as many tokens are computed as the longest text has; those that pad the others are masked.
-    """
-    tokens = tokenizer(texts, return_tensors="pt", padding="longest", truncation=True, max_length=MAX_TOKENS)
-    tokens = tokens.to(encoder.device)
-    states = encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state
-    states = states * tokens.attention_mask[..., None]
-    return F.pad(states, (0, 0, 0, MAX_TOKENS - states.shape[1]))  # (texts, 512, c)
+    return frames, facts | ({} if pictures is None else {"clip_frames": len(pictures)})
 
 
 # Flow matching (Lipman et al., 2023): latents are (1 - sigma) sample + sigma noise, the velocity is noise - sample
@@ -150,15 +131,22 @@ def sample(
     guidance: float,
     shortcuts: Shortcuts = EXACT,
     checkpoint: Checkpoint | None = None,
+    clip: Tensor | None = None,
+    skipped: int = 0,
 ) -> Iterator[Step]:
     """Denoises `noise` (1, c, f, h, w), fp32; `of` makes the network for text states.
 
     `text_states` are those of the negative and the positive prompt (2, 512, c), or with guidance of 1 or less those of
     the prompt alone (1, 512, c). `schedule` is the checkpoint's scheduler config, as `shifted` leaves it. With a
-    `checkpoint` it goes on as `denoise` does.
+    `checkpoint` it goes on as `denoise` does. With the scaled latents of a `clip`, as `noise` in shape, the first steps
+    are `skipped`: it begins with the clip in as much noise as is left after them (Meng et al., 2021, "SDEdit").
     """
     predict = prediction(of, text_states, guidance, schedule, shortcuts)
-    return denoise(predict, noise, solver(scheduler, schedule, steps), estimate(schedule), checkpoint)
+    way = solver(scheduler, schedule, steps, skipped)
+    if clip is not None:
+        sigma = float(way.scheduler.sigmas[skipped])
+        noise = (1 - sigma) * clip.to(noise.device) + sigma * noise
+    return denoise(predict, noise, way, estimate(schedule), checkpoint)
 
 
 def network(
@@ -197,8 +185,9 @@ def shifted(config: Mapping[str, Any], shift: float) -> dict[str, Any]:
     return {**config, "shift": shift, "flow_shift": shift}
 
 
-def solver(name: str, schedule: Mapping[str, Any], steps: int) -> DiffusersSolver:
-    """Euler's steps, or UniPC (Zhao et al., 2023) on the same noise levels. Raises ValueError for another name."""
+def solver(name: str, schedule: Mapping[str, Any], steps: int, skipped: int = 0) -> DiffusersSolver:
+    """Euler's steps, or UniPC (Zhao et al., 2023) on the same noise levels, without those that are `skipped` at the
+    beginning. Raises ValueError for another name."""
     trained, shift = schedule["num_train_timesteps"], shifted(schedule, 0)["shift"]
     if name == "euler":
         scheduler = FlowMatchEulerDiscreteScheduler(trained, shift=shift)
@@ -208,7 +197,8 @@ def solver(name: str, schedule: Mapping[str, Any], steps: int) -> DiffusersSolve
     else:
         raise ValueError(said("There is no solver called {name} for this model.", name=repr(name)))
     way = DiffusersSolver(scheduler, steps)
-    scheduler.set_begin_index(0)  # rounded timesteps do not tell the first noise levels apart
+    scheduler.set_begin_index(skipped)  # rounded timesteps do not tell the first noise levels apart
+    way.timesteps = way.timesteps[skipped:]
     return way
 
 
@@ -229,6 +219,11 @@ def latent_shape(vae: AutoencoderKLWan, frames: int, height: int, width: int) ->
     """Of a clip of that many frames and pixels: (1, c, f, h, w)."""
     factor = vae.config.scale_factor_spatial
     return 1, vae.config.z_dim, latent_frames(frames), height // factor, width // factor
+
+
+def as_clip(pictures: np.ndarray) -> Tensor:
+    """Pictures uint8 (F, H, W, 3) as a clip (1, 3, F, H, W) in [-1, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
 
 
 def encode_clip(vae: AutoencoderKLWan, clip: Tensor) -> Tensor:
@@ -289,15 +284,16 @@ def working_memory(
     models: "ModelManager",
     denoising_memory: Callable[..., int],
     part: str,
-    more: int = 0,
+    before: int = 0,
 ) -> tuple[int, int]:
     """What denoising takes beside the weights, in bytes, and in how many slices, as stable_diffusion.working_memory
-    does for a VAE that compresses space only."""
+    does for a VAE that compresses space only. So many frames of latents come `before` those of the video."""
     transformer, vae = models.empty(f"{task.model}/{part}"), models.empty(f"{task.model}/vae")
     branches = 2 if task.guidance > 1 else 1
 
     def needs(frames: int, width: int, height: int, slices: int) -> int:
-        return denoising_memory(transformer, branches, *latent_shape(vae, frames, height, width)[2:], slices)
+        latents, *size = latent_shape(vae, frames, height, width)[2:]
+        return denoising_memory(transformer, branches, before + latents, *size, slices)
 
     return allotted(task, models, needs, part)
 
@@ -308,7 +304,7 @@ def denoising_memory(
 ) -> int:
     """Bytes that one step takes beside the weights; frames, height and width of the latents."""
     latents = torch.empty(1, transformer.config.in_channels, frames, height, width, device="meta")
-    texts = torch.empty(branches, MAX_TOKENS, transformer.config.text_dim, device="meta")
+    texts = torch.empty(branches, umt5.MAX_TOKENS, transformer.config.text_dim, device="meta")
     timestep: Any = torch.empty((), device="meta")
     return peak_bytes(lambda: network(transformer, texts, slices)(latents, timestep))
 
@@ -349,22 +345,10 @@ def with_positions(transformer: Any, weights: dict[str, Tensor]) -> dict[str, Te
 EXACT_PARTS = "rope", "time_embedder", "scale_shift_table", "norm1", "norm2", "norm3"
 
 
-def build_text_encoder(config: dict[str, Any]) -> UMT5EncoderModel:
-    """With one table of words under its two names."""
-    encoder = UMT5EncoderModel(UMT5Config.from_dict(config))
-    encoder.encoder.embed_tokens = encoder.shared
-    return encoder
-
-
-def with_words(encoder: UMT5EncoderModel, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Files hold the table of words once."""
-    return weights | {"encoder.embed_tokens.weight": weights["shared.weight"]}
-
-
 ENGINE = Engine(
     generate={TextToVideo: generate},
     parts=("tokenizer", "scheduler", "text_encoder", "vae", "transformer"),
-    encode=encode,
+    encode=umt5.encode,
     network=network,
     denoising_memory=denoising_memory,
     solver=solver,
@@ -374,6 +358,6 @@ ENGINE = Engine(
             WanTransformer3DModel.from_config, complete=with_positions, bfloat16=True, exact=EXACT_PARTS
         ),
         "AutoencoderKLWan": Network(AutoencoderKLWan.from_config, bfloat16=True),
-        "UMT5EncoderModel": Network(build_text_encoder, complete=with_words, bfloat16=True),
+        "UMT5EncoderModel": Network(umt5.build, complete=umt5.with_words, bfloat16=True),
     },
 )

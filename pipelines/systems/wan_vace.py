@@ -1,12 +1,13 @@
 """VACE on Wan 2.1 (Jiang et al., 2025, "VACE: All-in-One Video Creation and Editing"): a prompt and a control clip.
 
 The control says of every pixel what is there and, by a mask, whether it is kept or followed while it is drawn anew. A
-clip of skeletons is followed everywhere; of a first image the first frame is kept. Read top to bottom: make the
-control, read the prompt, denoise under it, decode. All but the control is Wan's (wan.py).
+clip of skeletons is followed everywhere; of a first image the first frame is kept. Pictures of who or what is to appear
+come before the video, and are cut off after it. Read top to bottom: make the control, read the prompt, denoise under
+it, decode. All but the control is Wan's (wan.py).
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,9 +27,9 @@ from pipelines.messages import said
 from pipelines.models.classes import Network
 from pipelines.models.memory import peak_bytes, remembered
 from pipelines.poses.pose_sequence import PoseSequence, skeletons
-from pipelines.systems import wan
+from pipelines.systems import umt5, wan
 from pipelines.systems.checkpoints import Checkpoints
-from pipelines.systems.diffusion import Predict, draw_noise
+from pipelines.systems.diffusion import Predict, Step, draw_noise
 from pipelines.systems.engine import Engine, Generated
 from pipelines.systems.preview import Previewer
 from pipelines.systems.shortcuts import plan
@@ -58,12 +59,14 @@ def follow_poses(
     follow: Callable[[PoseSequence], None] = lambda sequence: None,
     measured: Measured | None = None,
     checkpoints: Checkpoints | None = None,
+    reference: Path | None = None,
 ) -> Generated:
     """Generates the video of `task`; returns its frames, uint8 [F, H, W, 3], and the facts of the run.
 
-    `clip`, `known`, `follow`, `measured` and `checkpoints` are those of followyourpose.generate. Of a clip with too few
-    frames the first 4k + 1 are followed. Raises ValueError, in words for the person who asked, as `skeletons` does, and
-    where the result holds no numbers or no picture.
+    `clip`, `known`, `follow`, `measured` and `checkpoints` are those of followyourpose.generate, `reference` is the
+    file that the task names, if it does. Of a clip with too few frames the first 4k + 1 are followed. Raises
+    ValueError, in words for the person who asked, as `skeletons` does, where a file is no picture, and where the result
+    holds no numbers or no picture.
     """
     started = time.perf_counter()
     sequence = yield from skeletons(task, models, clip, known, measured)
@@ -71,8 +74,9 @@ def follow_poses(
     follow(sequence)
     task = replace(task, frames=len(sequence.pictures))
     seconds = {FINDING: time.perf_counter() - started}
-    drawn = torch.from_numpy(sequence.pictures).permute(3, 0, 1, 2)[None].float() / 127.5 - 1  # (1, 3, F, H, W)
-    frames, facts = yield from _generate(task, models, drawn, torch.ones_like(drawn[:, :1]), checkpoints, task.strength)
+    drawn = wan.as_clip(sequence.pictures)
+    everywhere = torch.ones_like(drawn[:, :1])
+    frames, facts = yield from _generate(task, models, drawn, everywhere, checkpoints, reference, task.strength)
     facts["seconds_by_stage"] = seconds | facts["seconds_by_stage"]
     return frames, facts | sequence.facts
 
@@ -84,19 +88,20 @@ def generate(
     image: Path | None = None,
     mask: Path | None = None,
     checkpoints: Checkpoints | None = None,
+    reference: Path | None = None,
 ) -> Generated:
     """Generates the video of `task`; returns its frames, uint8 [F, H, W, 3], and the facts of the run.
 
-    `image` and `mask` are the files that the task names, if it does. It goes on from the `checkpoints` of its job, and
-    keeps them. Raises ValueError, in words for the person who asked, where the result holds no numbers or no picture,
-    and where a file is no picture.
+    `image`, `mask` and `reference` are the files that the task names, if it does. It goes on from the `checkpoints` of
+    its job, and keeps them. Raises ValueError, in words for the person who asked, where the result holds no numbers or
+    no picture, and where a file is no picture.
     """
     given = unwanted = None
     if image is not None:
         given = images.read(image, models.settings)
         unwanted = images.read(mask, models.settings, "L") if mask is not None else None
     clip, drawn = first_image(given, unwanted, task.frames, task.width, task.height)
-    frames, facts = yield from _generate(task, models, clip, drawn, checkpoints)
+    frames, facts = yield from _generate(task, models, clip, drawn, checkpoints, reference)
     return frames, facts | {"first_image": "none" if image is None else "given"}
 
 
@@ -106,20 +111,23 @@ def _generate(
     clip: Tensor,
     mask: Tensor,
     checkpoints: Checkpoints | None,
+    reference: Path | None,
     strength: float = 1.0,
 ) -> Generated:
     """As `generate`, under the control `clip` (1, 3, F, H, W) in [-1, 1] and `mask` (1, 1, F, H, W)."""
     started, seconds = time.perf_counter(), {}
     yield Progress(READING, 0, 1)
+    pictures = [] if reference is None else [images.read(reference, models.settings)]
+    references = [laid_out(picture, task.width, task.height) for picture in pictures]
     way = plan(task, models, "transformer")
-    working_bytes, slices = wan.working_memory(task, models, denoising_memory, way.part)
+    working_bytes, slices = wan.working_memory(task, models, denoising_memory, way.part, len(references))
     texts = [task.negative_prompt, task.prompt] if task.guidance > 1 else [task.prompt]
-    text_states = wan.read(texts, task, models)
+    text_states = umt5.read(texts, task, models)
     empty = models.empty(f"{task.model}/vae")
     shape = wan.latent_shape(empty, task.frames, task.height, task.width)
     with models.lease(f"{task.model}/vae", working_bytes=wan.encoding_memory(empty, *shape[-2:])) as vae:
         previewer = Previewer(*wan.latent_colours(vae), task.fps / 4)
-        control = control_latents(vae, clip, mask)
+        control = control_latents(vae, clip, mask, references)
     with models.lease(f"{task.model}/scheduler") as config:
         schedule = wan.shifted(config, models.card(task.model).flow_shift)
     seconds[READING] = time.perf_counter() - started
@@ -127,12 +135,13 @@ def _generate(
 
     began = time.perf_counter()
     with models.lease(f"{task.model}/{way.part}", working_bytes=working_bytes) as transformer:
-        noise = draw_noise(shape, task.seed).to(transformer.device)
+        noise = draw_noise((*shape[:2], *control.shape[2:]), task.seed).to(transformer.device)
         of = partial(network, transformer, slices=slices, control=control, strength=strength)
         key = models.key(f"{task.model}/{way.part}")
         checkpoint = checkpoint_of(checkpoints, "denoising", transformer, key, slices, way.sampling)
         settings = schedule, task.scheduler, task.steps, task.guidance, way.sampling, checkpoint
-        step = yield from report_progress(wan.sample(of, text_states, noise, *settings), DENOISING, previewer)
+        steps = without_references(wan.sample(of, text_states, noise, *settings), len(references))
+        step = yield from report_progress(steps, DENOISING, previewer)
         facts = run_facts(step, transformer, slices, models, wan.SAVING) | {"approximations": way.approximations}
     seconds[DENOISING] = time.perf_counter() - began
 
@@ -140,7 +149,7 @@ def _generate(
     frames = yield from decode_frames(task, step.latents, wan.decode, models, wan.decoding_memory(empty, *shape[-2:]))
     seconds[DECODING] = time.perf_counter() - began
     facts |= {"seconds_by_stage": seconds} | step_facts(step, seconds[DENOISING], checkpoint)
-    return frames, facts
+    return frames, facts | ({"reference": "given"} if references else {})
 
 
 # The control
@@ -168,15 +177,41 @@ def _pixels(picture: Image.Image, width: int, height: int) -> Tensor:
     return levels.view(height, width, -1).permute(2, 0, 1) / 127.5 - 1
 
 
-def control_latents(vae: AutoencoderKLWan, clip: Tensor, mask: Tensor) -> Tensor:
-    """What the transformer takes of a control: latents of what is kept, of what is followed, and the mask of every
-    latent's pixels: (1, 2c + s^2, f, h, w), fp32, s being the VAE's factor.
+def laid_out(picture: Image.Image, width: int, height: int) -> Tensor:
+    """A reference picture, as large as it fits in the middle of a white canvas: (1, 3, 1, height, width) in [-1, 1]."""
+    pixels = wan.as_clip(np.array(picture.convert("RGB"))[None])[:, :, 0]  # (1, 3, H, W)
+    scale = min(height / pixels.shape[2], width / pixels.shape[3])
+    rows, columns = (max(1, int(side * scale)) for side in pixels.shape[2:])
+    pixels = F.interpolate(pixels, size=(rows, columns), mode="bilinear", align_corners=False)  # as published
+    top, left = (height - rows) // 2, (width - columns) // 2
+    canvas = torch.ones(1, 3, 1, height, width)
+    canvas[:, :, 0, top : top + rows, left : left + columns] = pixels
+    return canvas
 
-    `clip` (1, 3, F, H, W) is in [-1, 1]; in `mask` (1, 1, F, H, W) 0 is kept and 1 drawn anew.
+
+def control_latents(vae: AutoencoderKLWan, clip: Tensor, mask: Tensor, references: Sequence[Tensor] = ()) -> Tensor:
+    """What the transformer takes of a control: latents of what is kept, of what is followed, and the mask of every
+    latent's pixels: (1, 2c + s^2, r + f, h, w), fp32, s being the VAE's factor.
+
+    `clip` (1, 3, F, H, W) is in [-1, 1]; in `mask` (1, 1, F, H, W) 0 is kept and 1 drawn anew. Each of r `references`
+    (1, 3, 1, H, W) is a frame of latents before those of the clip, kept as a whole; the last comes first, as published.
     """
     kept, followed = (wan.encode_clip(vae, clip * part) for part in (1 - mask, mask))
-    drawn = latent_mask(mask, kept.shape[2:], vae.config.scale_factor_spatial)
-    return torch.cat([kept, followed, drawn.to(kept.device)], dim=1)
+    drawn = latent_mask(mask, kept.shape[2:], vae.config.scale_factor_spatial).to(kept.device)
+    pictures = [wan.encode_clip(vae, picture) for picture in reversed(references)]
+    nothing = [torch.zeros_like(picture) for picture in pictures]
+    parts = (
+        torch.cat([*pictures, kept], dim=2),
+        torch.cat([*nothing, followed], dim=2),
+        F.pad(drawn, (0, 0, 0, 0, len(pictures), 0)),
+    )
+    return torch.cat(parts, dim=1)
+
+
+def without_references(steps: Iterator[Step], references: int) -> Iterator[Step]:
+    """`steps`, without the latents of so many reference pictures, which come before the video's."""
+    for step in steps:
+        yield replace(step, latents=step.latents[:, :, references:], denoised=step.denoised[:, :, references:])
 
 
 def latent_mask(mask: Tensor, size: Sequence[int], factor: int) -> Tensor:
@@ -221,7 +256,7 @@ def denoising_memory(
 ) -> int:
     """As wan.denoising_memory."""
     latents = torch.empty(1, transformer.config.in_channels, frames, height, width, device="meta")
-    texts = torch.empty(branches, wan.MAX_TOKENS, transformer.config.text_dim, device="meta")
+    texts = torch.empty(branches, umt5.MAX_TOKENS, transformer.config.text_dim, device="meta")
     timestep: Any = torch.empty((), device="meta")
     return peak_bytes(lambda: network(transformer, texts, slices)(latents, timestep))
 
@@ -229,7 +264,7 @@ def denoising_memory(
 ENGINE = Engine(
     generate={PoseToVideo: follow_poses, TextToVideo: generate},
     parts=wan.ENGINE.parts,
-    encode=wan.encode,
+    encode=umt5.encode,
     network=network,
     denoising_memory=denoising_memory,
     solver=wan.solver,

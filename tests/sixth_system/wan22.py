@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pipelines.events import DENOISING, Progress
-from pipelines.systems import wan
+from pipelines.systems import umt5, wan
 from pipelines.systems.checkpoints import Checkpoints
 from pipelines.systems.diffusion import denoise, draw_noise, guided
 from pipelines.systems.engine import Engine, Generated
@@ -36,7 +36,7 @@ def generate(task: TextToVideo, models: "ModelManager", checkpoints: Checkpoints
     yield Progress(READING, 0, 1)
     working_bytes, slices = wan.working_memory(task, models, wan.denoising_memory, "transformer")
     texts = [task.negative_prompt, task.prompt] if task.guidance > 1 else [task.prompt]
-    text_states = wan.read(texts, task, models)
+    text_states = umt5.read(texts, task, models)
     with models.lease(f"{task.model}/vae", working_bytes=2**28) as vae:
         previewer = Previewer(*wan.latent_colours(vae), task.fps / 4)
     with models.lease(f"{task.model}/scheduler") as schedule:
@@ -94,7 +94,7 @@ class Experts:
 ENGINE = Engine(
     generate={TextToVideo: generate},
     parts=("tokenizer", "scheduler", "text_encoder", "vae", "transformer", "transformer_2"),
-    encode=wan.encode,
+    encode=umt5.encode,
     network=wan.network,
     denoising_memory=wan.denoising_memory,
     solver=wan.solver,
