@@ -43,27 +43,65 @@ def test_matrices_and_ranges_are_read_as_they_are_marked(tmp_path, matrix, tag, 
     assert np.abs(middles(path) - PATCHES).max() <= 6
 
 
-def test_wide_primaries_in_standard_range(tmp_path):
+@pytest.mark.parametrize("unmarked", [None, "color_trc", "colorspace"])
+@pytest.mark.parametrize("primaries, matrix", [("bt2020", "bt2020nc"), ("smpte432", "bt2020nc")])
+def test_wide_primaries_in_standard_range(tmp_path, primaries, matrix, unmarked):
+    """Read as BT.709, green would be 125 off."""
     filters = "scale=out_color_matrix=bt709:out_range=tv,format=yuv444p,"
     filters += "setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv,"
-    filters += "zscale=p=bt2020:t=bt2020-10:m=bt2020nc,format=yuv444p"
-    marks = ["-colorspace", "bt2020nc", "-color_primaries", "bt2020", "-color_trc", "bt2020-10"]
-    path = encoded(tmp_path / "clip.mp4", filters, "-c:v", "libx264", "-crf", "4", *marks)
-    assert np.abs(middles(path) - PATCHES).max() <= 35  # read as BT.709, red would be 75 off
+    filters += f"zscale=p={primaries}:m={matrix},format=yuv444p"
+    filters += f",setparams={unmarked}=unknown" if unmarked else ""
+    path = encoded(tmp_path / "clip.mp4", filters, "-c:v", "libx264", "-crf", "4")
+    assert np.abs(middles(path) - PATCHES).max() <= 35
 
 
-@pytest.mark.parametrize("transfer", ["arib-std-b67", "smpte2084"])
-def test_high_dynamic_range_looks_like_its_standard_master(tmp_path, transfer):
-    """HLG and PQ as phones record them: unmapped, the primaries would be up to 150 of 255 off."""
+def test_a_matrix_alone_says_nothing_of_primaries(tmp_path):
+    filters = "scale=out_color_matrix=bt2020,format=yuv420p,setparams=colorspace=bt2020nc:color_primaries=unknown"
+    path = encoded(tmp_path / "clip.mp4", f"{filters}:color_trc=unknown", "-c:v", "libx264", "-crf", "4")
+    assert np.abs(middles(path) - PATCHES).max() <= 6
+
+
+@pytest.mark.parametrize("height, matrix", [(SIDE, "bt601"), (720, "bt709")])
+def test_what_is_not_marked_is_told_by_its_size(tmp_path, height, matrix):
+    filters = f"scale=-2:{height}:flags=neighbor:out_color_matrix={matrix},format=yuv420p,"
+    filters += "setparams=colorspace=unknown:color_primaries=unknown:color_trc=unknown"
+    path = encoded(tmp_path / "clip.mp4", filters, "-c:v", "libx264", "-crf", "4")
+    frame = uploads.frames(path, SETTINGS, frames=1, side=5 * SIDE)[0].astype(int)
+    assert np.abs(frame[SIDE // 2, SIDE // 2 :: SIDE] - PATCHES).max() <= 6
+
+
+def wide(path: Path, transfer: str, unmarked: tuple[str, ...] = (), *options: str) -> Path:
+    """The patches as phones record them in that transfer; marks called `unmarked` are left out."""
     filters = "scale=out_color_matrix=bt709:out_range=tv,format=yuv444p,"
     filters += "setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv,"
     filters += "zscale=t=linear:npl=100,format=gbrpf32le,zscale=p=bt2020,"
     filters += f"zscale=t={transfer}:m=bt2020nc:r=limited:npl=100,format=yuv420p10le"
-    marks = ["-colorspace", "bt2020nc", "-color_primaries", "bt2020", "-color_trc", transfer]
-    path = encoded(
-        tmp_path / "clip.mp4", filters, "-c:v", "libx265", "-crf", "4", "-x265-params", "log-level=error", *marks
-    )
-    assert np.abs(middles(path) - PATCHES).max() <= 45
+    filters += "".join(f",setparams={name}=unknown" for name in unmarked)
+    return encoded(path, filters, *(options or ("-c:v", "libx265", "-crf", "4", "-x265-params", "log-level=error")))
+
+
+@pytest.mark.parametrize("transfer", ["arib-std-b67", "smpte2084"])
+@pytest.mark.parametrize("unmarked", [(), ("colorspace",), ("color_primaries",), ("colorspace", "color_primaries")])
+def test_high_dynamic_range_looks_like_its_standard_master(tmp_path, transfer, unmarked):
+    """HLG and PQ: unmapped, the primaries would be up to 150 of 255 off."""
+    assert np.abs(middles(wide(tmp_path / "clip.mp4", transfer, unmarked)) - PATCHES).max() <= 45
+
+
+@pytest.mark.parametrize("transfer", ["arib-std-b67", "smpte2084"])
+@pytest.mark.parametrize("side", [475, 383])
+def test_high_dynamic_range_is_read_at_any_size(tmp_path, transfer, side):
+    path = wide(tmp_path / "clip.mp4", transfer)
+    frame = uploads.frames(path, SETTINGS, frames=1, side=side)[0].astype(int)
+    assert frame.shape[0] % 2 and frame.shape[1] == side
+    colours = frame[frame.shape[0] // 2, side // 10 :: side // 5][:5]
+    assert np.abs(colours - PATCHES).max() <= 45
+
+
+def test_a_file_may_say_what_its_frames_do_not(tmp_path):
+    silent = ["-bsf:v", "h264_metadata=colour_primaries=2:matrix_coefficients=2:transfer_characteristics=2"]
+    path = wide(tmp_path / "clip.mp4", "smpte2084", (), "-c:v", "libx264", "-crf", "4")
+    ffmpeg("-i", path, "-c", "copy", *silent, tmp_path / "silent.mp4")
+    assert np.abs(middles(tmp_path / "silent.mp4") - PATCHES).max() <= 45
 
 
 TRANSPARENT = {  # where the frame is transparent, magenta lies hidden
@@ -96,6 +134,9 @@ def test_pictures_too(tmp_path):
 def test_what_ffmpeg_says_decides():
     line = "  Stream #0:1[0x1](und): Video: hevc (Main 10), yuv420p10le(tv, bt2020nc/bt2020/arib-std-b67), 64x64"
     assert colour.pixels(line) == Pixels(wide=True, primaries=True)
+    decoded = line.replace("bt2020nc/bt2020/arib-std-b67", "bt2020nc/unknown/arib-std-b67")
+    told = colour.pixels(f"{line}\nOutput #0, framecrc, to 'pipe:1':\n  Metadata:\n    encoder\n{decoded}")
+    assert told == Pixels(wide=True, primaries=True, marks="color_primaries=bt2020")
     cover = "  Stream #0:0: Video: png, rgba(pc), 64x64 (attached pic)\n"
     assert colour.pixels(cover + "  Stream #0:1: Video: h264, yuv420p, 64x64") == Pixels()
     assert colour.pixels("") == Pixels()
