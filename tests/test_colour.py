@@ -107,6 +107,16 @@ def test_a_file_may_say_what_its_frames_do_not(tmp_path):
 TRANSPARENT = {  # where the frame is transparent, magenta lies hidden
     "vp9.webm": ["-pix_fmt", "yuva420p", "-c:v", "libvpx-vp9"],
     "vp8.webm": ["-pix_fmt", "yuva420p", "-c:v", "libvpx", "-auto-alt-ref", "0"],
+    "hevc.mov": [
+        "-pix_fmt",
+        "yuva420p",
+        "-c:v",
+        "libx265",
+        "-x265-params",
+        "log-level=error:alpha=1",
+        "-tag:v",
+        "hvc1",
+    ],
     "prores.mov": ["-c:v", "prores_ks", "-profile:v", "4444", "-pix_fmt", "yuva444p10le"],
 }
 

@@ -66,23 +66,25 @@ def pixels(log: str) -> Pixels:
         return Pixels()
     line, rest = found.groups()
     codec = line.split()[0].strip(",")
-    if codec in ALPHA_DECODERS and re.search(r"^ *alpha_mode *: 1", rest, re.MULTILINE):
-        return Pixels(decoder=ALPHA_DECODERS[codec], transparent=True)
+    decoder = ALPHA_DECODERS.get(codec) if re.search(r"^ *alpha_mode *: 1", rest, re.MULTILINE) else None
     decoded = re.search(r"^Output #0(?:.*\n)+? *Stream #0:\d+.*?: Video: (.*)$", log, re.MULTILINE)
-    of_file, of_frame = _marks(line), _marks(decoded[1] if decoded else line)
+    frame = decoded[1] if decoded else line
+    of_file, of_frame = _marks(line), _marks(frame)
     told = [file if mark in UNMARKED else mark for file, mark in zip(of_file, of_frame, strict=True)]
     _, primaries, transfer = told
     wide, gamut = transfer in WIDE_TRANSFERS, primaries in WIDE_PRIMARIES
     usual = ["bt2020nc", "bt2020", "bt709"] if wide or gamut else ["bt709" if _is_hd(line) else "", "", ""]
-    if RGB.search(line):
+    if RGB.search(frame):
         usual[0] = ""
     meant = [usually if mark in UNMARKED else mark for mark, usually in zip(told, usual, strict=True)]
     marks = ":".join(
         f"{name}={mark}"
-        for name, frame, mark in zip(("colorspace", "color_primaries", "color_trc"), of_frame, meant, strict=True)
-        if frame in UNMARKED and mark
+        for name, known, mark in zip(("colorspace", "color_primaries", "color_trc"), of_frame, meant, strict=True)
+        if known in UNMARKED and mark
     )
-    return Pixels(transparent=bool(TRANSPARENT.search(line)), wide=wide, primaries=gamut, marks=marks)
+    # HEVC's alpha lies in a layer of its own, of which the file's line says nothing.
+    transparent = decoder is not None or any(TRANSPARENT.search(each) for each in (line, frame))
+    return Pixels(decoder, transparent, wide=wide, primaries=gamut, marks=marks)
 
 
 def _marks(line: str) -> tuple[str, str, str]:
