@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from test_uploads import ffmpeg
 
-from pipelines.media import colour, images, uploads
+from pipelines.media import colour, images, measuring, uploads
 from pipelines.media.colour import Pixels
 from pipelines.settings import Settings
 
@@ -155,11 +155,11 @@ def test_what_ffmpeg_says_decides():
 # Sound
 
 
-def heard(path: Path) -> tuple[float, float, float]:
-    """How long the sound is, and when it begins and ends to be heard: seconds."""
+def heard(path: Path) -> tuple[float, float | None, float | None]:
+    """How long the sound is, and when it begins and ends to be heard: seconds, None where it is silent."""
     wave = np.frombuffer(ffmpeg("-i", path, "-ac", "1", "-ar", "8000", "-f", "s16le", "-"), np.int16)
     loud = np.flatnonzero(np.abs(wave.astype(int)) > 500) / 8000
-    return len(wave) / 8000, float(loud[0]), float(loud[-1])
+    return len(wave) / 8000, *((float(loud[0]), float(loud[-1])) if len(loud) else (None, None))
 
 
 @pytest.fixture
@@ -178,12 +178,30 @@ def late(tmp_path) -> Path:
         (0.25, 1, None, (1, 0.25, 1)),
         (0, 2, 4, (4, 1, 3.4)),
         (0, 2, 0.25, (0.25, 0.06, 0.21)),
+        (0, 1.5, 15, (15, 4.8, 15)),
+        (1.8, 0.2, 1, (1, None, None)),
         (1.5, 0.5, None, (0.5, 0, 0.2)),
     ],
 )
 def test_sound_keeps_its_place_and_is_as_long_as_the_picture(late, tmp_path, start, seconds, length, wanted):
     uploads.sound(late, tmp_path / "sound.m4a", SETTINGS, start, seconds, length)
-    assert heard(tmp_path / "sound.m4a") == pytest.approx(wanted, abs=0.06)
+    allowed = 0.06 * max(1, (length or seconds) / seconds / 2)
+    for is_, should in zip(heard(tmp_path / "sound.m4a"), wanted, strict=True):
+        assert is_ == pytest.approx(should, abs=allowed)
+
+
+@pytest.mark.parametrize("codec", ["pcm_s16be", "pcm_s24be", "pcm_u8", "pcm_mulaw", "adpcm_ima_qt"])
+def test_plain_samples_as_cameras_store_them_are_heard(late, tmp_path, codec):
+    clip = tmp_path / "camera.mov"
+    ffmpeg("-i", late, "-c:v", "copy", "-c:a", codec, clip)
+    assert measuring.inspect(clip, SETTINGS).sound
+    uploads.sound(clip, tmp_path / "sound.m4a", SETTINGS, 0, 2)
+    assert heard(tmp_path / "sound.m4a") == pytest.approx((2, 0.5, 1.7), abs=0.06)
+
+
+def test_a_sound_that_cant_be_read_counts_as_none(late, tmp_path):
+    ffmpeg("-i", late, "-c:v", "copy", "-c:a", "wavpack", tmp_path / "clip.mkv")
+    assert not measuring.inspect(tmp_path / "clip.mkv", SETTINGS).sound
 
 
 def test_a_start_beyond_what_is_read_names_the_limit(tmp_path):
