@@ -239,6 +239,11 @@ def _tune(chosen: argparse.Namespace, settings: Settings) -> int:
         raise ValueError(f"The output must be a folder, and {folder} is a file.")
     folder.mkdir(parents=True, exist_ok=True)
     path = _output(folder / "clip.mp4", clip)
+    from pipelines.media.clips import SOUND
+    from pipelines.models.convert.tuned import FILE
+
+    for name in (SOUND, FILE, "tuned.json"):
+        _keep(folder / name, clip)
     return _run(task, [card], settings, path, shown=folder, clip=clip, folder=folder)
 
 
@@ -367,9 +372,14 @@ def _output(path: Path | None, *inputs: Path, suffix: str = ".mp4") -> Path | No
         raise ValueError(f"There is no folder {path.parent} to write to.")
     if not os.access(path.parent, os.W_OK):
         raise ValueError(f"The folder {path.parent} can't be written to.")
+    _keep(path, *inputs)
+    return path
+
+
+def _keep(path: Path, *inputs: Path) -> None:
+    """Raises ValueError where what is written to `path` would be written over one of the `inputs`."""
     if path.exists() and any(file.exists() and path.samefile(file) for file in inputs):
         raise ValueError(f"{path} is what is read, and would be lost. Choose another name for the output.")
-    return path
 
 
 def _number(text: str) -> int | float | str:

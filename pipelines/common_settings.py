@@ -13,6 +13,7 @@ PRECISIONS = {  # what the network computes in -> what a person reads
 }
 SECONDS = Range(0, 86_400, 0)
 SHARE = Range(0, 1, 0)
+PACE = Range(0.001, 1010, 0)  # frames a second of clips, as media/measuring.py takes them
 NO_CLIP = said("There is no clip. Upload one first.")
 NO_IMAGE = said("There is no such image. Upload it first.")
 

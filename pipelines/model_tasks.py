@@ -22,6 +22,7 @@ from pipelines.common_settings import (
     NEGATIVE_PROMPT,
     NO_CLIP,
     NO_IMAGE,
+    PACE,
     PRECISION,
     PROMPT,
     REFERENCE,
@@ -347,7 +348,7 @@ class Edit(Sampled):
     frames: int = declared(replace(FRAMES, asked=False))  # as many, as large and as fast as what was tuned on
     width: int = declared(replace(WIDTH, asked=False))
     height: int = declared(replace(HEIGHT, asked=False))
-    fps: float = declared(replace(FPS, asked=False))
+    fps: float = declared(replace(FPS, asked=False, within=PACE))
     seed: int = declared(replace(SEED, help="Used only where the strength is above 0.", default=0))
     tuned: str = declared(TUNED)  # the job that tuned on the clip; "" where the model is published as tuned already
     strength: float = declared(  # 0 starts from the clip's own inverted latents, 1 from plain noise

@@ -13,7 +13,8 @@ from pipelines.task_settings import Kept, OneOf, checked, declared, is_name, tas
 
 CELLS = 16  # videos in a grid, at most
 TIMES = (1, 2, 4)  # how many times as large, and as many frames, a video can be finished
-FINISHED_SIDE, FINISHED_FRAMES, FINISHED_FPS = 2048, 256, 120  # at most
+FINISHED_SIDE, FINISHED_FRAMES = 2048, 256  # at most
+FINISHED_FPS = 120  # up to which frames are added; a video that is faster stays as fast
 
 
 class OfVideo:
@@ -102,7 +103,15 @@ class Finish(OfVideo):
                     most=FINISHED_SIDE,
                 )
             )
-        if frames > FINISHED_FRAMES or fps > FINISHED_FPS:
+        if self.interpolate == 1 and frames > FINISHED_FRAMES:
+            raise ValueError(
+                said(
+                    "{frames} frames are too many: a finished video has {most} at most. Choose a shorter one.",
+                    frames=frames,
+                    most=FINISHED_FRAMES,
+                )
+            )
+        if self.interpolate > 1 and (frames > FINISHED_FRAMES or fps > FINISHED_FPS):
             raise ValueError(
                 said(
                     "{frames} frames, {fps:.4g} a second, are too many: a finished video has "

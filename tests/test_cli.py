@@ -157,6 +157,11 @@ def test_poses_of_a_clip_behind_a_link(tmp_path):
 def test_nothing_is_written_over_what_is_read(tmp_path):
     clip = drawn_clip(tmp_path / "clip.mp4", frames=8)
     content = clip.read_bytes()
+    odd = Path(shutil.copy(clip, tmp_path / "sound.m4a"))  # as a tuned model's sound is called
+    clip.rename(tmp_path / "elsewhere.mp4")
+    code, output, errors = run(tmp_path, "tune", str(odd), "a person waves", "-o", str(tmp_path))
+    assert (code, output) == (2, "") and "sound.m4a is what is read" in errors and odd.read_bytes() == content
+    (tmp_path / "elsewhere.mp4").rename(clip)
     for arguments in (
         ("finish", str(clip), "--upscale", "2", "-o", str(clip)),
         ("pose-to-video", str(clip), "a robot dances", "-o", str(clip)),

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from test_uploads import ffmpeg
 
-from pipelines.media import colour, images, uploads
+from pipelines.media import colour, images, measuring, uploads
 from pipelines.media.colour import Pixels
 from pipelines.settings import Settings
 
@@ -43,32 +43,80 @@ def test_matrices_and_ranges_are_read_as_they_are_marked(tmp_path, matrix, tag, 
     assert np.abs(middles(path) - PATCHES).max() <= 6
 
 
-def test_wide_primaries_in_standard_range(tmp_path):
+@pytest.mark.parametrize("unmarked", [None, "color_trc", "colorspace"])
+@pytest.mark.parametrize("primaries, matrix", [("bt2020", "bt2020nc"), ("smpte432", "bt2020nc")])
+def test_wide_primaries_in_standard_range(tmp_path, primaries, matrix, unmarked):
+    """Read as BT.709, green would be 125 off."""
     filters = "scale=out_color_matrix=bt709:out_range=tv,format=yuv444p,"
     filters += "setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv,"
-    filters += "zscale=p=bt2020:t=bt2020-10:m=bt2020nc,format=yuv444p"
-    marks = ["-colorspace", "bt2020nc", "-color_primaries", "bt2020", "-color_trc", "bt2020-10"]
-    path = encoded(tmp_path / "clip.mp4", filters, "-c:v", "libx264", "-crf", "4", *marks)
-    assert np.abs(middles(path) - PATCHES).max() <= 35  # read as BT.709, red would be 75 off
+    filters += f"zscale=p={primaries}:m={matrix},format=yuv444p"
+    filters += f",setparams={unmarked}=unknown" if unmarked else ""
+    path = encoded(tmp_path / "clip.mp4", filters, "-c:v", "libx264", "-crf", "4")
+    assert np.abs(middles(path) - PATCHES).max() <= 35
 
 
-@pytest.mark.parametrize("transfer", ["arib-std-b67", "smpte2084"])
-def test_high_dynamic_range_looks_like_its_standard_master(tmp_path, transfer):
-    """HLG and PQ as phones record them: unmapped, the primaries would be up to 150 of 255 off."""
+def test_a_matrix_alone_says_nothing_of_primaries(tmp_path):
+    filters = "scale=out_color_matrix=bt2020,format=yuv420p,setparams=colorspace=bt2020nc:color_primaries=unknown"
+    path = encoded(tmp_path / "clip.mp4", f"{filters}:color_trc=unknown", "-c:v", "libx264", "-crf", "4")
+    assert np.abs(middles(path) - PATCHES).max() <= 6
+
+
+@pytest.mark.parametrize("height, matrix", [(SIDE, "bt601"), (720, "bt709")])
+def test_what_is_not_marked_is_told_by_its_size(tmp_path, height, matrix):
+    filters = f"scale=-2:{height}:flags=neighbor:out_color_matrix={matrix},format=yuv420p,"
+    filters += "setparams=colorspace=unknown:color_primaries=unknown:color_trc=unknown"
+    path = encoded(tmp_path / "clip.mp4", filters, "-c:v", "libx264", "-crf", "4")
+    frame = uploads.frames(path, SETTINGS, frames=1, side=5 * SIDE)[0].astype(int)
+    assert np.abs(frame[SIDE // 2, SIDE // 2 :: SIDE] - PATCHES).max() <= 6
+
+
+def wide(path: Path, transfer: str, unmarked: tuple[str, ...] = (), *options: str) -> Path:
+    """The patches as phones record them in that transfer; marks called `unmarked` are left out."""
     filters = "scale=out_color_matrix=bt709:out_range=tv,format=yuv444p,"
     filters += "setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv,"
     filters += "zscale=t=linear:npl=100,format=gbrpf32le,zscale=p=bt2020,"
     filters += f"zscale=t={transfer}:m=bt2020nc:r=limited:npl=100,format=yuv420p10le"
-    marks = ["-colorspace", "bt2020nc", "-color_primaries", "bt2020", "-color_trc", transfer]
-    path = encoded(
-        tmp_path / "clip.mp4", filters, "-c:v", "libx265", "-crf", "4", "-x265-params", "log-level=error", *marks
-    )
-    assert np.abs(middles(path) - PATCHES).max() <= 45
+    filters += "".join(f",setparams={name}=unknown" for name in unmarked)
+    return encoded(path, filters, *(options or ("-c:v", "libx265", "-crf", "4", "-x265-params", "log-level=error")))
+
+
+@pytest.mark.parametrize("transfer", ["arib-std-b67", "smpte2084"])
+@pytest.mark.parametrize("unmarked", [(), ("colorspace",), ("color_primaries",), ("colorspace", "color_primaries")])
+def test_high_dynamic_range_looks_like_its_standard_master(tmp_path, transfer, unmarked):
+    """HLG and PQ: unmapped, the primaries would be up to 150 of 255 off."""
+    assert np.abs(middles(wide(tmp_path / "clip.mp4", transfer, unmarked)) - PATCHES).max() <= 45
+
+
+@pytest.mark.parametrize("transfer", ["arib-std-b67", "smpte2084"])
+@pytest.mark.parametrize("side", [475, 383])
+def test_high_dynamic_range_is_read_at_any_size(tmp_path, transfer, side):
+    path = wide(tmp_path / "clip.mp4", transfer)
+    frame = uploads.frames(path, SETTINGS, frames=1, side=side)[0].astype(int)
+    assert frame.shape[0] % 2 and frame.shape[1] == side
+    colours = frame[frame.shape[0] // 2, side // 10 :: side // 5][:5]
+    assert np.abs(colours - PATCHES).max() <= 45
+
+
+def test_a_file_may_say_what_its_frames_do_not(tmp_path):
+    silent = ["-bsf:v", "h264_metadata=colour_primaries=2:matrix_coefficients=2:transfer_characteristics=2"]
+    path = wide(tmp_path / "clip.mp4", "smpte2084", (), "-c:v", "libx264", "-crf", "4")
+    ffmpeg("-i", path, "-c", "copy", *silent, tmp_path / "silent.mp4")
+    assert np.abs(middles(tmp_path / "silent.mp4") - PATCHES).max() <= 45
 
 
 TRANSPARENT = {  # where the frame is transparent, magenta lies hidden
     "vp9.webm": ["-pix_fmt", "yuva420p", "-c:v", "libvpx-vp9"],
     "vp8.webm": ["-pix_fmt", "yuva420p", "-c:v", "libvpx", "-auto-alt-ref", "0"],
+    "hevc.mov": [
+        "-pix_fmt",
+        "yuva420p",
+        "-c:v",
+        "libx265",
+        "-x265-params",
+        "log-level=error:alpha=1",
+        "-tag:v",
+        "hvc1",
+    ],
     "prores.mov": ["-c:v", "prores_ks", "-profile:v", "4444", "-pix_fmt", "yuva444p10le"],
 }
 
@@ -96,6 +144,9 @@ def test_pictures_too(tmp_path):
 def test_what_ffmpeg_says_decides():
     line = "  Stream #0:1[0x1](und): Video: hevc (Main 10), yuv420p10le(tv, bt2020nc/bt2020/arib-std-b67), 64x64"
     assert colour.pixels(line) == Pixels(wide=True, primaries=True)
+    decoded = line.replace("bt2020nc/bt2020/arib-std-b67", "bt2020nc/unknown/arib-std-b67")
+    told = colour.pixels(f"{line}\nOutput #0, framecrc, to 'pipe:1':\n  Metadata:\n    encoder\n{decoded}")
+    assert told == Pixels(wide=True, primaries=True, marks="color_primaries=bt2020")
     cover = "  Stream #0:0: Video: png, rgba(pc), 64x64 (attached pic)\n"
     assert colour.pixels(cover + "  Stream #0:1: Video: h264, yuv420p, 64x64") == Pixels()
     assert colour.pixels("") == Pixels()
@@ -104,11 +155,11 @@ def test_what_ffmpeg_says_decides():
 # Sound
 
 
-def heard(path: Path) -> tuple[float, float, float]:
-    """How long the sound is, and when it begins and ends to be heard: seconds."""
+def heard(path: Path) -> tuple[float, float | None, float | None]:
+    """How long the sound is, and when it begins and ends to be heard: seconds, None where it is silent."""
     wave = np.frombuffer(ffmpeg("-i", path, "-ac", "1", "-ar", "8000", "-f", "s16le", "-"), np.int16)
     loud = np.flatnonzero(np.abs(wave.astype(int)) > 500) / 8000
-    return len(wave) / 8000, float(loud[0]), float(loud[-1])
+    return len(wave) / 8000, *((float(loud[0]), float(loud[-1])) if len(loud) else (None, None))
 
 
 @pytest.fixture
@@ -127,12 +178,30 @@ def late(tmp_path) -> Path:
         (0.25, 1, None, (1, 0.25, 1)),
         (0, 2, 4, (4, 1, 3.4)),
         (0, 2, 0.25, (0.25, 0.06, 0.21)),
+        (0, 1.5, 15, (15, 4.8, 15)),
+        (1.8, 0.2, 1, (1, None, None)),
         (1.5, 0.5, None, (0.5, 0, 0.2)),
     ],
 )
 def test_sound_keeps_its_place_and_is_as_long_as_the_picture(late, tmp_path, start, seconds, length, wanted):
     uploads.sound(late, tmp_path / "sound.m4a", SETTINGS, start, seconds, length)
-    assert heard(tmp_path / "sound.m4a") == pytest.approx(wanted, abs=0.06)
+    allowed = 0.06 * max(1, (length or seconds) / seconds / 2)
+    for is_, should in zip(heard(tmp_path / "sound.m4a"), wanted, strict=True):
+        assert is_ == pytest.approx(should, abs=allowed)
+
+
+@pytest.mark.parametrize("codec", ["pcm_s16be", "pcm_s24be", "pcm_u8", "pcm_mulaw", "adpcm_ima_qt"])
+def test_plain_samples_as_cameras_store_them_are_heard(late, tmp_path, codec):
+    clip = tmp_path / "camera.mov"
+    ffmpeg("-i", late, "-c:v", "copy", "-c:a", codec, clip)
+    assert measuring.inspect(clip, SETTINGS).sound
+    uploads.sound(clip, tmp_path / "sound.m4a", SETTINGS, 0, 2)
+    assert heard(tmp_path / "sound.m4a") == pytest.approx((2, 0.5, 1.7), abs=0.06)
+
+
+def test_a_sound_that_cant_be_read_counts_as_none(late, tmp_path):
+    ffmpeg("-i", late, "-c:v", "copy", "-c:a", "wavpack", tmp_path / "clip.mkv")
+    assert not measuring.inspect(tmp_path / "clip.mkv", SETTINGS).sound
 
 
 def test_a_start_beyond_what_is_read_names_the_limit(tmp_path):

@@ -57,6 +57,15 @@ def test_a_task_comes_back_from_json_with_what_it_finishes(of):
     assert (task.prompt, task.model, task.seed) == (of.prompt, of.model, of.seed)
 
 
+def test_a_fast_video_stays_as_fast():
+    larger, smoother = (Finish.for_video(None, "0" * 32, *times) for times in ((2, 1), (1, 2)))
+    assert larger.becomes(90, 64, 64, 240.0) == (90, 128, 128, 240.0)
+    with pytest.raises(ValueError, match="480 a second, are too many.*less smoothness"):
+        smoother.becomes(90, 64, 64, 240.0)
+    with pytest.raises(ValueError, match="300 frames are too many.*a shorter one"):
+        larger.becomes(300, 64, 64, 24.0)
+
+
 def test_what_a_clip_of_others_becomes_is_told_by_its_file_alone():
     task = Finish.for_video(None, "0" * 32, 2, 1)
     assert json.loads(to_json(task))["of"] is None

@@ -159,6 +159,12 @@ def test_every_control_changes_the_edit_and_only_its_own_part(name):
     assert differing(before, after) == [name] and getattr(after, name) == EDIT[name][1]
 
 
+def test_an_edit_is_as_fast_as_its_clip_however_fast_that_is():
+    size = {"tuned": "0" * 32, "frames": 4, "width": 128, "height": 128}
+    fast, slow = (Edit.for_model(find("miniature-sd"), "a bear", 7, fps=fps, **size) for fps in (240.0, 0.05))
+    assert (fast.fps, slow.fps) == (240.0, 0.05)
+
+
 def test_an_edit_has_the_shape_and_the_pace_of_the_clip_and_one_is_made_for_every_line():
     found = edits("a bear skis\n\n  a robot skis \n")
     assert [task.prompt for task in found] == ["a bear skis", "a robot skis"]

@@ -176,6 +176,13 @@ def test_16_bits_of_grey_keep_all_their_levels(tmp_path, settings, mode):
     assert np.array_equal(read, np.broadcast_to((grey >> 8)[..., None], read.shape))
 
 
+def test_a_level_of_16_bit_grey_may_be_transparent(tmp_path, settings):
+    grey = np.array([[0x1234, 0x1235, 0x1334]], np.uint16)
+    file = tmp_path / "grey.png"
+    Image.fromarray(grey).save(file, transparency=0x1234)
+    assert np.asarray(images.read(file, settings, "L")).tolist() == [[255, 0x12, 0x13]]
+
+
 def test_a_file_that_is_not_there(tmp_path, settings):
     with pytest.raises(ValueError, match="no picture"):
         Images(settings).keep(tmp_path / "nothing", "anna")

@@ -14,6 +14,7 @@ import tiny
 from pipelines.catalog import CATALOG, find, find_motion
 from pipelines.events import Progress, Result
 from pipelines.media import video
+from pipelines.media.measuring import Clip
 from pipelines.models.manager import ModelManager
 from pipelines.poses import openpose_json, pose_sequence
 from pipelines.poses.keypoints import Poses
@@ -22,7 +23,7 @@ from pipelines.serving.job import Job
 from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
 from pipelines.tasks import PoseToVideo, Tune, to_json
-from ui import forms, page, pose_html
+from ui import forms, page, pose_controls, pose_html
 from ui.languages import LANGUAGE
 
 ME, OTHERS = "1" * 32, "2" * 32
@@ -123,6 +124,11 @@ def test_model_size_clip_and_sound_reach_it_too(built):
     (task,), _ = press(built, clip="f" * 32, motions="", **{"pose-sound": True})
     assert (task.clip, task.motion, task.sound) == ("f" * 32, "", True)
     assert set(OTHER) | {"model", "width", "height", "clip", "sound", "lora", "reference"} == set(asdict(task))
+
+
+def test_a_very_fast_clip_keeps_to_the_frames_a_second_that_are_made():
+    fast = Clip(64, 64, 240.0, 1.0, 240, "H.264", "MP4 or MOV", True, False)
+    assert [pose_controls.pace(fast, stride) for stride in (None, 1, 8)] == [8, 60, 30]
 
 
 def test_several_lines_are_several_videos_of_one_seed_and_the_dice_rolls_it(built):
@@ -296,6 +302,9 @@ def test_the_figures_stand_beside_the_result(tmp_path):
     facts = {"pose_accuracy": 83.4, "pose_accuracy_by": "miniature-openpose", "flicker": 0.021}
     html = pose_html.measures(Job("1", ME, task, end=Result(tmp_path, facts)))
     assert "83" in html and "average precision" in html and "2.1%" in html and "seed 9" in html
+    assert "Sound" not in html
+    html = pose_html.measures(Job("1", ME, task, end=Result(tmp_path, facts | {"sound_tempo": 0.25})))
+    assert "Sound" in html and "0.25×" in html
     html = pose_html.measures(Job("1", ME, task, end=Result(tmp_path, facts | {"frame_consistency": 97.31})))
     assert "97.3" in html and "2.1%" not in html
     json.dumps(facts)

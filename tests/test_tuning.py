@@ -15,7 +15,7 @@ from PIL import Image
 
 from pipelines.catalog import CATALOG
 from pipelines.events import TUNING, Losses, Preview, Progress
-from pipelines.media import video
+from pipelines.media import clips, ffmpeg, video
 from pipelines.models.convert import tuned as files
 from pipelines.models.folders import card_of_folder
 from pipelines.models.manager import ModelManager
@@ -194,6 +194,30 @@ def test_another_clip_in_the_same_folder_begins_anew(models, clip, tmp_path):
     _, alone = tune(models, backwards, tmp_path / "two", stop_after=1)
     assert second.facts["losses"] == alone.facts["losses"] != first.facts["losses"][:1]
     assert len(second.facts["losses"]) == 1 and same(second.delta, alone.delta)
+
+
+def test_a_clips_model_and_sound_are_gone_before_another_takes_its_place(models, clip, tmp_path):
+    loud, folder = tmp_path / "loud.mp4", tmp_path / "tuned"
+    tone = ["-f", "lavfi", "-i", "sine=f=440:d=1", "-c:v", "copy", "-c:a", "aac"]
+    assert not ffmpeg.run(["-v", "error", "-i", str(clip), *tone, str(loud)], seconds=60).returncode
+    tune(models, loud, folder)
+    assert (folder / clips.SOUND).exists()
+    backwards = tmp_path / "backwards.mp4"
+    video.write(video.read(clip)[::-1], backwards, 8)
+    task = tune_task(models)
+    with closing(tuning.generate(task, models, backwards, folder, folder / "clip.mp4")) as events:
+        next(event for event in events if event == Progress(tuning.READING, 1, 1))
+    assert sorted(file.name for file in folder.iterdir()) == ["clip.mp4"]
+    assert np.abs(video.read(folder / "clip.mp4")[0].astype(int) - video.read(backwards)[0]).mean() < 4
+
+
+def test_a_clip_that_cant_be_used_leaves_what_was_tuned_before(models, clip, tmp_path):
+    _, tuned = tune(models, clip, tmp_path)
+    still = tmp_path / "still.mp4"
+    video.write(video.read(clip)[:1].repeat(4, axis=0), still, 8)
+    with pytest.raises(ValueError, match="Nothing moves"):
+        tune(models, still, tmp_path)
+    assert same(files.load(tmp_path).delta, tuned.delta)
 
 
 def test_a_loss_that_is_no_number_ends_the_tuning_and_keeps_what_was_good(models, clip, tmp_path):

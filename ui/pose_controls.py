@@ -7,6 +7,7 @@ import gradio as gr
 from gradio.i18n import I18nData
 
 from pipelines.cards import ModelCard
+from pipelines.catalog import find, offered
 from pipelines.detectors import DETECTORS
 from pipelines.pose_tasks import SIDES
 from pipelines.serving.backend import Clip, Tuning
@@ -93,8 +94,11 @@ def _times(controls: dict[str, gr.components.Component], clip: Clip, start: floa
 
 
 def pace(clip: Clip, stride: float | None = None) -> float:
-    """Frames a second at which a video moves as fast as the clip of which every `stride`-th frame is used."""
-    return round(clip.fps / (_stride(clip) if stride is None else max(1, stride)), 4)
+    """Frames a second at which a video moves as fast as the clip of which every `stride`-th frame is used, or nearly
+    so where no model makes so many."""
+    allowed = find(next(iter(offered("pose-to-video")))).limits.fps  # those of all are the same
+    fps = clip.fps / (_stride(clip) if stride is None else max(1, stride))
+    return round(min(max(fps, allowed.low), allowed.high), 4)
 
 
 def _stride(clip: Clip) -> int:

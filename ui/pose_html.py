@@ -161,6 +161,8 @@ def measures(job: Job) -> str:
     elif "flicker" in facts:
         how = tell("of full scale, flicker included")
         figures.append((tell("Change from frame to frame"), f"{100 * facts['flicker']:.1f}%", how))
+    if tempo := facts.get("sound_tempo"):
+        figures.append((tell("Sound"), f"{tempo:.3g}×", tell("times as fast as in the clip, as the video is")))
     rows = "".join(
         f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd><small>{escape(how)}</small></div>"
         for name, value, how in figures

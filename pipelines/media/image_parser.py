@@ -4,7 +4,7 @@ import re
 import sys
 from typing import Any, BinaryIO
 
-from PIL import Image, ImageFile, ImageOps, PngImagePlugin
+from PIL import Image, ImageChops, ImageFile, ImageOps, PngImagePlugin
 
 SCANS = 100  # of a progressive JPEG, each of which goes over all pixels; cameras and web pages have about ten
 
@@ -56,8 +56,14 @@ def parse(file: BinaryIO, kinds: list[str], side: int, mode: str) -> tuple[dict[
 
 def _converted(picture: Image.Image, mode: str) -> Image.Image:
     if picture.mode in ("I", "I;16", "I;16L", "I;16B"):  # 16 bits of grey, which PIL would cut off at 255
+        hidden = picture.info.get("transparency")  # the one level of grey that is not to be seen
         wide = picture.convert("I").tobytes()  # 32 bits, the upper 16 of which are 0
-        picture = Image.frombytes("L", picture.size, wide[1::4] if sys.byteorder == "little" else wide[2::4])
+        coarse, fine = (wide[1::4], wide[::4]) if sys.byteorder == "little" else (wide[2::4], wide[3::4])
+        picture = Image.frombytes("L", picture.size, coarse)
+        if isinstance(hidden, int):
+            parts = zip((picture, Image.frombytes("L", picture.size, fine)), divmod(hidden, 256), strict=True)
+            one, other = (part.point([255 * (level != value) for level in range(256)]) for part, value in parts)
+            picture = Image.merge("LA", (picture, ImageChops.lighter(one, other)))
     if picture.has_transparency_data:  # what lies hidden there was never meant to be seen
         over = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)

@@ -8,7 +8,19 @@ from itertools import pairwise
 from pathlib import Path
 
 from pipelines.media import colour
-from pipelines.media.opening import CODECS, KINDS, ROUNDED, SAVE_AGAIN, SMALLER, Upload, check_side, opened, read, run
+from pipelines.media.opening import (
+    CODECS,
+    KINDS,
+    ROUNDED,
+    SAVE_AGAIN,
+    SMALLER,
+    SOUND_CODECS,
+    Upload,
+    check_side,
+    opened,
+    read,
+    run,
+)
 from pipelines.messages import said
 from pipelines.settings import Settings
 
@@ -29,7 +41,7 @@ class Clip:
     frames: int  # fps * seconds
     codec: str  # "H.264"
     kind: str  # "MP4 or MOV"
-    sound: bool
+    sound: bool  # that can be read
     cut: bool  # whether the file goes on after `seconds`
 
 
@@ -123,6 +135,7 @@ def measure_opened(upload: Upload) -> Measured:
                 advice=SMALLER,
             )
         )
+    sound = re.search(r"^#codec_id 1: (\w+)$", first, re.MULTILINE)
     clip = Clip(
         width=width,
         height=height,
@@ -131,7 +144,7 @@ def measure_opened(upload: Upload) -> Measured:
         frames=max(1, round(min(seconds, limit) * fps)),
         codec=CODECS[told["codec_id"]],
         kind=KINDS[upload.demuxer],
-        sound="#media_type 1: audio" in first,
+        sound=sound is not None and sound[1] in SOUND_CODECS,
         cut=seconds > limit,
     )
     told = colour.pixels(done.stderr.decode("utf-8", "replace"))

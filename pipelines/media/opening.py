@@ -28,6 +28,14 @@ CODECS = {  # ffmpeg's name -> what people call it
 }
 # "av1" alone wants a graphics card.
 DECODERS = ",".join([*CODECS, *colour.ALPHA_DECODERS.values(), "libdav1d", "libaom-av1"])
+SOUND_CODECS = {  # ffmpeg's name -> its decoders; cameras store plain samples in all of these ways
+    **{name: (name,) for name in ("aac", "vorbis", "flac", "alac", "ac3", "eac3", "adpcm_ima_qt", "adpcm_ima_wav")},
+    **{f"pcm_{kind}": (f"pcm_{kind}",) for kind in ("u8", "s8", "s16le", "s16be", "s24le", "s24be", "s32le", "s32be")},
+    **{f"pcm_{kind}": (f"pcm_{kind}",) for kind in ("f32le", "f32be", "f64le", "f64be", "mulaw", "alaw")},
+    **{"mp3": ("mp3", "mp3float"), "mp2": ("mp2", "mp2float"), "opus": ("opus", "libopus")},
+    **{"amr_nb": ("amrnb",), "amr_wb": ("amrwb",), "adpcm_ms": ("adpcm_ms",)},
+}
+SOUND_DECODERS = ",".join(decoder for decoders in SOUND_CODECS.values() for decoder in decoders)
 THREADS = 2
 ROUNDED = 64  # pixels by which codecs round a side up
 SMALLER = said("Cut it shorter, or save it smaller (1280x720 is plenty).")

@@ -10,11 +10,11 @@ import numpy as np
 
 from pipelines.media import video
 from pipelines.media.measuring import PREVIEW_FPS, Clip, Measured, measure_opened
-from pipelines.media.opening import KINDS, SAVE_AGAIN, THREADS, Upload, opened, read
+from pipelines.media.opening import KINDS, SAVE_AGAIN, SOUND_DECODERS, THREADS, Upload, opened, read
 from pipelines.messages import said
 from pipelines.settings import Settings
 
-SOUND_DECODERS = "aac,mp3,mp3float,opus,libopus,vorbis,flac,alac,ac3,eac3,pcm_s16le,pcm_s24le,pcm_f32le"
+SPILL = 0.1  # seconds of sound beyond what is used, which a change of tempo takes for its last moments
 MAX_COUNT = 10_000  # frames, and frames from one to the next
 MAX_BYTES = 512 * 2**20  # of decoded frames
 PREVIEW_HEIGHT = 720  # pixels
@@ -225,7 +225,12 @@ def sound(
         measured = measured or measure_opened(upload)
         if not measured.clip.sound:
             raise ValueError(said("The clip has no sound."))
-        filters = ["aresample=48000:async=1:first_pts=0", f"atrim=end={seconds:.6f}", *_tempo(seconds / length)]
+        filters, tempo = ["aresample=48000:async=1"], _tempo(seconds / length)
+        if tempo:  # it leaves the time at which the sound begins as it is
+            filters += [f"atrim=end={seconds + SPILL:.6f}", f"apad=pad_dur={SPILL}", *tempo]
+            later = f"max(STARTPTS,0)*{length / seconds:.6f}"  # it is no number where all is silent
+            filters += [f"asetpts='{later}+NB_CONSUMED_SAMPLES'"]
+        filters += ["aresample=async=1:first_pts=0", f"atrim=end={length:.6f}"]
         filters += [f"apad=whole_dur={length:.6f}", f"atrim=end={length:.6f}"]
         with video.whole(out) as temporary:
             read(

@@ -77,11 +77,6 @@ def generate(
         raise ValueError(
             said("Nothing moves in the chosen part of the clip. Choose another part, or a clip that moves.")
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    video.write(frames, source, fps, to_json(task))
-    if measured.clip.sound:
-        seconds_used = len(frames) / fps
-        uploads.sound(clip, folder / clips.SOUND, models.settings, task.start, seconds_used, measured=measured)
     with models.lease(f"{task.model}/tokenizer") as tokenizer, models.lease(f"{task.model}/text_encoder") as encoder:
         caption, empty = encode([task.prompt, ""], tokenizer, encoder).split(1)  # (1, tokens, c) each
     with models.lease(f"{task.model}/vae", working_bytes=2**28) as vae:
@@ -89,13 +84,22 @@ def generate(
         previewer = Previewer.of(vae, fps)
     with models.lease(f"{task.model}/scheduler") as schedule:
         pass
+    base = models.key(f"{task.model}/inflated_unet")
+    working_bytes, checkpointing = working_memory(task, models, len(frames))
+    begun = _begun(task, mean, fps, base, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if begun is None:  # before the clip changes: no model stands beside another's clip
+        files.forget(folder)
+    (folder / clips.SOUND).unlink(missing_ok=True)
+    video.write(frames, source, fps, to_json(task))
+    if measured.clip.sound:
+        seconds_used = len(frames) / fps
+        uploads.sound(clip, folder / clips.SOUND, models.settings, task.start, seconds_used, measured=measured)
     seconds[READING] = time.perf_counter() - started
     yield Progress(READING, 1, 1)
 
-    base = models.key(f"{task.model}/inflated_unet")
-    working_bytes, checkpointing = working_memory(task, models, len(frames))
     with models.lease(f"{task.model}/inflated_unet", working_bytes=working_bytes) as unet:
-        tuned = _begin(task, unet, mean, fps, base, folder)
+        tuned = begun or _begin(task, unet, mean, fps, base)
         began, first = time.perf_counter(), len(tuned.facts["losses"])
         with tuneavideo.applied(unet, tuned.delta, trainable=True):
             network = EditingUNet(unet, caption.to(unet.dtype), checkpointing=checkpointing)
@@ -258,26 +262,39 @@ def tuning_memory(unet: InflatedUNet, trained: str, frames: int, height: int, wi
     return activations + 3 * 4 * sum(tensor.numel() for tensor in delta.values())  # they, and the optimizer's moments
 
 
-def _begin(task: Tune, unet: InflatedUNet, latents: Tensor, fps: float, base: str, folder: Path) -> Tuned:
-    """The same tuning as far as `folder` holds it, or a new one."""
-    _, _, frames, *_ = latents.shape
-    facts = {"base": base, "task": json.loads(to_json(task)), "frames": frames, "fps": fps}
-    facts |= {"width": task.width, "height": task.height}
-    if (folder / files.FILE).exists():
+def _begun(task: Tune, latents: Tensor, fps: float, base: str, folder: Path) -> Tuned | None:
+    """The same tuning as far as `folder` holds it; None where it holds none, another one or one that can't go on."""
+    if not (folder / files.FILE).exists():
+        return None
+    try:
         tuned = files.load(folder)
-        # A folder is of one clip, whatever that was called when the tuning began.
-        before = tuned.facts | {"task": tuned.facts.get("task", {}) | {"clip": task.clip}}
-        same = {key: before.get(key) for key in facts} == facts
-        if same and torch.allclose(tuned.latents.float(), latents.float().cpu(), atol=0.1):
-            if len(tuned.facts["losses"]) == task.steps:
-                return tuned
-            if tuned.moments:
-                files.forget_inversions(folder)  # edits may have been made in between
-                return tuned
-    files.forget_inversions(folder)
+    except ValueError:  # damaged
+        return None
+    # A folder is of one clip, whatever that was called when the tuning began.
+    before = tuned.facts | {"task": tuned.facts.get("task", {}) | {"clip": task.clip}}
+    facts = _facts(task, latents, fps, base)
+    same = {key: before.get(key) for key in facts} == facts
+    if not same or not torch.allclose(tuned.latents.float(), latents.float().cpu(), atol=0.1):
+        return None
+    if len(tuned.facts["losses"]) == task.steps:
+        return tuned
+    if tuned.moments:
+        files.forget_inversions(folder)  # edits may have been made in between
+        return tuned
+    return None
+
+
+def _begin(task: Tune, unet: InflatedUNet, latents: Tensor, fps: float, base: str) -> Tuned:
     own = trained_parameters(unet, task.trained)
     delta = {name: parameter.detach().float().clone() for name, parameter in own.items()}
-    return Tuned(facts | {"losses": []}, delta, latents)
+    return Tuned(_facts(task, latents, fps, base) | {"losses": []}, delta, latents)
+
+
+def _facts(task: Tune, latents: Tensor, fps: float, base: str) -> dict[str, Any]:
+    """What makes two tunings the same, beside the clip itself."""
+    _, _, frames, *_ = latents.shape
+    facts = {"base": base, "task": json.loads(to_json(task)), "frames": frames, "fps": fps}
+    return facts | {"width": task.width, "height": task.height}
 
 
 @torch.enable_grad()

@@ -87,6 +87,13 @@ def _inversion(steps: int, folder: Path, dtype: torch.dtype) -> Path:
     return folder / f"inversion-{steps}{'-bfloat16' if dtype == torch.bfloat16 else ''}.safetensors"
 
 
+def forget(folder: Path) -> None:
+    """Drops the tuned model in `folder`, if there is one."""
+    for name in ("tuned.json", FILE):
+        (folder / name).unlink(missing_ok=True)
+    forget_inversions(folder)
+
+
 def forget_inversions(folder: Path) -> None:
     """Drops what was kept: the model has changed since."""
     for file in folder.glob("inversion-*.safetensors"):
