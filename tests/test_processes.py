@@ -71,7 +71,11 @@ def test_a_worker_that_is_killed_says_so_and_the_next_work_has_another(executor,
     assert not died.value.for_memory
     events.close()  # waits for nobody
     assert isinstance(told(executor, work())[-1], Made)
-    assert process_of(executor).pid != first.pid
+    second = process_of(executor)
+    second.kill()
+    second.wait()  # with nothing to do: the next work is not sent to one that is dead
+    assert isinstance(told(executor, work())[-1], Made)
+    assert len({process_of(executor).pid, second.pid, first.pid}) == 3
 
 
 def test_a_worker_that_is_silent_counts_as_dead(tmp_path):

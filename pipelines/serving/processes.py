@@ -158,7 +158,7 @@ class Worker:
     def start(self) -> None:
         """Starts the process, unless it runs. Raises OSError where none can be started."""
         with self._lock:
-            if self.process is not None or self._closed:
+            if self._closed or (self.process is not None and self.process.poll() is None):
                 return
             process = self._popen(
                 stdin=subprocess.PIPE,
@@ -169,7 +169,9 @@ class Worker:
             self.process, self._pipe = process, Pipe(process.stdout, process.stdin)
             self._pipe.send(self._settings, dict(self._catalog))
             self._heard, self._silent = time.monotonic() + STARTING_SECONDS, False
-            threading.Thread(target=self._read, args=(process, self._pipe, _kills()), daemon=True).start()
+            self._going = {}  # those of one that has died are told by its reader
+            read = process, self._pipe, self._going, _kills()
+            threading.Thread(target=self._read, args=read, daemon=True).start()
             threading.Thread(target=self._watch, args=(process,), daemon=True).start()
 
     def begin(self, kind: str, work: Work) -> "Followed":
@@ -209,7 +211,7 @@ class Worker:
             process.kill()
             process.wait()
 
-    def _read(self, process: subprocess.Popen, pipe: Pipe, kills: int) -> None:
+    def _read(self, process: subprocess.Popen, pipe: Pipe, going: "dict[int, Followed]", kills: int) -> None:
         """Takes what the process tells, to its end."""
         while True:
             try:
@@ -223,7 +225,7 @@ class Worker:
             self._heard = time.monotonic()
             if kind in ("told", "ended"):
                 number, value = values
-                followed = self._going.get(number) if kind == "told" else self._going.pop(number, None)
+                followed = going.get(number) if kind == "told" else going.pop(number, None)
                 if followed is not None:
                     followed.news.put((kind, value))
             elif kind == "state":
@@ -232,13 +234,15 @@ class Worker:
                 logging.getLogger(values[0].name).handle(values[0])
         code = process.wait()
         with self._lock:
-            self.process = self._pipe = None
-            self.models = ()
-            going, self._going = self._going, {}
+            if self.process is process:
+                self.process = self._pipe = None
+                self.models = ()
+            dropped = list(going.values())
+            going.clear()
         if not self._closed:
             log.error("A worker on %s ended with code %s", self._settings.device, code)
         for_memory = code == -KILLED and not self._silent and _kills() > kills
-        for followed in going.values():
+        for followed in dropped:
             followed.news.put(("ended", (WorkerDied(for_memory), None)))
 
     def _watch(self, process: subprocess.Popen) -> None:
