@@ -93,7 +93,7 @@ def test_large_files_are_several_with_an_index(tmp_path, monkeypatch):
 
 def test_what_is_too_large_is_said_and_not_tried(tmp_path, monkeypatch, capsys):
     published = SYSTEMS["wan"]()
-    monkeypatch.setattr(program, "_free_ram", lambda: published.memory)
+    monkeypatch.setattr(program, "free_ram", lambda: published.memory)
     monkeypatch.setattr(program, "SPARE", 1)
     assert "of memory are free" in program.too_large(published, tmp_path, tight=False)
     assert program.too_large(replace(published, files=published.files[:1]), tmp_path, tight=False) == ""

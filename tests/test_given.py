@@ -1,6 +1,6 @@
 """Reference images and clips on the page, without a browser: what is seen, what reaches the task, and whose it is."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import gradio as gr
 import numpy as np
@@ -63,6 +63,13 @@ def test_the_reference_is_seen_on_the_pose_tab_for_models_that_take_it_only(demo
 def test_both_are_hidden_when_the_page_opens(demo):
     seen = {block.elem_id: block.visible for block in demo.blocks.values() if block.elem_id}
     assert not (seen["reference"] or seen["pose-reference"] or seen["changed-clip"])
+
+
+def test_a_page_that_opens_with_such_a_model_shows_them_and_no_words_of_another(backend):
+    opened = page.build(backend, replace(backend.settings, model=CHANGES))
+    seen = {block.elem_id: block for block in opened.blocks.values() if block.elem_id}
+    assert seen["changed-clip"].visible and not seen["reference"].visible
+    assert seen["chips"].value == ""  # it lists no words
 
 
 def text_task(name, **given):

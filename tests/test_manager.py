@@ -150,7 +150,7 @@ def test_what_is_wanted_anywhere_stays_in_main_memory_where_the_device_is_too_sm
 
 def test_full_main_memory_forgets(monkeypatch):
     models = make(1 * KB)
-    monkeypatch.setattr(manager, "_free_ram", lambda: (3 - list(places(models).values()).count("cpu")) * KB)
+    monkeypatch.setattr(manager, "free_ram", lambda: (3 - list(places(models).values()).count("cpu")) * KB)
     use(models, "a", "b", "c")
     assert places(models) == {"a": "cpu", "b": "cpu", "c": "meta"}
     use(models, "d")  # device -> main memory -> gone

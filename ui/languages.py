@@ -73,13 +73,13 @@ def _part(value: Any, known: Mapping[str, str], locale: str) -> Any:
     return escape(_in(locale, lambda: tell(value))) if isinstance(value, Message) else value
 
 
-def drawn(make: Callable[[], str]) -> I18nData:
+def drawn(make: Callable[[], str]) -> I18nData | str:
     """What `make` tells, as the reader's browser is to show it when the page opens: `make` is called once for every
     language. What it tells later, while the app runs, is told in the language of who asks."""
     english = _in("en", make)
     for locale in ("en", *TRANSLATIONS):
         WORDS.translations[locale][english] = _in(locale, make)
-    return WORDS(english)
+    return WORDS(english) if english else ""  # a browser would show what it finds no words for
 
 
 def _in(locale: str, make: Callable[[], str]) -> str:

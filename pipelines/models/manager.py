@@ -281,7 +281,7 @@ class ModelManager:
         """Evicts from `device`, longest unused first and measuring after each, until `need` bytes are free."""
         if os.getpid() == self._eager:
             return
-        free = self._budget if device == self.device else _free_ram
+        free = self._budget if device == self.device else free_ram
         while free() < need:
             idle = [one for one in self._residents.values() if one.device == device and one.bytes and not one.leases]
             if not idle:
@@ -292,7 +292,7 @@ class ModelManager:
         """Moves `resident` from the device to main memory or, where it is there already or no room is, forgets it."""
         if resident.device != CPU:
             self._make_room(CPU, resident.bytes)
-            if _free_ram() >= resident.bytes:
+            if free_ram() >= resident.bytes:
                 return self._move(resident, CPU)
         self._forget(resident)
 
@@ -329,7 +329,7 @@ class ModelManager:
 
     def _measured_budget(self) -> int:
         if self.device.type != "cuda":
-            return _free_ram() - self._margin
+            return free_ram() - self._margin
         free, _ = torch.cuda.mem_get_info(self.device)
         stats = torch.cuda.memory_stats(self.device)  # torch keeps what it once reserved, used or not
         return free + stats["reserved_bytes.all.current"] - stats["active_bytes.all.current"] - self._margin
@@ -368,7 +368,7 @@ def _bytes(module: Any) -> int:
     return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
 
 
-def _free_ram() -> int:
+def free_ram() -> int:
     """Bytes of main memory that can still be had, here and within the container."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()

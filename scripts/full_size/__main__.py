@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pipelines  # noqa: F401  repairs torchvision before diffusers imports it  # isort: skip
-from pipelines.models.manager import _free_ram
+from pipelines.models.manager import free_ram
 from scripts.benchmark.measure import show
 from scripts.full_size.layouts import SYSTEMS, Published
 
@@ -34,6 +34,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="where the disk has room")
     parser.add_argument("--tight", action="store_true", help="try also what may be too large for the memory")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that nothing is left behind
     if unknown := set(options.systems) - SYSTEMS.keys():
         parser.error(f"There is no {', '.join(sorted(unknown))}. Choose of: {', '.join(SYSTEMS)}.")
     failed = False
@@ -50,7 +51,7 @@ def main() -> int:
 
 def too_large(published: Published, folder: Path, tight: bool) -> str:
     """Why the system can't be tried here; "" where it can."""
-    disk, memory = shutil.disk_usage(folder).free, _free_ram()
+    disk, memory = shutil.disk_usage(folder).free, free_ram()
     if published.bytes + SPARE > disk:
         return f"{folder} has {disk / 1e9:.1f} GB free."
     if published.memory + SPARE > memory and not tight:

@@ -145,8 +145,8 @@ def stable_diffusion(within: str = "", dtype: torch.dtype = torch.float32) -> li
 
 
 def stable_diffusion_14() -> Published:
-    """CompVis/stable-diffusion-v1-4: tuned on a clip for two steps, then edited."""
-    size = ["--frames", "2", "--width", "256", "--height", "256", "--steps", "2"]
+    """CompVis/stable-diffusion-v1-4: tuned on a clip for two steps, then edited. Small, as its inversion has 50."""
+    size = ["--frames", "2", "--width", "128", "--height", "128", "--steps", "2"]
     tune = ["tune", str(CLIP), "a bear dances", "--model", "{model}", *size, "-o", "{out}/tuned"]
     edit = ["edit", "{out}/tuned", PROMPT, "--model", "{model}", "--steps", "2", "-o", "{out}/video.mp4"]
     schedule = {"_class_name": "PNDMScheduler", "skip_prk_steps": True, **SCHEDULE}
