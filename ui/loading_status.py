@@ -1,8 +1,8 @@
 """gradio's page, which tells its components less often how the events are doing.
 
-gradio notes a status for each output of an event, and once the event has ended for each input too, though no input shows
-it. Whenever an event begins, goes on or ends, the page looks up every component that it has noted and tells it again. The
-forms of this page are the inputs of many events: twelve thousand times for fifteen letters that are typed.
+gradio notes a status for each output of an event, and once the event has ended for each input too, though no input
+shows it. Whenever an event begins, goes on or ends, the page looks up every component that it has noted and tells it
+again. The forms of this page are the inputs of many events: twelve thousand times for fifteen letters that are typed.
 """
 
 import re
