@@ -3,6 +3,7 @@
 from test_browser import PATIENCE, PICTURES, SIZES, app, chromium, expect, quickly, visit  # noqa: F401
 
 from scripts.benchmark.first_visit import seconds_to_first_video
+from ui import loading_status
 
 
 def test_one_press_makes_the_first_video_play(chromium, app):  # noqa: F811
@@ -14,6 +15,23 @@ def test_one_press_makes_the_first_video_play(chromium, app):  # noqa: F811
     context.close()
     print(f"from opening the page to a playing video: {told}")
     (PICTURES / "first-visit.txt").write_text(told + "\n")
+
+
+STATUS = """async path => {  // what gradio's page notes of an event with one output and two inputs
+    const script = await import(path);
+    const Status = Object.values(script).map(one => one.LoadingStatus).find(Boolean), status = new Status();
+    status.register(1, [2], [3, 4], 'full');
+    status.update({fn_index: 1, status: 'pending', stream_state: null});
+    const pending = status.current[2].status;
+    status.update({fn_index: 1, status: 'complete', stream_state: 'closed'});
+    return [pending, Object.keys(status.current), status.current[2].status];
+}"""
+
+
+def test_only_outputs_are_told_how_an_event_is_doing(chromium, app):  # noqa: F811
+    (route,) = loading_status.routes()
+    with visit(chromium, app) as page:
+        assert page.evaluate(STATUS, route.path) == ["pending", ["2"], "complete"]
 
 
 def test_whoever_wants_less_motion_starts_the_video_and_the_keyboard_does_it_all(chromium, app):  # noqa: F811

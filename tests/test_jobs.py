@@ -3,15 +3,13 @@
 import random
 import signal
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 import tracemalloc
 from pathlib import Path
 
+import programs
 import pytest
-from running_app import ROOT
 
 from pipelines.catalog import find
 from pipelines.events import Failed, Losses, Preview, Progress, Result
@@ -289,9 +287,10 @@ from pipelines.serving.executor import Made
 from pipelines.settings import Settings
 from pipelines.serving.storage import Storage
 from pipelines.media import video
-from test_jobs import task
+from pipelines.catalog import find
+from pipelines.tasks import TextToVideo
 
-data, seed = Path(sys.argv[1]), int(sys.argv[2])
+data, seed, card = Path(sys.argv[1]), int(sys.argv[2]), find("miniature-modelscope")
 dice = random.Random(seed)
 settings = Settings(data=data, queue=1000, queue_each=1000)
 table, _ = recovery.opened(settings)
@@ -300,7 +299,9 @@ known = open(data / "known.txt", "a", buffering=1)
 known.write("up\\n")
 while True:
     if dice.random() < 0.5:
-        known.write(table.add(task(f"video {dice.random()}"), f"owner {dice.randrange(3)}").id + "\\n")
+        known.write(table.add(
+            TextToVideo.for_model(card, f"video {dice.random()}", 7), f"owner {dice.randrange(3)}"
+        ).id + "\\n")
     job = table.take(0)
     if job is not None:
         path = storage.place(job)
@@ -323,17 +324,16 @@ def test_a_kill_at_any_moment_loses_and_doubles_nothing(tmp_path):
     states = []
     for kill in range(25):
         ups = known.read_text().count("up")
-        process = subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(tmp_path), str(kill)],
-            env={"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "PATH": ""},
-            stderr=subprocess.PIPE,
+        errors = tmp_path / "errors.txt"
+        process = programs.Program(
+            ["-c", WORKER, str(tmp_path), str(kill)], {"PATH": ""}, tmp_path / "told.txt", errors
         )
         while known.read_text().count("up") == ups:
-            assert process.poll() is None, process.stderr.read().decode()
+            assert process.poll() is None, errors.read_text()
             time.sleep(0.002)
         time.sleep(dice.uniform(0, 0.4))  # each job is written to the disk several times
         process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.wait(60)
         with sqlite3.connect(tmp_path / "jobs.db") as rows:
             states.append(dict(rows.execute("SELECT id, state FROM jobs")))
         rows.close()

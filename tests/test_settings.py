@@ -104,7 +104,7 @@ def test_without_a_home_and_a_cache_and_behind_a_proxy_a_video_is_made(tmp_path)
     proxies = {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "ALL_PROXY")}
     foreign = {"MARIONETTE_CACHE": "/dev/null/cache", "GRADIO_TEMP_DIR": "/dev/null/gradio"}
     with running_app(tmp_path, forked=False, **foreign, **nowhere, **proxies) as app:
-        assert app.seconds < 30  # 3 to 6 on two idle cores; a busy machine is no fault of ours
+        assert app.seconds < 60  # 3 to 6 on two idle cores; a busy machine is no fault of ours
         assert health(app)["ok"]
         made = Client(app.url, verbose=False, download_files=tmp_path).predict(
             "a robot waves on the beach", steps=1, frames=8, api_name="/text_to_video"

@@ -126,7 +126,7 @@ def picture(size, options, suffix):
 @cache
 def bomb(folder):
     """One grey frame that takes 384 MB and a megabyte of file."""
-    return picture("16000x16000", [*H264, "-preset", "ultrafast"], "mp4")(folder)
+    return picture("8000x8000", [*H264, "-preset", "ultrafast"], "mp4")(folder)
 
 
 def rare(folder):
@@ -190,7 +190,7 @@ REFUSED = {  # name -> (content, or what makes it; what the sentence says)
     "sound only.m4a": (tone, "no moving picture"),
     "endless box.mp4": (b"\xff\xff\xff\xffftypisom" + bytes(2000), DAMAGED),
     "boxes in boxes.mp4": (FTYP + b"".join(struct.pack(">I", 80_000 - 8 * i) + b"moov" for i in range(9_999)), DAMAGED),
-    "pixel bomb.mp4": (bomb, "16000x16000.*4096"),
+    "pixel bomb.mp4": (bomb, "8000x8000.*4096"),
     "long side.mp4": (picture("4800x16", H264, "mp4"), "4800x16.*4096"),
     "huge canvas.gif": (gif_canvas(65535, 65535), "65535x65535.*4096"),
     "large canvas.gif": (gif_canvas(5000, 5000), "5000x5000.*4096"),
@@ -309,7 +309,7 @@ def test_too_large_a_file_is_refused_unread(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not keep the limit on memory")
 def test_memory_is_bounded(folder):
     (folder / "bomb.mp4").write_bytes(bomb(folder))
-    with pytest.raises(ValueError, match="16000x16000"):  # for its size: the memory for one frame was never asked for
+    with pytest.raises(ValueError, match="8000x8000"):  # for its size: the memory for one frame was never asked for
         measuring.inspect(folder / "bomb.mp4", Settings(upload_memory_mb=320))
     (folder / "big.mp4").write_bytes(picture("4096x4096", [*H264, "-preset", "ultrafast"], "mp4")(folder))
     assert measuring.inspect(folder / "big.mp4", SETTINGS).width == 4096

@@ -292,7 +292,7 @@ def test_the_package_itself_takes_the_models_that_were_put_on_the_device_at_impo
         MARIONETTE_HUB="0",
         MARIONETTE_ZEROGPU="",
     )
-    ran = programs.run(["-c", REAL], variables)
+    ran = programs.run(["-c", REAL], variables, timeout=300)
     assert ran.returncode == 0, ran.stderr
     loaded, packed = ran.stdout.strip().splitlines()
     devices, bytes_ = loaded.rsplit(" ", 1)

@@ -22,6 +22,7 @@ from ui import (
     hub,
     language_choice,
     library,
+    loading_status,
     pose_to_video,
     public,
     responsible_use,
@@ -93,7 +94,7 @@ def build(backend: Backend, settings: Settings) -> gr.Blocks:
 
 def launch_options(backend: Backend, settings: Settings) -> dict[str, Any]:
     """What `Blocks.launch` needs beside the page itself. Raises ValueError where `settings` let nobody in."""
-    routes = [health.route(backend), bundle.route(settings), *public.pictures()]
+    routes = [health.route(backend), bundle.route(settings), *public.pictures(), *loading_status.routes()]
     routes += [health.metrics(backend)] if settings.metrics else []
     before = [
         *access.gate(settings),
