@@ -136,6 +136,20 @@ def test_stopping_ends_the_search(networks):
     assert torch.get_num_threads() >= 1
 
 
+def test_a_thread_of_one_core_keeps_to_it():
+    """However many the process has: two threads of two cores each would wait for each other on two cores."""
+    usual = torch.get_num_threads()
+    torch.set_num_threads(2)
+    thread = blazepose._one_core()
+    try:
+        ones = torch.ones(300, 300)
+        thread.submit(torch.mm, ones, ones).result()
+        assert (thread.submit(torch.get_num_threads).result(), torch.get_num_threads()) == (1, 2)
+    finally:
+        thread.shutdown()
+        torch.set_num_threads(usual)
+
+
 def test_auto_takes_people_for_people_and_drawings_for_drawings(models):
     from scripts.miniature.world import Words, draw_clip
 

@@ -7,8 +7,13 @@ import pytest
 from test_skeleton import one, through_a_file
 
 from pipelines.catalog import find_motion
-from pipelines.poses import keypoints, openpose_json, rainbow, tracking
+from pipelines.media import video
+from pipelines.models.manager import ModelManager
+from pipelines.pose_tasks import FindPoses
+from pipelines.poses import keypoints, openpose_json, rainbow, search, tracking
 from pipelines.poses.keypoints import Poses
+from pipelines.settings import Settings
+from scripts.miniature.scoring import finish
 
 
 def motion(name: str, width: int, height: int) -> Poses:
@@ -108,6 +113,18 @@ def test_limbs_that_are_not_read_are_told():
     assert missed == list(range(len(frames)))
     assert f"in {len(missed)} of {len(frames)} frames" in rainbow.tell_unread(missed, len(frames))
     assert rainbow.tell_unread([], 8) is None
+
+
+def test_who_is_there_for_a_moment_only_is_nobody(tmp_path):
+    """As scraps of a hand, once taken for somebody small."""
+    poses = keypoints.place(one(16, x=70), 512, 512)
+    ghost = poses.joints * (0.4, 0.4, 1) + (300, 20, 0)
+    ghost[:7], ghost[8:] = 0, 0
+    both = Poses(np.concatenate([poses.joints, ghost.astype(np.float32)], axis=1), 512, 512, 8.0)
+    video.write(drawn_poses.draw(both, hands=False, faces=False), tmp_path / "clip.mp4", 8.0)
+    models = ModelManager({}, Settings(data=tmp_path, cache=tmp_path, device="cpu", hub=False))
+    found = finish(search.search(FindPoses.of(clip="0" * 32), models, tmp_path / "clip.mp4"))
+    assert found.facts["people"] == found.poses.joints.shape[1] == 1
 
 
 def test_no_skeleton_to_read_is_a_sentence():

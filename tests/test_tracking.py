@@ -49,6 +49,28 @@ def test_who_crosses_stays_the_same(speed, heights, hidden):
     assert np.abs(found[..., 0] - necks)[there].max() < 1
 
 
+@pytest.mark.parametrize("fps", [24.0, 30.0])
+@pytest.mark.parametrize("pace, other", [(250, -75), (300, -300), (50, -50), (75, -250)])
+def test_who_hides_somebody_of_the_same_height_stays_who_they_are(fps, pace, other):
+    """For many frames one is seen where both should be; in pixels a second."""
+    rng = np.random.default_rng(0)
+    times = (np.arange(round(3 * fps)) - 1.5 * fps) / fps
+    people = np.stack([dancer(len(times), x=320, height=160) for _ in range(2)], axis=1)
+    people[..., 0] += (times[:, None] * (pace, other))[..., None]
+    people[..., :2] += rng.normal(0, 1.5, people[..., :2].shape)
+    necks = people[:, :, 1, 0].copy()
+    hidden = np.abs(necks[:, 0] - necks[:, 1]) < 30
+    people[hidden, 1] = 0
+    people[hidden, 0] *= rng.random((hidden.sum(), 18, 1)) > 0.4
+    for frame in people:
+        rng.shuffle(frame)
+    found = tracking.track(Poses(people.astype(np.float32), 640, 256, fps)).joints[:, :, 1]
+    if abs(found[0, 0, 0] - necks[0, 0]) > 1:
+        necks = necks[:, ::-1]
+    there = (found[..., 2] > 0) & ~hidden[:, None]
+    assert there.sum() == 2 * (~hidden).sum() and np.abs(found[..., 0] - necks)[there].max() < 1
+
+
 def test_who_meets_and_turns_back_is_known_by_the_clothes():
     """By their paths they might as well have walked on: only what they wear tells."""
     way = np.abs(np.arange(24) - 11.5) * 10 + 6

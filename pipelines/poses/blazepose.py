@@ -175,7 +175,7 @@ def _one_core() -> ThreadPoolExecutor:
     """A thread of one core: the layers are too small for more, and several cores would wait for each other."""
     usual = torch.get_num_threads()
     thread = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
-    thread.submit(int).result()  # begins it
+    thread.submit(torch.get_num_threads).result()  # begins it, and takes the number over for good
     torch.set_num_threads(usual)  # what one thread sets, all that begin later take over
     return thread
 

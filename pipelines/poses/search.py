@@ -72,7 +72,8 @@ def search(
     people = [frame for part in parts for frame in part.joints]
     most = max(len(each) for each in worn)
     worn = np.stack([np.pad(each, ((0, most - len(each)), (0, 0), (0, 0)), constant_values=np.nan) for each in worn])
-    poses = tracking.track(keypoints.stack(people, whole.width, whole.height, choice.fps), worn)
+    everybody = tracking.track(keypoints.stack(people, whole.width, whole.height, choice.fps), worn)
+    poses = tracking.lasting(everybody)
     if not poses.seen.any():
         raise ValueError(
             said(

@@ -81,7 +81,7 @@ def recognise(frames: np.ndarray) -> str | None:
     of the right few hues, or white where OpenPose draws faces.
     """
     sample = frames[np.linspace(0, len(frames) - 1, min(len(frames), 12)).round().astype(int)]
-    strongest = sample.max(axis=-1)
+    strongest = np.maximum.reduce([sample[..., channel] for channel in range(3)])  # much faster than along an axis
     if (strongest < _DARK).mean() < 0.7:
         return None
     bright = sample[strongest > _BRIGHT]  # (N, 3)

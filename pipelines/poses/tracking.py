@@ -15,6 +15,7 @@ LOST = 0.5  # of a person's size: further than this from where somebody should b
 LOST_LONGER = 0.5  # likewise, added for each second away, as a guess gets worse
 LOST_MOST = 1.2  # likewise, at most
 PACE_SECONDS = 0.5  # in which a person's pace is measured
+AWAY = 0.15  # sizes by which who was away is further: of two who have met, the one in front is the one to be seen
 GUESS_SECONDS = 1.0  # for so long who is away is thought to go on; then to wait there
 BRIEF_SECONDS, BRIEF_SHARE = (
     0.25,
@@ -112,6 +113,8 @@ class _Track:
         far = min(_distance(expected, person), _distance(last, person))  # who was away may have turned back
         if far >= min(LOST + LOST_LONGER * (away - 1 / fps), LOST_MOST):
             return np.inf
+        if self.frames[-1] < number - 1:
+            far += AWAY
         if look is None or self.look is None:
             return far
         apart = np.abs(self.look - look)
