@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -99,3 +102,18 @@ def test_what_is_too_large_is_said_and_not_tried(tmp_path, monkeypatch, capsys):
     assert program.too_large(replace(published, files=published.files[:1]), tmp_path, tight=False) == ""
     monkeypatch.setattr(program, "SPARE", 10**18)
     assert "free." in program.too_large(published, tmp_path, tight=True)
+
+
+def test_a_command_is_looked_on_at_without_what_its_parent_took(tmp_path):
+    """At a built-in model: what is told does not depend on the size."""
+    report = tmp_path / "report.json"
+    asked = ["text-to-video", "a bear", "--steps", "1", "--frames", "8", "-o", str(tmp_path / "bear.mp4")]
+    held = bytearray(b"1" * 2**30)  # in memory here, while the other process is started
+    watched = [sys.executable, "-m", "scripts.full_size.measured", str(report), *asked]
+    environment = os.environ | {"MARIONETTE_DATA": str(tmp_path)}
+    subprocess.run(watched, cwd=program.ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
+    told = json.loads(report.read_text())
+    assert told["facts"]["seconds_per_step"] > 0 and {"unet", "vae", "text_encoder"} <= told["loading"].keys()
+    assert 0 < told["predicted"] and told["before"] < told["taken"] < len(held) + told["before"]
+    table = dict(program.rows("text-to-video", told))
+    assert "s in all" in table["text-to-video"] and table["  memory, as planned"].endswith("the most beside them")

@@ -5,11 +5,10 @@ with and the most that was taken. Ends with the exit code of the command.
 """
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +22,13 @@ WANTED = ("seconds_per_step", "seconds_by_stage", "network_calls", "memory_savin
 
 def watched(arguments: list[str]) -> tuple[int, dict[str, Any]]:
     """The exit code of the command and the report."""
-    report: dict[str, Any] = {"loading": {}, "predicted": 0, "facts": {}, "before": taken()}
+    report: dict[str, Any] = {"loading": {}, "predicted": 0, "facts": {}, "before": taken("VmRSS")}
     make = runner.make
 
     class Watched(manager.ModelManager):
         def __init__(self, *given: Any, **named: Any):
             super().__init__(*given, **named)
-            report["before"] = taken()  # torch and the libraries are there by now
+            report["before"] = taken("VmRSS")  # torch and the libraries are there by now
 
         @contextmanager
         def lease(self, name: str, working_bytes: int = 0, anywhere: bool = False) -> Iterator[Any]:
@@ -49,12 +48,16 @@ def watched(arguments: list[str]) -> tuple[int, dict[str, Any]]:
 
     manager.ModelManager, runner.make = Watched, watched_make
     code = main(arguments)
-    return code, report | {"taken": taken()}
+    return code, report | {"taken": taken("VmHWM")}
 
 
-def taken() -> int:
-    """The most bytes of main memory that this process has taken so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+def taken(which: str) -> int:
+    """Bytes of main memory that this process takes now ("VmRSS"), or has taken at most ("VmHWM"), its mapped files
+    included. Not ru_maxrss, which begins with the most that the parent process took. 0 where this is not Linux."""
+    with suppress(OSError):
+        status = Path("/proc/self/status").read_text()
+        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith(f"{which}:"))
+    return 0
 
 
 if __name__ == "__main__":
