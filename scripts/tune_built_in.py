@@ -1,0 +1,61 @@
+"""Makes the tuned model that comes with the app, for whoever wants to edit at once: python -m scripts.tune_built_in
+
+Draws a clip, tunes miniature-sd on it as `python -m pipelines tune` does, and edits it with every one of IDEAS. Writes
+assets/tuned/NAME: what a tuning leaves (of the inverted latents only those that edits start from), the clip as MP4 and
+as a moving picture, and the ideas; then assets/checksums.txt. The edits go to the folder --look, to be looked at. Run it
+again whenever the weights of miniature-sd change: edits refuse a model that was tuned from others.
+"""
+
+import argparse
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from safetensors.torch import load_file, save_file
+
+from pipelines.__main__ import main as run
+from pipelines.catalog import TUNED
+from pipelines.media import video
+from scripts import checksums
+from scripts.miniature.world import FPS, Words, draw_clip
+
+NAME = "dancing-bear"
+WORDS, SEED = Words("bear", "red", "beach", "dancing"), 2  # of the clip
+CAPTION = "a bear in red dances on the beach"
+IDEAS = ("a robot in red dances on the beach", "a bear in blue dances on the beach", "a bear in red dances on the moon")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m scripts.tune_built_in", description=__doc__.splitlines()[0])
+    parser.add_argument("--look", type=Path, metavar="FOLDER", help="for the edits, to be looked at")
+    look = parser.parse_args().look
+    with tempfile.TemporaryDirectory() as folder:
+        drawn, tuned = Path(folder) / "drawn.mp4", Path(folder) / NAME
+        video.write(draw_clip(WORDS, np.random.default_rng(SEED)).frames, drawn, FPS)
+        _run("tune", drawn, CAPTION, "--model", "miniature-sd", "-o", tuned)
+        for number, idea in enumerate(IDEAS, 1):
+            _run("edit", tuned, idea, "-o", (look or Path(folder)) / f"{number}.mp4")  # the first inverts the clip
+        _shorten(tuned)
+        (tuned / "clip.webp").write_bytes(video.animation(video.read(tuned / "clip.mp4"), FPS))
+        (tuned / "ideas.json").write_text(json.dumps(IDEAS, indent=2) + "\n", "utf-8")
+        shutil.rmtree(TUNED / NAME, ignore_errors=True)
+        shutil.copytree(tuned, TUNED / NAME)
+    checksums.write()
+
+
+def _run(*arguments: object) -> None:
+    """One command of the app's command line."""
+    if code := run([str(one) for one in arguments]):
+        raise SystemExit(code)
+
+
+def _shorten(tuned: Path) -> None:
+    """Keeps only the last of the inverted latents, from which edits start."""
+    for file in tuned.glob("inversion-*.safetensors"):
+        save_file({"latents": load_file(file)["latents"][-1:].contiguous()}, file)
+
+
+if __name__ == "__main__":
+    main()
