@@ -2,8 +2,8 @@
 
 Draws a clip, tunes miniature-sd on it as `python -m pipelines tune` does, and edits it with every one of IDEAS. Writes
 assets/tuned/NAME: what a tuning leaves (of the inverted latents only those that edits start from), the clip as MP4 and
-as a moving picture, and the ideas; then assets/checksums.txt. The edits go to the folder --look, to be looked at. Run it
-again whenever the weights of miniature-sd change: edits refuse a model that was tuned from others.
+as a moving picture, and the ideas; then assets/checksums.txt. The edits, to be looked at, stay in the folder --work.
+Run it again whenever the weights of miniature-sd change: edits refuse a model that was tuned from others.
 """
 
 import argparse
@@ -29,19 +29,20 @@ IDEAS = ("a robot in red dances on the beach", "a bear in blue dances on the bea
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m scripts.tune_built_in", description=__doc__.splitlines()[0])
-    parser.add_argument("--look", type=Path, metavar="FOLDER", help="for the edits, to be looked at")
-    look = parser.parse_args().look
-    with tempfile.TemporaryDirectory() as folder:
-        drawn, tuned = Path(folder) / "drawn.mp4", Path(folder) / NAME
+    parser.add_argument("--work", type=Path, metavar="FOLDER", help="for the edits, and for what can be resumed")
+    work = parser.parse_args().work
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = work or Path(temporary)
+        drawn, tuned = folder / "drawn.mp4", folder / NAME
         video.write(draw_clip(WORDS, np.random.default_rng(SEED)).frames, drawn, FPS)
         _run("tune", drawn, CAPTION, "--model", "miniature-sd", "-o", tuned)
         for number, idea in enumerate(IDEAS, 1):
-            _run("edit", tuned, idea, "-o", (look or Path(folder)) / f"{number}.mp4")  # the first inverts the clip
-        _shorten(tuned)
-        (tuned / "clip.webp").write_bytes(video.animation(video.read(tuned / "clip.mp4"), FPS))
-        (tuned / "ideas.json").write_text(json.dumps(IDEAS, indent=2) + "\n", "utf-8")
-        shutil.rmtree(TUNED / NAME, ignore_errors=True)
+            _run("edit", tuned, idea, "-o", folder / f"{number}.mp4")  # the first inverts the clip
+        shutil.rmtree(TUNED, ignore_errors=True)
         shutil.copytree(tuned, TUNED / NAME)
+    _shorten(TUNED / NAME)
+    (TUNED / NAME / "clip.webp").write_bytes(video.animation(video.read(TUNED / NAME / "clip.mp4"), FPS))
+    (TUNED / NAME / "ideas.json").write_text(json.dumps(IDEAS, indent=2) + "\n", "utf-8")
     checksums.write()
 
 

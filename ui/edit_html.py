@@ -126,7 +126,7 @@ def idea(tuning: Tuning) -> str:
         f'<button type="button" class="chip" data-example="{number}">{escape(prompt)}</button>'
         for number, prompt in enumerate(tuning.ideas)
     )
-    return f'<p class="caption">{told} {tell("Try one of these:")}</p><div class="chips"><div>{chips}</div></div>'
+    return f'<p class="hint">{told} {tell("Try one of these:")}</p><div class="chips"><div>{chips}</div></div>'
 
 
 def title_of(tuning: Tuning) -> str:

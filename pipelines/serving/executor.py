@@ -16,7 +16,6 @@ from pipelines.pose_tasks import FindPoses
 from pipelines.serving.status import Loaded
 from pipelines.tasks import Task
 
-
 BUILT_IN = "built in"  # the kind of a tuned model that comes with the app
 
 
