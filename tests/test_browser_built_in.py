@@ -14,7 +14,7 @@ def test_a_fresh_visitor_edits_in_two_clicks_and_finds_nothing_to_change_it_with
         page.get_by_role("tab", name="Edit a clip").click()
         expect(page.locator("#tunings .others").first).to_have_text("Built in", timeout=PATIENCE)
         page.locator(f'#tunings [data-job="{NAME}"]').click()
-        expect(page.locator("#edit-ideas")).to_contain_text("The clip shows “a bear", timeout=PATIENCE)
+        expect(page.locator("#edit-ideas")).to_contain_text("The clip shows “a person in yellow", timeout=PATIENCE)
         prompt = page.locator("#edit-prompt textarea").input_value()
         assert prompt and prompt not in page.locator("#edit-ideas .caption").inner_text()
         for hidden in ("#manage", "#rename", "#resume", "#export", "#delete-tuned"):

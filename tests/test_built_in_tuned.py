@@ -40,7 +40,7 @@ def backend(settings):
         yield backend
 
 
-def edit(tuning, prompt="a bear in blue dances on the beach", **settings):
+def edit(tuning, prompt="a person in red kicks in the snow", **settings):
     model, frames, width, height = tuning.shape
     shape = {"frames": frames, "width": width, "height": height, "fps": tuning.facts["fps"]}
     return Edit.for_model(find(model), prompt, 1, tuned=tuning.job.id, **shape, **settings)
@@ -144,7 +144,7 @@ def test_its_name_is_that_of_a_tuned_model_only(backend):
 
 def test_a_dancer_wears_it(backend):
     task = PoseToVideo.for_model(
-        find("miniature-followyourpose"), "a bear in red dances on the beach", 1, motion="wave", tuned=NAME, steps=2
+        find("miniature-followyourpose"), "a person in yellow kicks in the snow", 1, motion="wave", tuned=NAME, steps=2
     )
     assert len(video.read(made(backend, task, OTHER))) == task.frames
 
@@ -152,7 +152,7 @@ def test_a_dancer_wears_it(backend):
 def test_programs_edit_with_it_and_are_refused_in_the_same_words_as_ever(shared_app):
     """The app works in worker processes, as it does by default."""
     client = Client(shared_app.url, verbose=False)
-    _, told = client.predict(NAME, "a bear in blue dances on the beach", "", steps=2, api_name="/edit")
+    _, told = client.predict(NAME, "a person in red kicks in the snow", "", steps=2, api_name="/edit")
     assert told["task"]["tuned"] == hashlib.sha256(WEIGHTS.read_bytes()).hexdigest() and told["visitor_id"]
     endpoint = client.view_api(return_format="dict", print_info=False)["named_endpoints"]["/edit"]
     (described,) = (one for one in endpoint["parameters"] if one["parameter_name"] == "tuned")

@@ -144,7 +144,7 @@ def endpoints(backend: Backend, settings: Settings) -> None:
         """Edits a clip with other words, with a model that /tune tuned on it.
 
         Parameters:
-            tuned: The "job" that /tune told, or "dancing-bear", which is built in.
+            tuned: The "job" that /tune told, or "kicking-person", which is built in.
             prompt: What the clip should show now.
 
         Returns:

@@ -67,8 +67,12 @@ def keeping(backend: Backend, owner: gr.BrowserState, chosen: gr.State) -> None:
         except (ValueError, OSError) as error:
             yield html.failure(str(error), said("Nothing was uploaded."))
 
-    own = lambda identifier: gr.Accordion(visible=identifier not in tuned_models())  # noqa: E731
-    chosen.change(own, chosen, section, api_visibility="private", show_progress="hidden")
+    chosen.change(
+        lambda identifier: gr.Accordion(visible=identifier not in tuned_models()),
+        *(chosen, section),
+        api_visibility="private",
+        show_progress="hidden",
+    )
     keep.click(
         publish, [chosen, owner, name], line, api_visibility="private", show_progress="hidden", concurrency_limit=2
     )
