@@ -56,7 +56,7 @@ def wardrobe(tuned: Sequence[Tuning] = (), chosen: str = "") -> gr.Dropdown:
     return gr.Dropdown(
         choices, value=chosen if chosen in dict(choices).values() else "", visible=bool(tuned), elem_id="pose-tuned",
         label=say("Appearance"), filterable=False,
-        info=say("The person of a clip that you tuned on dances. Use the words of its caption"),
+        info=say("The person of a tuned clip dances. Use the words of its caption"),
     )  # fmt: skip
 
 
