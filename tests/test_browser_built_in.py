@@ -16,7 +16,7 @@ def test_a_fresh_visitor_edits_in_two_clicks_and_finds_nothing_to_change_it_with
         page.locator(f'#tunings [data-job="{NAME}"]').click()
         expect(page.locator("#edit-ideas")).to_contain_text("The clip shows “a person in yellow", timeout=PATIENCE)
         prompt = page.locator("#edit-prompt textarea").input_value()
-        assert prompt and prompt not in page.locator("#edit-ideas .caption").inner_text()
+        assert prompt and prompt not in page.locator("#edit-ideas p").inner_text()
         for hidden in ("#manage", "#rename", "#resume", "#export", "#delete-tuned"):
             expect(page.locator(hidden)).to_be_hidden()
         expect(page.locator("#edit-result video")).to_have_count(1)  # the clip, before there is an edit
