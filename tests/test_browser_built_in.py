@@ -19,6 +19,7 @@ def test_a_fresh_visitor_edits_in_two_clicks_and_finds_nothing_to_change_it_with
         assert prompt and prompt not in page.locator("#edit-ideas p").inner_text()
         for hidden in ("#manage", "#rename", "#resume", "#export", "#delete-tuned"):
             expect(page.locator(hidden)).to_be_hidden()
+        expect(page.locator("#edit")).to_be_in_viewport()
         expect(page.locator("#edit-result video")).to_have_count(1)  # the clip, before there is an edit
         page.screenshot(path=PICTURES / f"edit-built-in-{size}.png", full_page=True)
         page.locator("#edit").click()

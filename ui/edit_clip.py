@@ -30,6 +30,16 @@ _TO_EDIT = """() => {
   }
 }"""
 
+_TO_PANEL = """() => {  // once it is there
+  let tries = 50;
+  const go = () => {
+    const panel = document.querySelector('#retell');
+    if (panel?.offsetHeight) panel.scrollIntoView({block: 'start'});
+    else if (tries--) setTimeout(go, 100);
+  };
+  go();
+}"""
+
 
 class EditTab:
     """The tab: tune on a clip, choose a tuned model, edit."""
@@ -288,7 +298,7 @@ class Panel(Stage):
             [*filled, *self.all_outputs],
             **QUIET,
         )
-        pick.then(None, js="() => document.querySelector('#retell')?.scrollIntoView({block: 'nearest'})")
+        pick.then(None, js=_TO_PANEL)
         self.ideas.click(self.take_idea, [self.owner, self.chosen], self.prompt, **QUIET)
         shortcuts.choose(Edit, self.controls, self.card_of, [self.owner, self.chosen])
         latest = QUIET | {"trigger_mode": "always_last", "queue": False}
