@@ -11,6 +11,7 @@ from pipelines.messages import Message, said
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 MINIATURES = ASSETS / "miniature"
 MOTIONS = ASSETS / "motions"
+TUNED = ASSETS / "tuned"
 
 Thing = TypeVar("Thing")
 
@@ -398,3 +399,8 @@ def motions() -> dict[str, Path]:
 def find_motion(name: object) -> Path:
     """The keypoints of the built-in motion `name`. Raises ValueError listing the names there are."""
     return named(name, motions(), said("There is no motion called {name}. Choose one of: {names}."))
+
+
+def tuned_models() -> dict[str, Path]:
+    """The built-in tuned models: names, and folders as a tuning leaves them (scripts/tune_built_in.py)."""
+    return {file.parent.name: file.parent for file in sorted(TUNED.glob("*/tuned.json"))}

@@ -1,7 +1,7 @@
 """Settings that several kinds of task have, each declared once. Standard library only."""
 
 from pipelines.cards import Range
-from pipelines.catalog import CATALOG, SCHEDULERS
+from pipelines.catalog import CATALOG, SCHEDULERS, tuned_models
 from pipelines.detectors import DETECTORS
 from pipelines.messages import said
 from pipelines.task_settings import Choice, Kept, Number, Text, Truth
@@ -184,4 +184,5 @@ TUNED = Kept(
     missing=said("There is no such tuned model. Tune on a clip first, then choose it."),
     needs="tuned model",
     taken=lambda card: bool(card.tuned_from or card.tuning),
+    built_in=tuned_models,
 )

@@ -6,7 +6,7 @@ comparison are made from them. Standard library only.
 
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar, dataclass_transform
 
@@ -164,9 +164,12 @@ class Kept(Setting):
 
     missing: str  # the error where there is none of that name
     required: bool = False
+    built_in: Callable[[], Container[str]] = tuple  # the names of what comes with the app, and is everybody's
 
     def check(self, value: object, card: ModelCard | None) -> str:
-        if not isinstance(value, str) or not is_name(value) and (self.required or value != ""):
+        if not isinstance(value, str) or value == "" and self.required:
+            raise ValueError(self.missing)
+        if value != "" and not is_name(value) and value not in self.built_in():
             raise ValueError(self.missing)
         return value
 

@@ -15,7 +15,7 @@ import tiny
 import yaml
 from gradio import oauth
 
-from pipelines.catalog import find
+from pipelines.catalog import find, tuned_models
 from pipelines.events import Progress, Result
 from pipelines.media import video
 from pipelines.models.convert import hub as sending
@@ -240,6 +240,7 @@ def test_the_pages_own_handler_shows_progress_and_the_address(tuned, stand_in, m
     backend, job = tuned
     with gr.Blocks() as demo:
         hub.keeping(backend, gr.BrowserState(""), gr.State(""))
-    (event,) = demo.fns.values()
+    offer, event = demo.fns.values()
+    assert offer.fn(job).visible and not any(offer.fn(name).visible for name in tuned_models())
     *shown, last = event.fn(job, ME, " from-the-page ", SimpleNamespace(token=TOKEN))
     assert "footlights" in shown[0] and f"{stand_in.url}/me/from-the-page" in last

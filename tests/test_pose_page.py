@@ -191,9 +191,14 @@ def test_who_was_tuned_on_can_be_chosen_for_the_models_that_it_fits(built, tmp_p
     assert isinstance(list(backend.jobs.events(job, me))[-1], Result)
     dress = event(demo, "dress").fn
     offered = dress(ME, "miniature-followyourpose", "")
-    assert offered.visible and offered.value == "" and offered.choices[1:] == [("a bear in red", job)]
+    assert offered.visible and offered.value == "" and offered.choices[1] == ("a bear in red", job)
+    built_in = [one.job.id for one in backend.tunings.built_in()]
+    assert [name for _, name in offered.choices[2:]] == built_in  # which everybody may choose, and no more
+    assert not dress(OTHERS, "miniature-followyourpose", "").visible  # where there is nothing else, it takes no room
+    worn = dress(OTHERS, "miniature-followyourpose", built_in[0])
+    assert worn.visible and [name for _, name in worn.choices[1:]] == built_in
     assert dress(ME, "miniature-followyourpose", job).value == job
-    assert not dress(ME, "followyourpose-v1", job).visible and not dress(OTHERS, "miniature-followyourpose", "").visible
+    assert not dress(ME, "followyourpose-v1", job).visible
     task = PoseToVideo.for_model(find("miniature-followyourpose"), "a bear", 9, motion="wave", tuned=job)
     updates = {one.elem_id: update for one, update in event(demo, "refill").fn(ME, (asdict(task), 0)).items()}
     assert updates["pose-tuned"].value == job and not updates["pose-problem"].visible

@@ -1,6 +1,8 @@
 """The step that tunes on a clip, without a browser: the sample clip, and captions that are known."""
 
 import shutil
+from contextlib import closing
+from dataclasses import replace
 
 import gradio as gr
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from running_app import waiting_backend
 
 from pipelines.media import video
-from pipelines.tasks import Tune
+from pipelines.serving.local import local_backend
 from ui import visitor
 from ui.text_to_video import FIRST_PROMPT
 from ui.tune_clip import SAMPLE_CLIP, Bench
@@ -30,18 +32,26 @@ def bench(backend):
         return Bench(visitor.ForVisitors(backend), owner, arrived, gr.State(0), gr.State())
 
 
-def test_one_click_takes_the_sample_says_what_it_shows_and_tunes_on_it(bench, backend):
+def test_one_click_takes_the_sample_as_an_upload_and_says_what_it_shows(bench, backend):
     taken = bench.take_sample(ME)
     assert taken[bench.prompt] == FIRST_PROMPT and taken[bench.there].visible
-    controls = [*bench.asked, bench.prompt, bench.model, bench.clip, *bench.controls.values()]
-    data = {control: control.value for control in controls} | {bench.owner: ME}
-    assert bench.press_on_sample(data).keys() == {bench.problem}  # it could not be taken, and the page said why
+    kept = bench.backend.assets.clip(taken[bench.clip], ME)
+    assert kept.clip.frames == 16 and kept.clip.width == 128
+    assert kept.name in {thing.name for thing in backend.assets.things() if thing.kind == "clips"}
+    with pytest.raises(ValueError, match="no such clip"):  # it is the visitor's own, as an upload is
+        bench.backend.assets.clip(taken[bench.clip], "2" * 32)
     assert backend.table.unfinished() == []
-    changed = {bench.clip: taken[bench.clip], bench.prompt: taken[bench.prompt], bench.controls["end"]: 2.0}
-    updates = bench.press_on_sample(data | changed)
-    (job,) = backend.table.unfinished()
-    assert isinstance(job.task, Tune) and job.task.prompt == FIRST_PROMPT and job.task.clip == taken[bench.clip]
-    assert not updates[bench.try_sample].visible and not updates[bench.tune].visible
+
+
+def test_the_sample_is_refused_where_an_upload_is(backend):
+    full = replace(backend.settings, disk_margin_mb=10**9)
+    with closing(local_backend(replace(full, data=backend.settings.data.parent / "full"))) as other:
+        with gr.Blocks() as demo:
+            page = Bench(
+                visitor.ForVisitors(other), gr.BrowserState(""), demo.load(lambda: None), gr.State(0), gr.State()
+            )
+        taken = page.take_sample(ME)
+    assert taken[page.clip] == "" and "The disk is nearly full" in taken[page.problem].value
 
 
 def test_a_caption_is_known_of_marionettes_own_files_only(bench, tmp_path):

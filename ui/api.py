@@ -156,13 +156,13 @@ def endpoints(backend: Backend, settings: Settings) -> None:
         """Edits a clip with other words, with a model that /tune tuned on it.
 
         Parameters:
-            tuned: The "job" that /tune told.
+            tuned: The "job" that /tune told, or "kicking-person", which is built in.
             prompt: What the clip should show now.
 
         Returns:
             The MP4 file, and the facts of its making: settings, seconds.
         """
-        for tuning in backend.tunings.of(owner):
+        for tuning in (*backend.tunings.of(owner), *backend.tunings.built_in()):
             if tuning.job.id == tuned:
                 model, frames, width, height = tuning.shape
                 shape = {"frames": frames, "width": width, "height": height, "fps": tuning.facts["fps"]}

@@ -30,6 +30,16 @@ _TO_EDIT = """() => {
   }
 }"""
 
+_TO_PANEL = """() => {  // once it is there
+  let tries = 50;
+  const go = () => {
+    const panel = document.querySelector('#retell');
+    if (panel?.offsetHeight) panel.scrollIntoView({block: 'start'});
+    else if (tries--) setTimeout(go, 100);
+  };
+  go();
+}"""
+
 
 class EditTab:
     """The tab: tune on a clip, choose a tuned model, edit."""
@@ -68,7 +78,8 @@ class EditTab:
         return {self.chosen: identifier or gr.skip(), self.panel.learned: learned}
 
     def list_tuned(self, visitor_id: str, identifier: str) -> str:
-        return edit_html.tunings(self.backend.tunings.of(visitor_id), PUBLISHED, identifier)
+        tunings = self.backend.tunings
+        return edit_html.tunings(tunings.of(visitor_id), tunings.built_in(), PUBLISHED, identifier)
 
     def fill(self, task: Edit) -> dict:
         """The updates that fill in what `task` says, by the model that made it."""
@@ -120,6 +131,7 @@ class Panel(Stage):
             max_lines=8,
             elem_id="edit-prompt",
         )
+        self.ideas = gr.HTML(visible=False, elem_id="edit-ideas", js_on_load=CLICKS)
         self.hints = gr.HTML()
         self.problem = gr.HTML(visible=False, elem_id="edit-problem")
         with gr.Row(elem_classes="acts"):
@@ -163,7 +175,7 @@ class Panel(Stage):
     # The model that was chosen -------------------------------------------------------------------------------------
 
     def tuning_of(self, identifier: str, visitor_id: str) -> Tuning:
-        for tuning in self.backend.tunings.of(visitor_id):
+        for tuning in (*self.backend.tunings.of(visitor_id), *self.backend.tunings.built_in()):
             if tuning.job.id == identifier:
                 return tuning
         raise ValueError(said("The tuned model of this video is not here."))
@@ -188,12 +200,14 @@ class Panel(Stage):
                 gone = tell("{sentence} Tune on the clip once more.", sentence=str(error))
                 gr.Warning(gone, title=tell("Note"))
             return {self.panel: gr.Column(visible=False)}
-        settings = {"sound": False, "prompt": tuning.job.task.prompt} | again
+        begin = tuning.ideas[0] if tuning.ideas else tuning.job.task.prompt
+        settings = {"sound": False, "prompt": begin} | again
         card, title = find(tuning.job.task.model), edit_html.title_of(tuning)
         return self._filled(visitor_id, identifier, title, card, settings) | {
             self.about: "",
+            self.ideas: gr.HTML(edit_html.idea(tuning) if tuning.built_in else "", visible=tuning.built_in),
             self.controls["sound"]: gr.Checkbox(settings["sound"], visible=tuning.sound),
-            self.managing: gr.Accordion(visible=True),
+            self.managing: gr.Accordion(visible=not tuning.built_in),
             self.name: tuning.job.title,
             self.resume: gr.Button(visible=isinstance(tuning.job.end, Failed)),
             self.really: gr.Button(visible=False),
@@ -205,6 +219,7 @@ class Panel(Stage):
         settings = {"prompt": f"{card.title}."} | again
         return self._filled(visitor_id, card.name, card.title, card, settings) | {
             self.about: html.model_card(card, self.backend.machine.availability(card.name)),
+            self.ideas: gr.HTML(visible=False),
             self.managing: gr.Accordion(visible=False),
         }
 
@@ -223,6 +238,13 @@ class Panel(Stage):
     def show(self, visitor_id: str, followed: object, _: object, identifier: str, event: gr.EventData) -> dict:
         """An edit was chosen in the table."""
         return self.updates(visitor_id, followed, event.job, identifier)
+
+    def take_idea(self, visitor_id: str, identifier: str, event: gr.EventData) -> str:
+        """The prompt that was pressed. Raises ValueError for one that there is not."""
+        ideas = self.backend.tunings.get(identifier, visitor_id).ideas
+        if str(event.example) not in map(str, range(len(ideas))):
+            raise ValueError(said("There is no such example."))
+        return ideas[int(event.example)]
 
     def card_of(self, visitor_id: str, identifier: str) -> ModelCard:
         """The model that was chosen, or from which it was tuned."""
@@ -266,7 +288,7 @@ class Panel(Stage):
 
     def _connect_panel(self, wanted: gr.State, shelf: gr.HTML) -> None:
         filled = [self.panel, self.heading, self.prompt, self.problem, *self.controls.values()]
-        filled += [self.about, self.managing, self.name, self.resume, self.really, self.archive]
+        filled += [self.about, self.ideas, self.managing, self.name, self.resume, self.really, self.archive]
         pick = shelf.click(_picked, None, self.chosen, **QUIET)
         gr.on([shelf.click, self.retell.click], lambda: gr.HTML(visible=False), None, self.learned, **QUIET)
         gr.on(
@@ -276,7 +298,8 @@ class Panel(Stage):
             [*filled, *self.all_outputs],
             **QUIET,
         )
-        pick.then(None, js="() => document.querySelector('#retell')?.scrollIntoView({block: 'nearest'})")
+        pick.then(None, js=_TO_PANEL)
+        self.ideas.click(self.take_idea, [self.owner, self.chosen], self.prompt, **QUIET)
         shortcuts.choose(Edit, self.controls, self.card_of, [self.owner, self.chosen])
         latest = QUIET | {"trigger_mode": "always_last", "queue": False}
         self.prompt.change(self.hint, [self.owner, self.chosen, self.prompt], self.hints, **latest)
@@ -320,7 +343,9 @@ class Panel(Stage):
             tuning = self.backend.tunings.get(identifier, visitor_id)
         except ValueError:
             return None
-        return film(self.backend.assets.address(tuning.video), part="clip")
+        assets = self.backend.assets
+        address = assets.built_in(tuning.video) if tuning.built_in else assets.address(tuning.video)
+        return film(address, part="clip")
 
     def press(self, data: dict) -> dict:
         """Edit was pressed."""

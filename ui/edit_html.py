@@ -12,13 +12,15 @@ from pipelines.serving.backend import Tuning
 from pipelines.serving.job import Job
 from pipelines.task_settings import Choice, settings_of
 from pipelines.tasks import Edit, Tune
-from ui.html import data_of, model_title, moving, shorten
+from ui.html import calm_picture, data_of, model_title, moving, shorten
 from ui.languages import say, tell
+from ui.public import picture
+from ui.text_to_video import PICTURES
 
-OTHERS = say('<p class="others">Published tuned models</p>')
-NOTHING = say(
-    '<p class="nothing">You have no tuned models yet. Upload a clip above, say what it shows, and '
-    'press Tune.</p><p class="others">Published tuned models</p>'
+SAMPLE = PICTURES / "bear.webp"  # a clip of the app's own, to begin with
+SAMPLE_CLIP = say(
+    '<button type="button" class="sample" data-example="0">{}<b>Try it with this clip</b></button>',
+    calm_picture(picture(SAMPLE), "", picture(SAMPLE.with_suffix(".png"))),
 )
 WIDTH, HEIGHT = 600, 150  # of the plot, in its own units
 EVERY = said("every {number}th frame")  # English has its ordinals
@@ -97,11 +99,34 @@ def sample(picture: bytes) -> str:
     return f'<figure class="look">{moving(picture, alt)}<figcaption>{told}</figcaption></figure>'
 
 
-def tunings(found: Sequence[Tuning], published: Mapping[str, ModelCard], chosen: str) -> str:
-    """Cards of the visitor's tuned models, and of those that are published as tuned."""
-    own = f'<div class="shelf">{"".join(_tuned(tuning, chosen) for tuning in found)}</div>{OTHERS}'
-    cards = "".join(_published(card, chosen) for card in published.values())
-    return f'{own if found else NOTHING}<div class="shelf">{cards}</div>'
+def tunings(
+    found: Sequence[Tuning], built_in: Sequence[Tuning], published: Mapping[str, ModelCard], chosen: str
+) -> str:
+    """Cards of the visitor's tuned models, of those that are built in, and of those that are published as tuned."""
+    none = tell("You have no tuned models yet. Tune on a clip above, or try one of these.")
+    own = [_tuned(tuning, chosen) for tuning in found]
+    others = [_tuned(tuning, chosen) for tuning in built_in]
+    cards = [_published(card, chosen) for card in published.values()]
+    return (
+        (_shelf("", own) if own else f'<p class="hint">{none}</p>')
+        + _shelf(tell("Built in"), others)
+        + _shelf(tell("Published tuned models"), cards)
+    )
+
+
+def _shelf(heading: str, cards: Sequence[str]) -> str:
+    head = f'<p class="others">{heading}</p>' if heading else ""
+    return f'{head}<div class="shelf">{"".join(cards)}</div>' if cards else ""
+
+
+def idea(tuning: Tuning) -> str:
+    """What the clip of a built-in model shows, and prompts to try with it."""
+    told = tell("The clip shows “{caption}”.", caption=escape(tuning.job.task.prompt))
+    chips = "".join(
+        f'<button type="button" class="chip" data-example="{number}">{escape(prompt)}</button>'
+        for number, prompt in enumerate(tuning.ideas)
+    )
+    return f'<p class="hint">{told} {tell("Try one of these:")}</p><div class="chips"><div>{chips}</div></div>'
 
 
 def title_of(tuning: Tuning) -> str:
@@ -121,7 +146,11 @@ def _tuned(tuning: Tuning, chosen: str) -> str:
     steps = tell("{done} steps", done=done)
     if done != task.steps:
         steps = tell("stopped after {done} of {steps} steps", done=done, steps=task.steps)
-    picture = f'<img alt="" src="{data_of(tuning.poster)}">' if tuning.poster else '<span class="no-picture"></span>'
+    picture = '<span class="no-picture"></span>'
+    if tuning.poster:
+        picture = f'<img alt="" src="{data_of(tuning.poster)}">'
+        if tuning.built_in:
+            picture = moving(tuning.poster.read_bytes(), "")
     caption = f"“{escape(shorten(task.prompt, 80))}”<br>" if tuning.job.title else ""
     return (
         f'<button type="button" class="example" aria-pressed="{str(tuning.job.id == chosen).lower()}" '

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import gradio as gr
 
+from pipelines.catalog import tuned_models
 from pipelines.events import Progress
 from pipelines.messages import said
 from pipelines.serving.backend import Backend
@@ -40,7 +41,7 @@ def keeping(backend: Backend, owner: gr.BrowserState, chosen: gr.State) -> None:
     """Builds what brings the `chosen` tuned model of the `owner` to the Hub, on a Space that offers to sign in."""
     if not offered():
         return
-    with gr.Accordion(say("Save the tuned model to the Hugging Face Hub"), open=False, elem_id="to-hub"):
+    with gr.Accordion(say("Save the tuned model to the Hugging Face Hub"), open=False, elem_id="to-hub") as section:
         name = gr.Textbox(label=say("Name of a new private repository"), max_lines=1, elem_id="repository")
         keep = gr.Button(say("Save to the Hub"), size="md", elem_id="keep-on-hub")
         line = gr.HTML(elem_id="hub-line")
@@ -66,6 +67,12 @@ def keeping(backend: Backend, owner: gr.BrowserState, chosen: gr.State) -> None:
         except (ValueError, OSError) as error:
             yield html.failure(str(error), said("Nothing was uploaded."))
 
+    chosen.change(
+        lambda identifier: gr.Accordion(visible=identifier not in tuned_models()),
+        *(chosen, section),
+        api_visibility="private",
+        show_progress="hidden",
+    )
     keep.click(
         publish, [chosen, owner, name], line, api_visibility="private", show_progress="hidden", concurrency_limit=2
     )

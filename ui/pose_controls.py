@@ -52,12 +52,13 @@ def build(card: ModelCard) -> controls.Controls:
 
 
 def wardrobe(tuned: Sequence[Tuning] = (), chosen: str = "") -> gr.Dropdown:
-    """Whose looks the dancer can have: those that were `tuned`; hidden where there are none."""
+    """Whose looks the dancer can have: those that were `tuned`; hidden where none is the visitor's or chosen."""
     choices = [(say("As the model draws them"), ""), *((title_of(one), one.job.id) for one in tuned)]
+    chosen = chosen if chosen in dict(choices).values() else ""
     return gr.Dropdown(
-        choices, value=chosen if chosen in dict(choices).values() else "", visible=bool(tuned), elem_id="pose-tuned",
+        choices, value=chosen, visible=bool(chosen) or any(not one.built_in for one in tuned), elem_id="pose-tuned",
         label=say("Appearance"), filterable=False,
-        info=say("The person of a clip that you tuned on dances. Use the words of its caption"),
+        info=say("The person of a tuned clip dances. Use the words of its caption"),
     )  # fmt: skip
 
 

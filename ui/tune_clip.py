@@ -16,12 +16,11 @@ from pipelines.tasks import NOBODY, Tune
 from ui import controls, edit_html, estimates, forms, hints, html, visitor
 from ui.follower import QUIET, Stage, View
 from ui.languages import PROMPTS, say
-from ui.media import CLIPS, READING
+from ui.media import CLICKS, CLIPS, READING
 from ui.player import films, player
-from ui.text_to_video import PICTURES
 
 SAMPLE = say("Sample now")
-SAMPLE_CLIP = PICTURES / "bear.mp4"  # to begin with: it says itself what it shows
+SAMPLE_CLIP = edit_html.SAMPLE.with_suffix(".mp4")  # to begin with: it says itself what it shows
 _BASED = ("frames", "width", "height", "steps", "learning_rate")  # settings that follow the base model
 
 
@@ -62,7 +61,7 @@ class Bench(Stage):
                 self.file = gr.File(
                     label=say("A clip: MP4, MOV, WebM, MKV or GIF"), file_types=CLIPS, elem_id="clip", height=130
                 )
-                self.try_sample = gr.Button(say("Try it with a sample clip"), size="md", elem_id="try-sample")
+                self.try_sample = gr.HTML(edit_html.SAMPLE_CLIP, elem_id="try-sample", js_on_load=CLICKS)
                 with gr.Column(visible=False, elem_id="clip-chosen") as self.there:
                     self.source = player(say("The clip"), elem_id="clip-video")
                     self.about = gr.HTML()
@@ -150,10 +149,6 @@ class Bench(Stage):
         """As `take`, of the clip that comes with the app."""
         return self.take(visitor_id, str(SAMPLE_CLIP))
 
-    def press_on_sample(self, data: dict) -> dict:
-        """As `press`, where the sample was taken."""
-        return self.press(data) if data[self.clip] else {self.problem: gr.skip()}
-
     def take_video(self, visitor_id: str, given: tuple[str, float]) -> dict:
         """As `take`, of a video of the library."""
         return self.take(visitor_id, given[0])
@@ -198,8 +193,7 @@ class Bench(Stage):
         takes = {"outputs": taken, "api_visibility": "private", **READING}
         uploaded = [self.file.upload, self.file.clear]
         gr.on(uploaded, self.take, [owner, self.file], show_progress_on=self.file, **takes).then(**looked)
-        sampled = self.try_sample.click(self.take_sample, owner, show_progress="hidden", **takes).then(**looked)
-        self.sampled = sampled
+        self.try_sample.click(self.take_sample, owner, show_progress="hidden", **takes).then(**looked)
         given.change(self.take_video, [owner, given], show_progress="hidden", **takes).then(**looked)
         parts = ("start", "end", "stride", "frames", "across", "down")
         gr.on([there[name].release for name in parts], **looked)
@@ -237,7 +231,7 @@ class Bench(Stage):
             self.line: html.footlights(view.moment) if going else "",
             self.plot: edit_html.losses(self._losses(view), total) if going or view.shown else "",
             self.sample: edit_html.sample(preview.image) if preview else "",
-            **{self.tune: gr.Button(visible=not going), self.try_sample: gr.Button(visible=not going)},
+            **{self.tune: gr.Button(visible=not going), self.try_sample: gr.HTML(visible=not going)},
             self.running: gr.Row(visible=going),
             self.draw: gr.Button(say("Drawn after the next step…") if asked else SAMPLE, interactive=not asked),
             self.halt: gr.Button(
@@ -311,7 +305,6 @@ class Bench(Stage):
         form = {*self.asked, self.prompt, self.model, self.clip, *self.controls.values()}
         pressed = [self.owner, self.problem, self.awaited, *self.all_outputs]
         self.tune.click(self.press, form, pressed, **following)
-        self.sampled.then(self.press_on_sample, form, pressed, **following)
         opened = {"fn": self.arrive, "inputs": self.asked, "outputs": [self.prompt, *self.all_outputs], **following}
         arrived.then(**opened)
         changed.change(**opened)

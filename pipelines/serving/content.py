@@ -2,14 +2,16 @@
 
 A task in the table names clips, images, tuned models and videos by ids. In the files that are made of it, and in what
 is told of it, the SHA-256 of each one's content stands in their place; who drops such a file on the page finds it again
-among their own things.
+among their own things, or among what comes with the app.
 """
 
 import hashlib
 import json
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
+from pipelines.catalog import tuned_models
 from pipelines.media import video
 from pipelines.media.images import Images
 from pipelines.serving.clip_storage import Clips
@@ -42,6 +44,8 @@ class Contents:
                     return digest(self._clips.get(name, owner).file)
                 case "image" | "mask" | "reference":
                     return digest(self._images.get(name, owner))
+                case "tuned" if name in tuned_models():
+                    return _built_in(name)
                 case "tuned":
                     return digest(self._storage.tuned(self._jobs.get(name, owner).id) / WEIGHTS)
             return digest(self._storage.place(self._jobs.get(name, owner)))
@@ -49,6 +53,10 @@ class Contents:
             return NOBODY
 
     def _found(self, part: str, content: str, owner: str) -> str:
+        if part == "tuned":
+            for name in tuned_models():
+                if _built_in(name) == content:
+                    return name
         for name, file in self._candidates(part, owner):
             try:
                 if digest(file) == content:
@@ -66,6 +74,13 @@ class Contents:
                 yield from self._images.of(owner)
             case "tuned":
                 yield from ((job.id, self._storage.tuned(job.id) / WEIGHTS) for job in self._jobs.tunings(owner))
+
+
+@lru_cache
+def _built_in(name: str) -> str:
+    """As `digest`, of a built-in tuned model: nothing is written among the app's own files."""
+    with (tuned_models()[name] / WEIGHTS).open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def digest(file: Path) -> str:

@@ -9,24 +9,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from pipelines.catalog import tuned_models
 from pipelines.events import Losses, Preview, Progress
 from pipelines.media.measuring import Measured
 from pipelines.pose_tasks import FindPoses
 from pipelines.serving.status import Loaded
 from pipelines.tasks import Task
 
+BUILT_IN = "built in"  # the kind of a tuned model that comes with the app
+
 
 @dataclass(frozen=True)
 class Asset:
     """Something that a task works on, named as the data folder has it, wherever that is."""
 
-    kind: str  # "clips", "images" or "videos"
-    name: str  # its id
-    file: str  # what is wanted of it: a file, or for a tuned model a folder
+    kind: str  # "clips", "images" or "videos"; or BUILT_IN: not among the data
+    name: str  # its id, or one of catalog.tuned_models
+    file: str = ""  # what is wanted of it: a file, or for a tuned model a folder
     measured: Measured | None = None  # of a clip: what was measured when it was uploaded
 
     def path(self, data: Path) -> Path:
         """Where it is on a machine that has the data in the folder `data`."""
+        if self.kind == BUILT_IN:
+            return tuned_models()[self.name]  # and nothing else of the app's own
         return data.absolute() / self.kind / self.name / self.file
 
 

@@ -11,10 +11,10 @@ from pipelines.messages import said
 from pipelines.pose_tasks import FindPoses
 from pipelines.poses import openpose_json
 from pipelines.serving.clip_storage import Clips
-from pipelines.serving.executor import Asset
+from pipelines.serving.executor import BUILT_IN, Asset
 from pipelines.serving.storage import Storage
 from pipelines.serving.table import JobTable
-from pipelines.serving.tunings import Tunings
+from pipelines.serving.tunings import Tuning, Tunings
 from pipelines.tasks import Edit, Finish, Grid, PoseToVideo, Task, TextToVideo, Tune
 
 Found = dict[str, Asset | tuple[Asset | str, ...]]
@@ -52,7 +52,7 @@ class Inputs:
                     raise ValueError(said("The clip has no sound to keep."))
                 if (task.model, task.frames, task.width, task.height) != tuning.shape:
                     raise ValueError(said("An edit has the model, the frames and the size of the tuned clip."))
-                return {"tuned": self._tuned(job)}
+                return {"tuned": self._tuned(tuning)}
             case Finish():
                 made = self._table.get(task.source, owner)
                 if made.task != task.of:
@@ -78,8 +78,10 @@ class Inputs:
             raise ValueError(clips.SILENT)
         return Asset("clips", kept.name, kept.file.name, kept.measured)
 
-    def _tuned(self, job: str) -> Asset:
-        return Asset("videos", job, self._storage.tuned(job).name)
+    def _tuned(self, tuning: Tuning) -> Asset:
+        if tuning.built_in:
+            return Asset(BUILT_IN, tuning.job.id)
+        return Asset("videos", tuning.job.id, self._storage.tuned(tuning.job.id).name)
 
     def _followed(self, task: PoseToVideo, owner: str) -> Found:
         if task.motion:
@@ -92,7 +94,8 @@ class Inputs:
         if not task.tuned:
             return {}
         base = find(task.model, self._catalog).tuned_from
-        if self._tunings.get(task.tuned, owner).job.task.model != base:
+        tuning = self._tunings.get(task.tuned, owner)
+        if tuning.job.task.model != base:
             raise ValueError(
                 said(
                     "{model} takes only what was tuned from {base}. Choose another, or tune once more.",
@@ -100,7 +103,7 @@ class Inputs:
                     base=base,
                 )
             )
-        return {"tuned": self._tuned(task.tuned)}
+        return {"tuned": self._tuned(tuning)}
 
     def _cell(self, job: str, owner: str) -> Asset | str:
         """A video that a grid is made of, or in a word why there is none."""

@@ -7,11 +7,12 @@ import tempfile
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from pipelines.cards import ModelCard
-from pipelines.catalog import find
+from pipelines.catalog import find, tuned_models
 from pipelines.events import Progress
 from pipelines.media import clips, video
 from pipelines.messages import said
@@ -21,7 +22,7 @@ from pipelines.serving.runner import WRITING
 from pipelines.serving.storage import Storage
 from pipelines.serving.table import JobTable
 from pipelines.settings import Settings
-from pipelines.tasks import Tune
+from pipelines.tasks import Tune, from_json
 
 LONGEST_NAME = 80  # letters
 
@@ -35,6 +36,8 @@ class Tuning:
     video: Path  # the frames of the clip that it was tuned on
     sound: bool  # whether there is sound to keep
     poster: Path | None = None  # a small picture of them, where tunings are listed
+    built_in: bool = False  # everybody's: it comes with the app, and can't be changed
+    ideas: tuple[str, ...] = ()  # prompts to begin with, of a built-in one
 
     @property
     def shape(self) -> tuple[str, int, int, int]:
@@ -43,7 +46,11 @@ class Tuning:
 
 
 class Tunings:
-    """Tuned models, known by the jobs that tuned them. Every method raises ValueError for a job of somebody else."""
+    """Tuned models, known by the jobs that tuned them. Every method raises ValueError for a job of somebody else.
+
+    The built-in ones are known by their names (catalog.tuned_models). They are nobody's: to what would change one, or
+    take it away, it does not exist.
+    """
 
     def __init__(
         self,
@@ -61,12 +68,13 @@ class Tunings:
         found = (self._find(job) for job in self._table.tunings(owner))
         return [replace(tuning, poster=_poster(tuning.video)) for tuning in found if tuning is not None]
 
+    def built_in(self) -> list[Tuning]:
+        """The tuned models that come with the app."""
+        return list(_built_in().values())
+
     def get(self, job: str, owner: str) -> Tuning:
-        """The model that `job` has tuned. Raises ValueError where there is nothing of it."""
-        found = self._find(self._table.get(job, owner))
-        if found is None:
-            raise ValueError(said("Nothing is tuned there yet. Tune on a clip first."))
-        return found
+        """The model that `job` has tuned, or a built-in one. Raises ValueError where there is nothing of it."""
+        return _built_in().get(job) or self._own(job, owner)
 
     def sample(self, job: str, owner: str) -> None:
         """Has a running tuning draw a sample after its next step, which comes as a Preview. Does nothing to a job that
@@ -91,7 +99,7 @@ class Tunings:
 
     def export(self, job: str, owner: str) -> Path:
         """A tuned model as a ZIP file in the layout in which Tune-A-Video models are published."""
-        tuned = self.get(job, owner)
+        tuned = self._own(job, owner)
         archive = self._storage.place(tuned.job).with_suffix(".zip")
         if not archive.exists() or archive.stat().st_mtime < (tuned.job.ended or math.inf):
             with self._exported(tuned) as folder, video.whole(archive) as temporary:
@@ -106,7 +114,7 @@ class Tunings:
             raise ValueError(
                 said("This app is set not to use the Hugging Face Hub. Its owner can change MARIONETTE_HUB.")
             )
-        tuned = self.get(job, owner)
+        tuned = self._own(job, owner)
         from pipelines.models.convert import hub
 
         task = tuned.job.task
@@ -114,6 +122,12 @@ class Tunings:
         yield Progress(WRITING, 0, 1)
         with self._exported(tuned) as folder:
             return (yield from hub.upload(folder, name, card, token))
+
+    def _own(self, job: str, owner: str) -> Tuning:
+        found = self._find(self._table.get(job, owner))
+        if found is None:
+            raise ValueError(said("Nothing is tuned there yet. Tune on a clip first."))
+        return found
 
     def _find(self, job: Job) -> Tuning | None:
         try:
@@ -134,6 +148,20 @@ class Tunings:
             card = find(tuned.job.task.model, self._catalog)
             tuning.export(card, self._settings, folder, Path(draft) / "tuned")
             yield Path(draft) / "tuned"
+
+
+@lru_cache
+def _built_in() -> dict[str, Tuning]:
+    """The built-in tuned models by their names, as finished jobs that nobody owns."""
+    found = {}
+    for name, folder in tuned_models().items():
+        facts = json.loads((folder / "tuned.json").read_text("utf-8"))
+        task = from_json(json.dumps(facts["task"]))
+        ideas = tuple(json.loads((folder / "ideas.json").read_text("utf-8")))
+        job, clip = Job(name, "", task, "done"), folder / "clip.mp4"
+        sound = (folder / clips.SOUND).exists()
+        found[name] = Tuning(job, facts, clip, sound, folder / "clip.webp", built_in=True, ideas=ideas)
+    return found
 
 
 def _poster(source: Path) -> Path | None:

@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pipelines.cards import Source
+from pipelines.catalog import TUNED
 from pipelines.media import video
 from pipelines.messages import said
-from pipelines.models.files import part_folder, read_json
+from pipelines.models.files import check_shipped, part_folder, read_json
 from pipelines.models.sources import locate
 from pipelines.settings import Settings
 
@@ -61,6 +62,7 @@ def load(folder: Path) -> Tuned:
         raise ValueError(said("There is no tuned model in {name}. Tune on a clip first.", name=folder.name)) from error
     except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
         raise ValueError(said("The tuned model is damaged. Tune on the clip once more.")) from error
+    check_shipped(folder / FILE)
     if not all(torch.isfinite(tensor).all() for tensor in (latents, *parts["delta"].values())):
         raise ValueError(
             said("The tuned model is damaged: it holds values that are no numbers. Tune on the clip once more.")
@@ -70,7 +72,9 @@ def load(folder: Path) -> Tuned:
 
 def save_inversion(trajectory: Tensor, folder: Path, dtype: torch.dtype = torch.float32) -> None:
     """Keeps the latents of an inversion, (steps + 1, 1, c, f, h, w), for every edit in as many steps and this `dtype`
-    of the network."""
+    of the network. A built-in model is only read: of that, nothing is kept."""
+    if folder.resolve().is_relative_to(TUNED):
+        return
     _write({"latents": trajectory}, _inversion(len(trajectory) - 1, folder, dtype), {})
 
 
