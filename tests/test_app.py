@@ -1,6 +1,8 @@
 """The app as programs meet it: its start, and its endpoints through gradio_client from another process."""
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 from urllib.error import HTTPError
@@ -12,7 +14,7 @@ import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
-from running_app import environment, running_app
+from running_app import ROOT, environment, running_app
 
 from pipelines.media import video
 
@@ -62,10 +64,21 @@ def test_a_prompt_becomes_a_file_and_its_facts(client):
     assert facts["seconds"] > 0 and facts["job"]
 
 
-@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux tells what a process has loaded")
-def test_the_page_has_loaded_no_torch_for_it(client, app):
-    client.predict("a bear bows", api_name="/text_to_video", **QUICK)
-    assert "libtorch" not in Path(f"/proc/{app.process.pid}/maps").read_text()
+LIGHT = """
+import sys, app
+from pipelines.catalog import find
+from pipelines.tasks import TextToVideo
+task = TextToVideo.for_model(find("miniature-modelscope"), "a bear bows", 7, frames=8, steps=1)
+*_, end = app.backend.jobs.events(app.backend.jobs.submit(task, "1" * 32), "1" * 32)
+print(type(end).__name__, sorted({"torch", "diffusers", "transformers", "cv2"} & sys.modules.keys()))
+app.backend.close()
+"""
+
+
+def test_the_page_imports_no_torch_for_its_jobs(tmp_path):
+    variables = environment(MARIONETTE_DATA=str(tmp_path), MARIONETTE_HUB="0", MARIONETTE_DEVICE="cpu")
+    ran = subprocess.run([sys.executable, "-c", LIGHT], cwd=ROOT, env=variables, capture_output=True, text=True)
+    assert ran.stdout.strip() == "Result []", ran.stderr
 
 
 def test_a_seed_that_is_drawn_is_told_and_makes_the_same_video_again(client):
