@@ -3,14 +3,17 @@
 import argparse
 import os
 import shutil
+import sys
 import tempfile
 import time
+from importlib import import_module
 from pathlib import Path
 
 PLAYS = """() => {  // and it is no example, which has no result to be saved
   const video = document.querySelector('#result')?.offsetParent && document.querySelector('#video video');
   return video && !video.paused && video.currentTime > 0;
 }"""
+ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 300_000  # milliseconds
 
 
@@ -29,8 +32,8 @@ def benchmark(options: argparse.Namespace) -> list[tuple[str, str]]:
         from playwright.sync_api import sync_playwright
     except ImportError as error:
         raise ValueError("This needs Playwright: pip install -r tests/requirements.txt") from error
-    from tests.running_app import running_app
-
+    sys.path.insert(0, str(ROOT / "tests"))
+    running_app = import_module("running_app").running_app
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         raise ValueError("This needs a Chromium, and there is none on this machine.")
