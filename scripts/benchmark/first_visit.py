@@ -39,7 +39,7 @@ def benchmark(options: argparse.Namespace) -> list[tuple[str, str]]:
         raise ValueError("This needs a Chromium, and there is none on this machine.")
     with (
         tempfile.TemporaryDirectory(prefix="marionette-") as folder,
-        running_app(Path(folder), MARIONETTE_DEVICE=options.device) as app,
+        running_app(Path(folder), forked=False, MARIONETTE_DEVICE=options.device) as app,
         sync_playwright() as playwright,
     ):
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
