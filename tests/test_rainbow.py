@@ -70,6 +70,26 @@ def test_a_hand_over_a_joint_does_not_swallow_it(joint):
     assert np.hypot(*(read.joints[0, 0, joint] - drawn.joints[0, 0, joint])[:2]) < 0.05 * drawn_poses.height_of(drawn)
 
 
+def test_the_knuckles_of_four_hands_hide_no_knee():
+    """Each of their 84 points is drawn as a knee is, and they stand above it in the picture."""
+    frames = smaller(drawn_poses.draw(motion("duet", 1024, 1024)), 768, 768)
+    read = rainbow.read(frames, 8.0)
+    assert drawn_poses.found(read, motion("duet", 768, 768)).mean() >= 0.98
+    assert rainbow.unread(frames, read) == []
+
+
+@pytest.mark.parametrize("grown", [1, 3])
+def test_a_dot_counts_more_than_the_end_of_a_thick_stick(grown):
+    """In small pictures sticks are thick: the neck's, short between a face and its dot, is wider than long."""
+    drawn = motion("wave", 256, 256)
+    frames = drawn_poses.draw(drawn)
+    frames = np.stack([cv2.resize(frame, None, fx=grown, fy=grown, interpolation=cv2.INTER_CUBIC) for frame in frames])
+    read, wanted = rainbow.read(frames, 8.0), motion("wave", 256 * grown, 256 * grown)
+    for joint in (keypoints.NECK, keypoints.RIGHT_SHOULDER, keypoints.LEFT_SHOULDER):
+        apart = np.hypot(*(read.joints[:, 0, joint] - wanted.joints[:, 0, joint])[:, :2].T)
+        assert apart.max() < 0.05 * drawn_poses.height_of(wanted)
+
+
 def test_what_is_told_by_its_surroundings_is_less_sure():
     drawn = motion("wave", 512, 512)
     plain = rainbow.read(drawn_poses.draw(drawn, hands=False, faces=False), 8.0)

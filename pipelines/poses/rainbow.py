@@ -25,7 +25,7 @@ LIMBS = (
     *((1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10)),
     *((1, 11), (11, 12), (12, 13), (1, 0), (0, 14), (14, 16), (0, 15), (15, 17)),
 )
-NOSE, NECK, SHOULDERS = 0, 1, (2, 5)
+NOSE, NECK = 0, 1
 FINGERS = 12  # whose colour hands have too: the left knee's
 HUE = 10  # of 180, from one colour of the rainbow to the next
 FAINT, DARK = 0.3, 0.8  # of the brightest: a stick is between, a dot above
@@ -273,9 +273,6 @@ def _people(drawing: _Drawing) -> np.ndarray:
     for person in sorted(people, key=lambda person: -person[:, 2].sum()):
         if not any(_is_ghost(person, other, drawing.reach) for other in known):
             known.append(person)
-    for person in known:
-        if person[NECK, 2] <= 0 < person[list(SHOULDERS), 2].min():  # under a face
-            person[NECK] = *person[list(SHOULDERS), :2].mean(axis=0), COVERED
     _look_under_faces(known, drawing)
     _look_under_hands(known, drawing)
     return np.stack(known) if known else np.zeros((0, 18, 3), np.float32)
