@@ -147,6 +147,17 @@ def test_who_is_there_for_a_moment_only_is_nobody(tmp_path):
     assert found.facts["people"] == found.poses.joints.shape[1] == 1
 
 
+def test_where_nobody_is_the_advice_is_for_what_was_chosen(tmp_path):
+    frames = np.full((4, 128, 128, 3), 255, np.uint8)
+    for number, frame in enumerate(frames):
+        frame[30:90, 30 + 8 * number : 60 + 8 * number] = (40, 160, 60)
+    video.write(frames, tmp_path / "clip.mp4", 8.0)
+    models = ModelManager({}, Settings(data=tmp_path, cache=tmp_path, device="cpu", hub=False))
+    for detector, advice in (("auto", "from head to foot"), ("miniature-openpose", "choose BlazePose")):
+        with pytest.raises(ValueError, match=f"Nobody was found in any of the 4 frames.*{advice}"):
+            finish(search.search(FindPoses.of(clip="0" * 32, detector=detector), models, tmp_path / "clip.mp4"))
+
+
 def test_no_skeleton_to_read_is_a_sentence():
     with pytest.raises(ValueError, match="No skeletons in OpenPose's colours"):
         rainbow.read(np.zeros((2, 64, 64, 3), np.uint8), 8.0)
