@@ -4,6 +4,7 @@ import cv2
 import drawn_poses
 import numpy as np
 import pytest
+from test_blazepose import scene
 from test_skeleton import one, through_a_file
 
 from pipelines.catalog import find_motion
@@ -148,10 +149,7 @@ def test_who_is_there_for_a_moment_only_is_nobody(tmp_path):
 
 
 def test_where_nobody_is_the_advice_is_for_what_was_chosen(tmp_path):
-    frames = np.full((4, 128, 128, 3), 255, np.uint8)
-    for number, frame in enumerate(frames):
-        frame[30:90, 30 + 8 * number : 60 + 8 * number] = (40, 160, 60)
-    video.write(frames, tmp_path / "clip.mp4", 8.0)
+    video.write(np.repeat(scene(320, 240)[None], 4, axis=0), tmp_path / "clip.mp4", 8.0)
     models = ModelManager({}, Settings(data=tmp_path, cache=tmp_path, device="cpu", hub=False))
     for detector, advice in (("auto", "from head to foot"), ("miniature-openpose", "choose BlazePose")):
         with pytest.raises(ValueError, match=f"Nobody was found in any of the 4 frames.*{advice}"):
