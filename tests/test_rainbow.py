@@ -6,6 +6,7 @@ import cv2
 import drawn_poses
 import numpy as np
 import pytest
+from test_blazepose import scene
 from test_skeleton import one, through_a_file
 
 from pipelines.catalog import find_motion
@@ -72,6 +73,26 @@ def test_a_hand_over_a_joint_does_not_swallow_it(joint):
     assert np.hypot(*(read.joints[0, 0, joint] - drawn.joints[0, 0, joint])[:2]) < 0.05 * drawn_poses.height_of(drawn)
 
 
+def test_the_knuckles_of_four_hands_hide_no_knee():
+    """Each of their 84 points is drawn as a knee is, and they stand above it in the picture."""
+    frames = smaller(drawn_poses.draw(motion("duet", 1024, 1024)), 768, 768)
+    read = rainbow.read(frames, 8.0)
+    assert drawn_poses.found(read, motion("duet", 768, 768)).mean() >= 0.98
+    assert rainbow.unread(frames, read) == []
+
+
+@pytest.mark.parametrize("grown", [1, 3])
+def test_a_dot_counts_more_than_the_end_of_a_thick_stick(grown):
+    """In small pictures sticks are thick: the neck's, short between a face and its dot, is wider than long."""
+    drawn = motion("wave", 256, 256)
+    frames = drawn_poses.draw(drawn)
+    frames = np.stack([cv2.resize(frame, None, fx=grown, fy=grown, interpolation=cv2.INTER_CUBIC) for frame in frames])
+    read, wanted = rainbow.read(frames, 8.0), motion("wave", 256 * grown, 256 * grown)
+    for joint in (keypoints.NECK, keypoints.RIGHT_SHOULDER, keypoints.LEFT_SHOULDER):
+        apart = np.hypot(*(read.joints[:, 0, joint] - wanted.joints[:, 0, joint])[:, :2].T)
+        assert apart.max() < 0.05 * drawn_poses.height_of(wanted)
+
+
 def test_what_is_told_by_its_surroundings_is_less_sure():
     drawn = motion("wave", 512, 512)
     plain = rainbow.read(drawn_poses.draw(drawn, hands=False, faces=False), 8.0)
@@ -127,6 +148,14 @@ def test_who_is_there_for_a_moment_only_is_nobody(tmp_path):
     models = ModelManager({}, Settings(data=tmp_path, cache=tmp_path, device="cpu", hub=False))
     found = finish(search.search(FindPoses.of(clip="0" * 32), models, tmp_path / "clip.mp4"))
     assert found.facts["people"] == 1 and all(len(frame["people"]) == 1 for frame in json.loads(found.text))
+
+
+def test_where_nobody_is_the_advice_is_for_what_was_chosen(tmp_path):
+    video.write(np.repeat(scene(320, 240)[None], 4, axis=0), tmp_path / "clip.mp4", 8.0)
+    models = ModelManager({}, Settings(data=tmp_path, cache=tmp_path, device="cpu", hub=False))
+    for detector, advice in (("auto", "from head to foot"), ("miniature-openpose", "choose BlazePose")):
+        with pytest.raises(ValueError, match=f"Nobody was found in any of the 4 frames.*{advice}"):
+            finish(search.search(FindPoses.of(clip="0" * 32, detector=detector), models, tmp_path / "clip.mp4"))
 
 
 def test_no_skeleton_to_read_is_a_sentence():

@@ -121,7 +121,7 @@ class _Drawing:
             _, labels, stats, middles = cv2.connectedComponentsWithStats(core, connectivity=8)
             area = stats[1:, cv2.CC_STAT_AREA]
             small = area < max(9.0, 5 * radius**2)
-            dots.append(middles[1:][small][:MOST])
+            dots.append(middles[1:][small][: 16 * MOST])
             if joint == FINGERS:
                 large = np.isin(labels, np.flatnonzero(~small) + 1)
                 fingers = np.argwhere(large)[:, ::-1].astype(float)
@@ -218,8 +218,12 @@ def _places(drawing: _Drawing) -> list[_Places]:
     ends = [drawing.ends(limb).reshape(-1, 2) for limb in range(len(LIMBS))]
     places = []
     for joint, dots in enumerate(drawing.dots):
-        middles, sure = list(dots), [DOT] * len(dots)
         told = [(end, limb) for limb, pair in enumerate(LIMBS) if joint in pair for end in ends[limb]]
+        if len(dots) > MOST and told:  # each knuckle of a hand looks like a knee, but for the limbs that end there
+            far = np.hypot(*(dots[:, None] - [end for end, _ in told]).transpose(2, 0, 1)).min(axis=1)
+            dots = dots[np.argsort(far, kind="stable")]
+        dots = dots[:MOST]
+        middles, sure = list(dots), [DOT] * len(dots)
         alone = [(end, limb) for end, limb in told if not len(dots) or np.hypot(*(dots - end).T).min() > drawing.reach]
         for number, (end, limb) in enumerate(alone):
             meets = [
@@ -251,7 +255,12 @@ def _people(drawing: _Drawing) -> np.ndarray:
             places[joint].middles[one[joint]] - places[joint].middles[other[joint]] for joint in one.keys() & other
         ]
         if all(np.hypot(*apart) < 1.5 * drawing.reach for apart in twice):  # nobody has two left knees
-            one |= {joint: index for joint, index in other.items() if joint not in one}
+            surer = {
+                joint: index
+                for joint, index in other.items()
+                if joint not in one or places[joint].sure[index] > places[joint].sure[one[joint]]
+            }
+            one |= surer
             owners |= {place: one for place, who in owners.items() if who is other}
     people = []
     for mine in {id(person): person for person in owners.values()}.values():

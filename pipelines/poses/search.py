@@ -79,7 +79,7 @@ def search(
             said(
                 "Nobody was found in any of the {frames} frames. {advice}",
                 frames=choice.frames,
-                advice=models.detector(detector).advice,
+                advice=models.detector(task.detector).advice,  # and not that of the one which "auto" chose
             )
         )
     origin = said("skeletons in OpenPose's colours")
