@@ -1,7 +1,9 @@
 """Settings that several kinds of task have, each declared once. Standard library only."""
 
+from typing import Any
+
 from pipelines.cards import Range
-from pipelines.catalog import CATALOG, SCHEDULERS, tuned_models
+from pipelines.catalog import CAPABILITIES, CATALOG, SCHEDULERS, tuned_models
 from pipelines.detectors import DETECTORS
 from pipelines.messages import said
 from pipelines.task_settings import Choice, Kept, Number, Text, Truth
@@ -16,6 +18,12 @@ SHARE = Range(0, 1, 0)
 PACE = Range(0.001, 1010, 0)  # frames a second of clips, as media/measuring.py takes them
 NO_CLIP = said("There is no clip. Upload one first.")
 NO_IMAGE = said("There is no such image. Upload it first.")
+
+
+def takes(capability: str) -> dict[str, Any]:
+    """What makes a setting count only with models that take `capability`, a key of CAPABILITIES."""
+    return {"needs": CAPABILITIES[capability], "taken": lambda card: capability in card.takes}
+
 
 PROMPT = Text(
     label="Prompt",
@@ -105,8 +113,7 @@ PRECISION = Choice(
     noun="precision",
     default="exact",
     choices=PRECISIONS,
-    needs="other precision",
-    taken=lambda card: "precision" in card.takes,
+    **takes("precision"),
 )
 CACHING = Number(
     label="Steps that share deep features",
@@ -114,8 +121,7 @@ CACHING = Number(
     noun="number of steps that share deep features",
     default=1,
     within=Range(1, 10),
-    needs="cached features",
-    taken=lambda card: "caching" in card.takes,
+    **takes("caching"),
 )
 GUIDED_FROM, GUIDED_UNTIL = (
     Number(
@@ -125,8 +131,7 @@ GUIDED_FROM, GUIDED_UNTIL = (
         default=default,
         within=SHARE,
         by=0.05,
-        needs="interval of guidance",
-        taken=lambda card: "guided_from" in card.takes,
+        **takes("guided_from"),
     )
     for verb, default in (("begins", 0.0), ("ends", 1.0))
 )
@@ -159,16 +164,14 @@ REFERENCE = Kept(  # the name under which the app keeps it; see images.py
     help="Who or what is in it appears in the video. Best on a plain, white ground.",
     noun="reference image",
     missing=NO_IMAGE,
-    needs="reference image",
-    taken=lambda card: "reference" in card.takes,
+    **takes("reference"),
 )
 SOUND = Truth(
     label="Keep the clip's sound",
     help="The video gets the sound of the clip.",
     noun="the sound is kept",
     default=False,
-    needs="sound",
-    taken=lambda card: "sound" in card.takes,
+    **takes("sound"),
 )
 DETECTOR = Choice(
     label="Detector",

@@ -35,6 +35,7 @@ from pipelines.common_settings import (
     STRIDE,
     TUNED,
     WIDTH,
+    takes,
 )
 from pipelines.messages import said
 from pipelines.task_settings import Choice, Kept, Number, Text, checked, declared, settings_of, taskclass
@@ -90,10 +91,6 @@ def check_part(values: Mapping) -> None:
     """Raises ValueError where the part of a clip ends before it starts."""
     if values["end"] is not None and values["end"] <= values["start"]:
         raise ValueError(said("The end of the part that is used must come after its start."))
-
-
-def _takes_clip(card: ModelCard) -> bool:
-    return "clip" in card.takes
 
 
 def _check_voxels(card: ModelCard, frames: int, width: int, height: int) -> None:
@@ -174,8 +171,7 @@ class TextToVideo(Sampled):
             help="What the video begins with.",
             noun="first image",
             missing=NO_IMAGE,
-            needs="first image",
-            taken=lambda card: "image" in card.takes,
+            **takes("image"),
         )
     )
     mask: str = declared(  # likewise
@@ -184,8 +180,7 @@ class TextToVideo(Sampled):
             help="White where the first image is not to be followed.",
             noun="mask",
             missing=NO_IMAGE,
-            needs="first image with a mask",
-            taken=lambda card: "mask" in card.takes,
+            **takes("mask"),
         )
     )
     image_guidance: float | None = declared(  # by default that of the video
@@ -208,12 +203,11 @@ class TextToVideo(Sampled):
             help="A clip to be changed. It is read at the frame rate of the video.",
             noun="clip",
             missing=NO_CLIP,
-            needs="clip to begin with",
-            taken=_takes_clip,
+            **takes("clip"),
         )
     )
     clip_start: float = declared(  # seconds
-        replace(START, flag="--start", needs="clip to begin with", taken=_takes_clip)
+        replace(START, flag="--start", **takes("clip"))
     )
     clip_strength: float = declared(  # the share of the steps that are made
         Number(
@@ -224,8 +218,7 @@ class TextToVideo(Sampled):
             default=0.8,
             within=Range(0.05, 1, 0),
             by=0.05,
-            needs="clip to begin with",
-            taken=_takes_clip,
+            **takes("clip"),
         )
     )
 
@@ -359,8 +352,7 @@ class Edit(Sampled):
             default=0.0,
             within=SHARE,
             by=0.05,
-            needs="strength",
-            taken=lambda card: "strength" in card.takes,
+            **takes("strength"),
         )
     )
     sound: bool = declared(SOUND)

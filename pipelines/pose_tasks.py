@@ -2,7 +2,7 @@
 
 from pipelines.cards import ModelCard, Range
 from pipelines.catalog import motions
-from pipelines.common_settings import DETECTOR, END, NO_CLIP, REFERENCE, SOUND, START, STRIDE, TUNED
+from pipelines.common_settings import DETECTOR, END, NO_CLIP, REFERENCE, SOUND, START, STRIDE, TUNED, takes
 from pipelines.messages import said
 from pipelines.model_tasks import Sampled, check_part
 from pipelines.task_settings import Choice, Kept, Number, Truth, checked, declared, taskclass
@@ -120,8 +120,7 @@ class PoseToVideo(Sampled):
             default=1.0,
             within=Range(0, 1.5, 0),
             by=0.05,
-            needs="strength",
-            taken=lambda card: "strength" in card.takes,
+            **takes("strength"),
         )
     )
     left: float = declared(_cut("left"))

@@ -130,11 +130,11 @@ def test_a_job_is_left_to_the_idle_slot_that_has_its_model(backend):
 
 
 def test_a_place_begins_what_it_has_loaded_unless_others_were_passed_over_too_often():
-    assert fairness.choice([False, False, True, True], [0, 0, 0, 0]) == 2
-    assert fairness.choice([True, False, True], [0, 0, 0]) == fairness.choice([False, False], [0, 0]) == 0
-    assert fairness.choice([False, True], [fairness.PASSED - 1, 0]) == 1
-    assert fairness.choice([False, True], [fairness.PASSED, 0]) == 0
-    assert fairness.choice([False] * fairness.AHEAD + [True], [0] * (fairness.AHEAD + 1)) == 0
+    assert fairness.choice([False, False, True, True], 0) == 2
+    assert fairness.choice([True, False, True], 0) == fairness.choice([False, False], 0) == 0
+    assert fairness.choice([False, True], fairness.PASSED - 1) == 1
+    assert fairness.choice([False, True], fairness.PASSED) == 0
+    assert fairness.choice([False] * fairness.AHEAD + [True], 0) == 0
 
 
 def test_the_end_puts_all_that_run_back(backend):

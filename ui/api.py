@@ -162,7 +162,7 @@ def endpoints(backend: Backend, settings: Settings) -> None:
         Returns:
             The MP4 file, and the facts of its making: settings, seconds.
         """
-        for tuning in (*backend.tunings.of(owner), *backend.tunings.built_in()):
+        for tuning in backend.tunings.offered(owner):
             if tuning.job.id == tuned:
                 model, frames, width, height = tuning.shape
                 shape = {"frames": frames, "width": width, "height": height, "fps": tuning.facts["fps"]}

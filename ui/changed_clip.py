@@ -10,6 +10,7 @@ from pipelines.serving.backend import Backend
 from pipelines.tasks import TextToVideo
 from ui import controls, edit_html, html, visitor
 from ui.controls import Controls
+from ui.follower import QUIET
 from ui.forms import FROM_A_CLIP
 from ui.languages import say, tell
 from ui.media import CLIPS, READING
@@ -86,9 +87,8 @@ def build(backend: Backend, owner: gr.BrowserState, card: ModelCard) -> ChangedC
             **shown,
         }
 
-    quiet = {"api_visibility": "private", "show_progress": "hidden"}
-    upload.upload(take_clip, [owner, upload], [owner, clip, made["clip_start"], message], **quiet, **READING)
-    remove.click(lambda: "", None, clip, **quiet)
+    upload.upload(take_clip, [owner, upload], [owner, clip, made["clip_start"], message], **QUIET, **READING)
+    remove.click(lambda: "", None, clip, **QUIET)
     shown = [clip, source, about, there, remove]
-    clip.change(show_clip, [owner, clip], shown, trigger_mode="always_last", **quiet)
+    clip.change(show_clip, [owner, clip], shown, trigger_mode="always_last", **QUIET)
     return ChangedClip(panel, clip, made)

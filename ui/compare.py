@@ -15,6 +15,7 @@ from pipelines.task_settings import Choice, Kept, Setting, settings_of
 from pipelines.tasks import KINDS as task_kinds
 from pipelines.tasks import Finish, Grid, Task, kind_of
 from ui import html
+from ui.follower import QUIET
 from ui.languages import say, tell
 from ui.player import Film, films, player
 from ui.pose_html import motion_title
@@ -77,10 +78,9 @@ def panel(backend: Backend, owner: gr.BrowserState, compared: gr.State) -> None:
         address = backend.assets.address(job.result.video)
         return None if address is None else Film(address, f"{number}. {html.title(job)}")
 
-    quiet = {"api_visibility": "private", "show_progress": "hidden"}
-    changed = compared.change(show, [owner, compared], [all_of_it, heading, shown, table], **quiet)
+    changed = compared.change(show, [owner, compared], [all_of_it, heading, shown, table], **QUIET)
     changed.then(None, js=_TO_PANEL)
-    leave.click(list, None, compared, **quiet)
+    leave.click(list, None, compared, **QUIET)
 
 
 def toggled(identifiers: Sequence[str], job: str) -> list[str]:

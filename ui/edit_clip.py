@@ -175,7 +175,7 @@ class Panel(Stage):
     # The model that was chosen -------------------------------------------------------------------------------------
 
     def tuning_of(self, identifier: str, visitor_id: str) -> Tuning:
-        for tuning in (*self.backend.tunings.of(visitor_id), *self.backend.tunings.built_in()):
+        for tuning in self.backend.tunings.offered(visitor_id):
             if tuning.job.id == identifier:
                 return tuning
         raise ValueError(said("The tuned model of this video is not here."))

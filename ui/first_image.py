@@ -13,6 +13,7 @@ from pipelines.messages import said
 from pipelines.serving.backend import Backend
 from pipelines.tasks import TextToVideo
 from ui import controls, html, visitor
+from ui.follower import QUIET
 from ui.languages import say, tell
 from ui.media import PICTURES, READING
 
@@ -210,19 +211,18 @@ def build(backend: Backend, owner: gr.BrowserState, card: ModelCard) -> FirstIma
             **{button: gr.Button(visible=there) for button in (upload_mask, remove)},
         }
 
-    quiet = {"api_visibility": "private", "show_progress": "hidden"}
-    upload.upload(take, [owner, upload], [owner, image, mask, message], **quiet, **READING)
-    upload_mask.upload(take_mask, [owner, upload_mask], [mask, message], **quiet, **READING)
-    remove.click(lambda: ("", ""), None, [image, mask], **quiet)
+    upload.upload(take, [owner, upload], [owner, image, mask, message], **QUIET, **READING)
+    upload_mask.upload(take_mask, [owner, upload_mask], [mask, message], **QUIET, **READING)
+    remove.click(lambda: ("", ""), None, [image, mask], **QUIET)
     gr.on(
         [image.change, mask.change],
         show,
         [owner, image, mask],
         [image, mask, strokes, sheet, upload_mask, remove],
         trigger_mode="always_last",
-        **quiet,
+        **QUIET,
     )
-    sheet.click(drawn, None, strokes, queue=False, **quiet)
+    sheet.click(drawn, None, strokes, queue=False, **QUIET)
     return FirstImage(choice, panel, image, mask, strokes, guidance)
 
 

@@ -12,6 +12,7 @@ from pipelines.serving.backend import Backend
 from pipelines.serving.job import Job
 from pipelines.tasks import Grid
 from ui import bundle, compare, finish, html
+from ui.follower import QUIET
 from ui.languages import say, tell
 from ui.media import CLICKS, export
 from ui.player import films, player
@@ -200,36 +201,35 @@ def tab(
         closed = {chosen: None, panel: gr.Column(visible=False), video: films()}
         return updates | closed if identifier in selected else updates
 
-    quiet = {"api_visibility": "private", "show_progress": "hidden"}
-    seen = {"fn": look, "outputs": [making, shelf, more], **quiet}
+    seen = {"fn": look, "outputs": [making, shelf, more], **QUIET}
     seen["inputs"] = [owner, search, favourites, pages, compared, picked]
-    this.select(lambda: gr.Timer(active=True), None, timer, **quiet).then(**seen)
+    this.select(lambda: gr.Timer(active=True), None, timer, **QUIET).then(**seen)
     timer.tick(**seen)
-    gr.on([search.change, favourites.change], lambda: 1, None, pages, **quiet).then(**seen)
-    more.click(lambda number: number + 1, pages, pages, **quiet).then(**seen)
+    gr.on([search.change, favourites.change], lambda: 1, None, pages, **QUIET).then(**seen)
+    more.click(lambda number: number + 1, pages, pages, **QUIET).then(**seen)
     compared.change(**seen)
-    picked.change(show_picked, picked, [together_bar, count, really_all], **quiet).then(**seen)
+    picked.change(show_picked, picked, [together_bar, count, really_all], **QUIET).then(**seen)
     acted = [chosen, opened, panel, video, about, facts, really, compared, tabs, search]
     acted += [favourites, picked]
-    gr.on([shelf.click, making.click], act, [owner, compared, picked], acted, **quiet).then(**seen)
+    gr.on([shelf.click, making.click], act, [owner, compared, picked], acted, **QUIET).then(**seen)
     opened.change(None, js=_TO_CHOSEN)
-    use.click(use_settings, [owner, chosen], forms.controls, **quiet)
+    use.click(use_settings, [owner, chosen], forms.controls, **QUIET)
     for tab_id, button in as_clip.items():
         button.click(
             lambda *values, tab_id=tab_id: use_as_clip(tab_id, *values),
             [owner, chosen],
             [given[tab_id], tabs],
-            **quiet,
+            **QUIET,
         )
-    use_frame.click(use_first_frame, [owner, chosen], [begun, tabs], **quiet).success(None, js=_TO_IMAGE)
-    delete.click(lambda: gr.Button(visible=True), None, really, **quiet)
-    really.click(remove, [owner, chosen, compared], [chosen, panel, video, compared], **quiet).then(**seen)
-    save_all.click(save_picked, [owner, picked], archive, **quiet).success(None, archive, js=_SAVE)
-    delete_all.click(lambda: gr.Button(visible=True), None, really_all, **quiet)
+    use_frame.click(use_first_frame, [owner, chosen], [begun, tabs], **QUIET).success(None, js=_TO_IMAGE)
+    delete.click(lambda: gr.Button(visible=True), None, really, **QUIET)
+    really.click(remove, [owner, chosen, compared], [chosen, panel, video, compared], **QUIET).then(**seen)
+    save_all.click(save_picked, [owner, picked], archive, **QUIET).success(None, archive, js=_SAVE)
+    delete_all.click(lambda: gr.Button(visible=True), None, really_all, **QUIET)
     gone = [picked, compared, chosen, panel, video]
-    really_all.click(remove_picked, [owner, chosen, compared, picked], gone, **quiet).then(**seen)
-    release.click(list, None, picked, **quiet)
-    share.click(_copied, js=_COPY, **quiet)
+    really_all.click(remove_picked, [owner, chosen, compared, picked], gone, **QUIET).then(**seen)
+    release.click(list, None, picked, **QUIET)
+    share.click(_copied, js=_COPY, **QUIET)
     return restore, finishing
 
 

@@ -326,8 +326,7 @@ class PoseToVideoTab(Stage):
 
     def tuned_for(self, visitor_id: str, name: str) -> list[Tuning]:
         base = find(name).tuned_from
-        tunings = self.backend.tunings
-        return [one for one in (*tunings.of(visitor_id), *tunings.built_in()) if one.job.task.model == base]
+        return [one for one in self.backend.tunings.offered(visitor_id) if one.job.task.model == base]
 
     def dress(self, visitor_id: str, name: str, looks: str) -> gr.Dropdown:
         return pose_controls.wardrobe(self.tuned_for(visitor_id, name), looks)

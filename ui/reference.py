@@ -9,6 +9,7 @@ from pipelines.cards import ModelCard
 from pipelines.messages import said
 from pipelines.serving.backend import Backend
 from ui import html, visitor
+from ui.follower import QUIET
 from ui.languages import say, tell
 from ui.media import PICTURES, READING
 
@@ -73,10 +74,9 @@ def build(backend: Backend, owner: gr.BrowserState, card: ModelCard, prefix: str
             remove: gr.Button(visible=bool(shown)),
         }
 
-    quiet = {"api_visibility": "private", "show_progress": "hidden"}
-    upload.upload(take_reference, [owner, upload], [owner, kept, message], **quiet, **READING)
-    remove.click(lambda: "", None, kept, **quiet)
-    kept.change(show_reference, [owner, kept], [kept, picture, remove], trigger_mode="always_last", **quiet)
+    upload.upload(take_reference, [owner, upload], [owner, kept, message], **QUIET, **READING)
+    remove.click(lambda: "", None, kept, **QUIET)
+    kept.change(show_reference, [owner, kept], [kept, picture, remove], trigger_mode="always_last", **QUIET)
     return Reference(panel, kept)
 
 

@@ -7,6 +7,7 @@ import gradio as gr
 from pipelines.cards import ModelCard
 from pipelines.model_tasks import SHORTCUTS
 from ui import controls
+from ui.follower import QUIET
 from ui.languages import say
 
 
@@ -31,5 +32,5 @@ def choose(
     def fill_in(name: str, *values: object) -> dict:
         return controls.updates(kind, sampled, card_of(*values), {"lora": name})
 
-    quiet = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
+    quiet = QUIET | {"queue": False}
     there["lora"].input(fill_in, [there["lora"], *inputs], list(sampled.values()), **quiet)

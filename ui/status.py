@@ -11,6 +11,7 @@ from pipelines.detectors import DETECTORS
 from pipelines.messages import said
 from pipelines.serving.backend import Backend, Status
 from pipelines.settings import Settings
+from ui.follower import QUIET
 from ui.languages import say, tell
 
 KINDS = {
@@ -45,7 +46,7 @@ def corner(backend: Backend, settings: Settings, environment: Mapping[str, str] 
         backend.machine.unload()
         return look()
 
-    quiet = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
+    quiet = QUIET | {"queue": False}
     shown = [now, unload] if unload else [now]
     panel.expand(look, None, shown, **quiet).then(lambda: gr.Timer(active=True), None, timer, **quiet)
     panel.collapse(lambda: gr.Timer(active=False), None, timer, **quiet)

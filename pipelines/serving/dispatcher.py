@@ -100,6 +100,8 @@ class Dispatcher:
 
     def _choose(self, slot: str, ready: Sequence[Job]) -> Job | None:
         """The job that `slot` begins; none of those whose model only another idle slot has loaded."""
+        if not ready:  # asked at every change of the table
+            return None
         loaded = {one.name: {name for held in one.models for name in held.models} for one in self._executor.slots()}
         elsewhere = {name for other in self._idle - {slot} for name in loaded[other]} - loaded[slot]
         models = {job.id: "" if isinstance(job.task, Finish | Grid) else job.task.model for job in ready}
@@ -108,7 +110,7 @@ class Dispatcher:
         if not free:
             return None
         held = [models[job.id] in loaded[slot] for job in free]
-        place = fairness.choice(held, [self._passed.get(job.id, 0) for job in free])
+        place = fairness.choice(held, self._passed.get(free[0].id, 0))
         for job in free[:place]:
             self._passed[job.id] = self._passed.get(job.id, 0) + 1
         self._idle.discard(slot)

@@ -112,13 +112,13 @@ def turns(waiting: Iterable[Place], used: Iterable[Use], now: float) -> list[str
     return sorted(keys, key=keys.__getitem__)
 
 
-def choice(held: Sequence[bool], passed: Sequence[int]) -> int:
+def choice(held: Sequence[bool], passed: int) -> int:
     """Which of the jobs that are ready a place begins, 0 being the one whose turn it is.
 
-    A later one goes first where the place has the later one's model loaded (`held`) and not the first one's, but the
-    first is `passed` over a few times at most.
+    A later one goes first where the place has the later one's model loaded (`held`) and not the first one's, unless the
+    first was `passed` over a few times already.
     """
-    if passed[0] >= PASSED:
+    if passed >= PASSED:
         return 0
     return next((place for place, one in enumerate(held[:AHEAD]) if one), 0)
 

@@ -72,6 +72,10 @@ class Tunings:
         """The tuned models that come with the app."""
         return list(_built_in().values())
 
+    def offered(self, owner: str) -> list[Tuning]:
+        """What the owner may edit with: their own, and then those that come with the app."""
+        return [*self.of(owner), *self.built_in()]
+
     def get(self, job: str, owner: str) -> Tuning:
         """The model that `job` has tuned, or a built-in one. Raises ValueError where there is nothing of it."""
         return _built_in().get(job) or self._own(job, owner)

@@ -73,7 +73,7 @@ def kills(arena: Arena) -> Iterator[Case]:
 
 def worker_kills(arena: Arena) -> Iterator[Case]:
     """Whenever the process that makes a video is killed, the video is made once, the same as if nothing had been."""
-    count = 100
+    count, size = 100, {"steps": 12, "frames": 8}
     draw = random.Random(6)
     with target.running(arena.folder / "worker-kills") as app:
 
@@ -84,12 +84,12 @@ def worker_kills(arena: Arena) -> Iterator[Case]:
         def done() -> set[str]:
             return {row["id"] for row in app.table() if row["state"] == "done"}
 
-        def made(**values: int) -> str:
-            return app.video(OWNER, steps=12, frames=8, **values)[1]["job"]
+        def made(seed: int) -> str:
+            return app.video(OWNER, seed=seed, **size)[1]["job"]
 
         def kill(number: int) -> str | None:
             before = done()
-            job = app.began(OWNER, seed=number, steps=12, frames=8)["job"]
+            job = app.began(OWNER, seed=number, **size)["job"]
             time.sleep(draw.uniform(0.0, 2.5))
             for worker in app.children():
                 os.kill(worker, signal.SIGKILL)
@@ -100,9 +100,9 @@ def worker_kills(arena: Arena) -> Iterator[Case]:
                 time.sleep(0.2)
             if done() != before | {job}:
                 return "the job was doubled"
-            return None if frames(job) == frames(made(seed=number)) else "the video is another one"
+            return None if frames(job) == frames(made(number)) else "the video is another one"
 
-        made(seed=0)
+        made(0)
         for number in range(count):
             yield Case(f"kill {number}", lambda number=number: kill(number), patience=300)
 
