@@ -101,7 +101,7 @@ class Stage(ABC):
         made = [job for job in ended if self.fruitful(job, visitor_id)]
         for job in made:
             shown = shown if job.id in followed.seen else job.id
-        moment, left = _moment(jobs, going, ended), None
+        moment, left = moment_of(jobs, going, ended), None
         if going and not new and set(going) <= set(followed.jobs):  # a countdown goes up only where jobs were added
             left = followed.left
         if moment.progress is not None and moment.progress.stage != WAITING:
@@ -205,7 +205,7 @@ class Watch:
         return [gr.Timer(active=True) if one else gr.skip() for one in wanted]
 
 
-def _moment(jobs: Sequence[str], going: dict[str, Job], ended: Sequence[Job]) -> Moment:
+def moment_of(jobs: Sequence[str], going: dict[str, Job], ended: Sequence[Job]) -> Moment:
     """That of the job which is made now, or else the next; a grid is not counted among its videos."""
     current = next((job for job in going.values() if not job.waits), next(iter(going.values()), None))
     if current is None:

@@ -17,6 +17,7 @@ SYSTEMS = {  # -> the module that measures it
     "followyourpose": "followyourpose",
     "shortcuts": "shortcuts",
     "first-visit": "first_visit",
+    "promises": "promises",
     "dance": "dance",
 }
 
