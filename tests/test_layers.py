@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HEAVY = {"torch", "diffusers", "transformers", "accelerate", "controlnet_aux", "torchvision"}
 PLAIN = {  # plain data: the standard library and each other
     "settings",
+    "windows",
     "cards",
     "catalog",
     "detectors",
@@ -97,7 +98,7 @@ def test_plain_data_needs_the_standard_library_only(name):
 def test_networks_and_sampling_do_mathematics_only(file):
     allowed = {"torch", "diffusers", "numpy", "pipelines"} | set(sys.stdlib_module_names)
     assert roots(file) <= allowed
-    assert all(name == "messages" or name.startswith("models.networks.") for name in ours(file))
+    assert all(name in ("messages", "windows") or name.startswith("models.networks.") for name in ours(file))
 
 
 MOVES = {"to", "cuda", "cpu", "half", "float", "bfloat16", "to_empty", "prepare"}

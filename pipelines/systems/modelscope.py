@@ -111,7 +111,7 @@ def sample(
     a `checkpoint` it goes on as `denoise` does.
     """
 
-    def network(states: Tensor) -> Predict:
+    def network(states: Tensor, frames: slice) -> Predict:
         network = TextToVideoUNet(unet, states.to(unet.dtype), slices, shortcuts.caching)
         return lambda latents, timestep: network(latents.to(unet.dtype), timestep).float()
 

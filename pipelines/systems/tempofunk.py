@@ -193,7 +193,7 @@ def sample(
             )
         )
 
-    def network(states: Tensor) -> Predict:
+    def network(states: Tensor, frames: slice) -> Predict:
         network = Pseudo3DUNet(unet, states.to(unet.dtype), slices, shortcuts.caching)
 
         def predict(latents: Tensor, timestep: float) -> Tensor:

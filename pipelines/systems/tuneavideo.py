@@ -248,8 +248,9 @@ def sample(
     `checkpoint` it goes on as `denoise` does.
     """
 
-    def network(states: Tensor) -> Predict:
-        network = EditingUNet(unet, states.to(unet.dtype), slices, pose_features, caching=shortcuts.caching)
+    def network(states: Tensor, frames: slice) -> Predict:
+        features = None if pose_features is None else [feature[:, :, frames] for feature in pose_features]
+        network = EditingUNet(unet, states.to(unet.dtype), slices, features, caching=shortcuts.caching)
         return lambda latents, timestep: network(latents.to(unet.dtype), timestep).float()
 
     predict = prediction(network, text_states, guidance, schedule, shortcuts)
