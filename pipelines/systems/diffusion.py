@@ -7,10 +7,11 @@ Latents stay in fp32 through the whole loop, whatever the network computes in.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler, UniPCMultistepScheduler
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
@@ -90,25 +91,20 @@ def windowed(network: Callable[[slice], Predict], length: int) -> Predict:
     """
     if not length:
         return network(slice(None))
-    networks: dict[range, Predict] = {}
+    of = cache(lambda part: network(slice(part.start, part.stop)))
 
     def predict(latents: Tensor, timestep: float) -> Tensor:
-        parts = windows(latents.shape[2], length)
+        count = latents.shape[2]
+        parts = windows(count, length)
         if len(parts) == 1:
-            networks.setdefault(parts[0], network(slice(None)))
-            return networks[parts[0]](latents, timestep)
-        total, weights = None, torch.zeros(latents.shape[2], 1, 1, device=latents.device)
+            return of(parts[0])(latents, timestep)
         slope = torch.arange(1, length + 1, device=latents.device)
         weight = torch.minimum(slope, slope.flip(0)).view(-1, 1, 1).float()
+        total, weights = torch.zeros((), device=latents.device), torch.zeros((), device=latents.device)
         for part in parts:
-            frames = slice(part.start, part.stop)
-            if part not in networks:
-                networks[part] = network(frames)
-            seen = weight * networks[part](latents[:, :, frames], timestep)
-            if total is None:
-                total = seen.new_zeros((*seen.shape[:2], latents.shape[2], *seen.shape[3:]))
-            total[:, :, frames] += seen
-            weights[frames] += weight
+            seen = of(part)(latents[:, :, part.start : part.stop], timestep)
+            around = (0, 0, 0, 0, part.start, count - part.stop)
+            total, weights = total + F.pad(weight * seen, around), weights + F.pad(weight, around)
         return total / weights
 
     return predict
