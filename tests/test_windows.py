@@ -15,11 +15,12 @@ from pipelines.models.networks.inflated_unet import EditingUNet
 from pipelines.serving import estimate
 from pipelines.settings import Settings
 from pipelines.systems import modelscope, tuneavideo
-from pipelines.systems.diffusion import Shortcuts, draw_noise, windowed
+from pipelines.systems.diffusion import draw_noise
 from pipelines.systems.engine import find_engine
+from pipelines.systems.prediction import Shortcuts, windowed
 from pipelines.systems.stable_diffusion import working_memory
 from pipelines.tasks import PoseToVideo, TextToVideo
-from pipelines.windows import OVERLAP, seen, windows
+from pipelines.windows import seen, windows
 
 LIMITS = Limits(Range(2, 40), Range(64, 64, 64), voxels=8 * 64 * 64, once=8, window=8)
 SIZE = {"width": 64, "height": 64, "steps": 2, "guidance": 3.0, "scheduler": "ddim"}
@@ -32,7 +33,7 @@ def test_windows_cover_every_frame_and_share_a_third_with_the_next(length):
         assert [parts[0].start, parts[-1].stop] == [0, frames]
         assert {len(part) for part in parts} == {min(frames, length)}
         shared = [one.stop - other.start for one, other in zip(parts, parts[1:], strict=False)]
-        assert all(1 if length == 2 else length * OVERLAP <= count + (length == 1) for count in shared)
+        assert length == 1 or all(3 * count >= length for count in shared)
         assert seen(frames, length) == len(parts) * min(frames, length)
         if len(parts) > 1:  # no fewer would do
             assert (len(parts) - 1) * length - (len(parts) - 2) * max(1, -(-length // 3)) < frames or length == 1

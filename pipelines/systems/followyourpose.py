@@ -27,9 +27,10 @@ from pipelines.models.tokens import MAX_TOKENS
 from pipelines.poses.pose_sequence import PoseSequence, skeletons
 from pipelines.systems import tuneavideo
 from pipelines.systems.checkpoints import Checkpoint, Checkpoints
-from pipelines.systems.diffusion import EXACT, Shortcuts, Step, draw_noise, image_solver
+from pipelines.systems.diffusion import Step, draw_noise, image_solver
 from pipelines.systems.engine import Engine
 from pipelines.systems.modelscope import decode
+from pipelines.systems.prediction import EXACT, Shortcuts
 from pipelines.systems.shortcuts import plan
 from pipelines.systems.stable_diffusion import (
     DECODING,

@@ -11,7 +11,7 @@ from pipelines.cards import Lora
 from pipelines.models import lora
 from pipelines.models.lora import LowRank, Network
 from pipelines.models.networks import caching
-from pipelines.systems.diffusion import Shortcuts
+from pipelines.systems.prediction import Shortcuts
 from pipelines.windows import windows
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from pipelines.messages import said
 from pipelines.models.memory import allotted, peak_bytes, remembered
 from pipelines.models.tokens import MAX_TOKENS
 from pipelines.systems.checkpoints import Checkpoint, Checkpoints
-from pipelines.systems.diffusion import EXACT, Shortcuts, Step, spread
+from pipelines.systems.diffusion import Step, spread
+from pipelines.systems.prediction import EXACT, Shortcuts
 from pipelines.systems.preview import Previewer
 
 if TYPE_CHECKING:

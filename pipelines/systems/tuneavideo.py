@@ -25,9 +25,7 @@ from pipelines.models.networks.inflated_unet import EditingUNet, InflatedUNet
 from pipelines.models.tokens import MAX_TOKENS
 from pipelines.systems.checkpoints import Checkpoint, Checkpoints
 from pipelines.systems.diffusion import (
-    EXACT,
     Predict,
-    Shortcuts,
     Step,
     denoise,
     draw_noise,
@@ -35,9 +33,9 @@ from pipelines.systems.diffusion import (
     image_solver,
     inversion,
     noise_from,
-    prediction,
 )
 from pipelines.systems.modelscope import decode
+from pipelines.systems.prediction import EXACT, Shortcuts, prediction
 from pipelines.systems.shortcuts import plan
 from pipelines.systems.stable_diffusion import (
     DECODING,

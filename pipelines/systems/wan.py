@@ -32,18 +32,9 @@ from pipelines.models.classes import Network
 from pipelines.models.memory import allotted, peak_bytes, remembered
 from pipelines.systems import umt5
 from pipelines.systems.checkpoints import Checkpoint, Checkpoints
-from pipelines.systems.diffusion import (
-    EXACT,
-    DiffusersSolver,
-    Estimate,
-    Predict,
-    Shortcuts,
-    Step,
-    denoise,
-    draw_noise,
-    prediction,
-)
+from pipelines.systems.diffusion import DiffusersSolver, Estimate, Predict, Step, denoise, draw_noise
 from pipelines.systems.engine import Engine, Generated
+from pipelines.systems.prediction import EXACT, Shortcuts, prediction
 from pipelines.systems.preview import Previewer, colour_map, to_uint8
 from pipelines.systems.shortcuts import plan
 from pipelines.systems.stable_diffusion import (
