@@ -109,7 +109,7 @@ def text_to_video(page: Page) -> Iterator[str]:
     yield "text-to-video-finished"
     page.locator("#prompt textarea").fill("")
     page.locator("#generate").click()
-    page.locator("#message .failed").wait_for()
+    page.locator("#problem .failed").wait_for()
     yield "text-to-video-failed"
 
 
@@ -124,7 +124,7 @@ def pose_to_video(page: Page) -> Iterator[str]:
     yield "pose-to-video-finished"
     page.locator("#pose-prompt textarea").fill("")
     page.locator("#pose-generate").click()
-    page.locator("#pose-message .failed").wait_for()
+    page.locator("#pose-problem .failed").wait_for()
     yield "pose-to-video-failed"
 
 
