@@ -176,6 +176,13 @@ def progress(line: gr.HTML, waiting: gr.HTML, view: View) -> dict:
     }
 
 
+def forgets(problem: gr.HTML, *changes: Any) -> None:
+    """At any of the `changes`, events, the `problem` that was told goes. The browser does it: an answer of the server
+    could come after that to the next press, and take away what this found wrong. To be called before all else that
+    listens to them: gradio asks one listener after the other, and waits for each."""
+    gr.on(changes, None, None, problem, js="() => ({__type__: 'update', visible: false})", queue=False, **QUIET)
+
+
 def halting(view: View) -> gr.Button:
     """The button that stops what goes on: it is there while something does."""
     if view.stopping:
