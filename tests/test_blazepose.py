@@ -10,7 +10,7 @@ import torch
 
 from pipelines.models.manager import ModelManager
 from pipelines.poses import blazepose, detection, keypoints
-from pipelines.poses.blazepose import BlazePose, Region
+from pipelines.poses.blazepose import BlazePose, Person, Region
 from pipelines.settings import Settings
 from scripts.convert_blazepose import RECORDED, pictures
 
@@ -113,6 +113,74 @@ def test_a_crowd_takes_no_longer_than_a_few(networks, monkeypatch):
     found = search([crowd, crowd], networks)
     assert [len(people) for people in found] == [2, 2]
     assert all(people[:, 1, 0].max() < 620 for people in found)
+
+
+def person(*, right=0.0, down=0.0, size=1.0, sure=1.0) -> Person:
+    """A figure about 300 pixels high, or `size` times as high about the same middle, so many pixels further."""
+    joints = np.load(Path(__file__).parent / "data" / "blazepose.npz")["landmarks figure Identity"].reshape(39, 5)
+    places = (joints[:, :2] - 128) * 1.5 * size + (300 + right, 300 + down)
+    shown = blazepose._joints(places, np.ones(39), np.empty((600, 900, 3)))
+    return Person(shown, sure, Region.around(*places[[blazepose.HIPS, blazepose.CIRCLE]]))
+
+
+def test_a_figure_seen_in_the_body_of_another_is_nobody():
+    """As a chest with its arms may be taken for somebody small; who stands close to another is somebody."""
+    whole = person()
+    assert person(size=0.5, down=-30).is_on(whole) and not whole.is_on(person(size=0.5, down=-30))
+    assert not person(right=110).is_on(whole) and not person(right=110).is_same(whole)
+    assert person(right=3).is_on(whole)
+
+
+class Shown:
+    """A stand-in for both networks: finds these people, each where a square is at least so wide."""
+
+    def __init__(self, *people: tuple[Person, float]):
+        self._people = people
+
+    def regions(self, frame, closely=False):
+        return [each.next for each, _ in self._people]
+
+    def people(self, frame, regions):
+        return [
+            each for region in regions for each, least in self._people if region.side >= least and near(region, each)
+        ]
+
+
+def near(region: Region, each: Person) -> bool:
+    return np.hypot(region.x - each.next.x, region.y - each.next.y) < 0.15 * each.next.side
+
+
+def test_nobody_new_is_found_in_the_body_of_who_is_followed():
+    whole, chest, beside = person(), person(size=0.5, down=-100), person(right=250)
+    frames = np.zeros((2, 600, 900, 3), np.uint8)
+    shown = Shown((whole, 0), (chest, 0), (beside, 0))
+    assert chest.is_on(whole) and not near(whole.next, chest)
+    new = blazepose._newcomers(frames, [], [whole], shown.regions(frames[0]), shown)
+    assert [each is beside for each in new] == [True]
+    new = blazepose._newcomers(frames, [], [], shown.regions(frames[0]), shown)
+    assert [each is whole or each is beside for each in new] == [True, True]
+
+
+def test_who_is_lost_is_looked_for_in_a_wider_square():
+    there = person()
+    frame, side = np.zeros((600, 900, 3), np.uint8), there.next.side
+    assert blazepose._followed(frame, [there.next], Shown((there, 1.05 * side))) == [there]
+    assert blazepose._followed(frame, [there.next], Shown((there, 0))) == [there]
+    assert blazepose._followed(frame, [there.next], Shown((there, 2 * side))) == []
+
+
+def test_of_two_findings_of_one_person_the_surer_one_stays(networks):
+    """The worse one would lead astray in the next frame."""
+
+    class Landmarks(torch.nn.Linear):
+        def forward(self, images):
+            points = torch.zeros(len(images), 39, 5)
+            points[..., :2], points[..., 3] = torch.rand(39, 2) * 200 + 28, 9.0
+            return points, torch.tensor([0.6, 0.9, 0.4])[: len(images)]
+
+    found = BlazePose(networks._detector, Landmarks(1, 1))
+    regions = [Region(200.0, 200.0, side, 0.0) for side in (300.0, 301.0, 302.0)]
+    assert [round(each.confidence, 1) for each in found.people(np.zeros((400, 400, 3), np.uint8), regions)] == [0.9]
 
 
 def test_regions_are_cut_upright():
