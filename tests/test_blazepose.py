@@ -1,5 +1,6 @@
 """BlazePose: the networks against LiteRT's recordings, and who is found, followed and kept in drawn scenes."""
 
+import importlib
 from pathlib import Path
 
 import cv2
@@ -229,6 +230,39 @@ def test_auto_takes_people_for_people_and_drawings_for_drawings(models):
     drawn = draw_clip(Words("bear", "red", "beach", "waving"), np.random.default_rng(1), frames=5).frames
     _, (poses, by) = tiny.finish(detection.extract(drawn, 8.0, "auto", models))
     assert by == "miniature-openpose" and poses.seen.any(axis=2).all(axis=0).any()
+
+
+@pytest.mark.parametrize("character", ["person", "robot", "bear", "astronaut"])
+@pytest.mark.parametrize("world", ["miniature", "theatre"])
+def test_auto_tells_a_drawing_by_a_single_picture(models, world, character):
+    from scripts.miniature.world import Words
+
+    draw = importlib.import_module(f"scripts.{world}.world").draw_clip
+    drawn = draw(Words(character, "green", "beach", "waving"), np.random.default_rng(2), frames=1).frames
+    _, (_, by) = tiny.finish(detection.extract(drawn, 8.0, "auto", models))
+    assert by == "miniature-openpose"
+
+
+def test_auto_tells_a_photo_by_a_single_picture(models):
+    """The detector of drawn figures is as sure of this person as BlazePose, but few drawings have such grain all over;
+    a robot, of which BlazePose knows nothing, is one with grain, too."""
+    from scripts.miniature.world import Words, draw_clip
+
+    for character, detectors in (("person", (detection.DRAWN, detection.PEOPLE)), ("robot", (detection.DRAWN,) * 2)):
+        words = Words(character, "red", "beach", "waving")
+        picture = draw_clip(words, np.random.default_rng(1), frames=1).frames
+        grain = cv2.GaussianBlur(np.random.default_rng(0).normal(0, 40, picture.shape[1:3]), (0, 0), 1.5)
+        photo = np.clip(picture + grain[..., None], 0, 255).astype(np.uint8)
+        found = [tiny.finish(detection.extract(shown, 8.0, "auto", models))[1][1] for shown in (picture, photo)]
+        assert found == list(detectors)
+
+
+def test_what_neither_is_sure_of_is_no_drawn_figure(models):
+    """Of blots both see nobody, or hardly somebody: nobody is found, rather than a dancer among them."""
+    blots = cv2.GaussianBlur(np.random.default_rng(3).normal(0, 2000, (240, 320, 3)), (0, 0), 20)
+    blots = np.clip(blots + 128, 0, 255).astype(np.uint8)[None]
+    with pytest.raises(ValueError, match="Nobody was found in the frame"):
+        tiny.finish(detection.extract(blots, 8.0, "auto", models))
 
 
 def test_nobody_is_nobody(models):
