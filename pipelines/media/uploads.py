@@ -272,7 +272,11 @@ def _steady(measured: Measured, first: int, fps: float, width: int, height: int)
         *(f"scale=w='{w}':h='{h}':flags=area+accurate_rnd+full_chroma_int", *measured.pixels.last),
         *(f"pad={width}:{height}:-1:-1", "setsar=1"),
     ]
-    before = ["-max_pixels", str(measured.most), "-ss", f"{moment:.6f}", "-noaccurate_seek"]
+    before = ["-max_pixels", str(measured.most)]
+    if measured.clip.kind == KINDS["webp_anim"]:  # in which ffmpeg seeks to frames that it can't begin with
+        before += ["-itsoffset", f"{-moment:.6f}"]
+    else:
+        before += ["-ss", f"{moment:.6f}", "-noaccurate_seek"]
     before += measured.pixels.before
     return before, ["-map", "0:V:0", "-vf", ",".join(filters), "-fps_mode", "cfr", "-r", str(rate)]
 
