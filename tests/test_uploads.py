@@ -17,6 +17,7 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 import pytest
+from PIL import Image
 
 from pipelines.media import measuring, opening, uploads, video
 from pipelines.settings import Settings
@@ -610,6 +611,16 @@ def test_every_part_is_read_exactly(tmp_path, name):
         choice = uploads.choose(clip, start, None, 12, stride)
         found = numbers(uploads.frames(path, SETTINGS, start, None, 12, stride))
         assert found == [offset + index for index in choice.indices], (start, stride)
+
+
+@pytest.mark.parametrize("disposal", [0, 1])
+@pytest.mark.parametrize("blend", [0, 1])
+def test_frames_of_an_apng_that_lie_over_others_are_whole(tmp_path, disposal, blend):
+    first, *rest = map(Image.fromarray, bars(20))
+    path, options = tmp_path / "a.png", {"duration": 50, "disposal": disposal, "blend": blend}
+    first.save(path, save_all=True, append_images=rest, **options)
+    assert measuring.inspect(path, SETTINGS).frames == 20
+    assert numbers(uploads.frames(path, SETTINGS, 0.25, None, 10)) == list(range(5, 15))
 
 
 def test_variable_frame_rate_keeps_its_times(tmp_path):

@@ -76,7 +76,9 @@ def measure_opened(upload: Upload) -> Measured:
     listing = read(
         upload,
         [],
-        ["-map", "0:V:0", "-c", "copy", "-t", str(limit + 1), "-frames:v", str(math.ceil((limit + 1) * MAX_FPS))],
+        # Of moving pictures the first, which may be laid over nothing, need not count as one to begin with.
+        ["-map", "0:V:0", "-c", "copy", *(["-copyinkf"] if upload.demuxer in DEARER else [])],
+        ["-t", str(limit + 1), "-frames:v", str(math.ceil((limit + 1) * MAX_FPS))],
         ["-f", "framecrc", "pipe:1"],
     ).decode("ascii", "replace")
     told = dict(re.findall(r"^#(\w+) 0: (\S+)$", listing, re.MULTILINE))
