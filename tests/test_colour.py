@@ -155,8 +155,10 @@ TRANSPARENT = {  # where the frame is transparent, magenta lies hidden
 def test_white_lies_behind_what_is_transparent(tmp_path, name):
     frame = np.full((SIDE, SIDE, 4), (255, 0, 255, 0), np.uint8)
     frame[SIDE // 4 : 3 * SIDE // 4, SIDE // 4 : 3 * SIDE // 4] = (40, 160, 60, 255)
+    frames = np.repeat(frame[None], 3, axis=0)
+    frames[range(3), -1, range(3)] = (0, 0, 0, 255)  # else a WebP of them would be a picture that does not move
     raw = ["-f", "rawvideo", "-pix_fmt", "rgba", "-s", f"{SIDE}x{SIDE}", "-framerate", "8", "-i", "pipe:0"]
-    ffmpeg(*raw, *TRANSPARENT[name], tmp_path / name, data=np.repeat(frame[None], 3, axis=0).tobytes())
+    ffmpeg(*raw, *TRANSPARENT[name], tmp_path / name, data=frames.tobytes())
     read = uploads.frames(tmp_path / name, SETTINGS, frames=2).astype(int)
     assert np.abs(read[:, 5, 5] - 255).max() <= 4
     assert np.abs(read[:, SIDE // 2, SIDE // 2] - (40, 160, 60)).max() <= 12
