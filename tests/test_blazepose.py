@@ -1,5 +1,6 @@
 """BlazePose: the networks against LiteRT's recordings, and who is found, followed and kept in drawn scenes."""
 
+import importlib
 from pathlib import Path
 
 import cv2
@@ -10,7 +11,7 @@ import torch
 
 from pipelines.models.manager import ModelManager
 from pipelines.poses import blazepose, detection, keypoints
-from pipelines.poses.blazepose import BlazePose, Region
+from pipelines.poses.blazepose import BlazePose, Person, Region
 from pipelines.settings import Settings
 from scripts.convert_blazepose import RECORDED, pictures
 
@@ -115,6 +116,74 @@ def test_a_crowd_takes_no_longer_than_a_few(networks, monkeypatch):
     assert all(people[:, 1, 0].max() < 620 for people in found)
 
 
+def person(*, right=0.0, down=0.0, size=1.0, sure=1.0) -> Person:
+    """A figure about 300 pixels high, or `size` times as high about the same middle, so many pixels further."""
+    joints = np.load(Path(__file__).parent / "data" / "blazepose.npz")["landmarks figure Identity"].reshape(39, 5)
+    places = (joints[:, :2] - 128) * 1.5 * size + (300 + right, 300 + down)
+    shown = blazepose._joints(places, np.ones(39), np.empty((600, 900, 3)))
+    return Person(shown, sure, Region.around(*places[[blazepose.HIPS, blazepose.CIRCLE]]))
+
+
+def test_a_figure_seen_in_the_body_of_another_is_nobody():
+    """As a chest with its arms may be taken for somebody small; who stands close to another is somebody."""
+    whole = person()
+    assert person(size=0.5, down=-30).is_on(whole) and not whole.is_on(person(size=0.5, down=-30))
+    assert not person(right=110).is_on(whole) and not person(right=110).is_same(whole)
+    assert person(right=3).is_on(whole)
+
+
+class Shown:
+    """A stand-in for both networks: finds these people, each where a square is at least so wide."""
+
+    def __init__(self, *people: tuple[Person, float]):
+        self._people = people
+
+    def regions(self, frame, closely=False):
+        return [each.next for each, _ in self._people]
+
+    def people(self, frame, regions):
+        return [
+            each for region in regions for each, least in self._people if region.side >= least and near(region, each)
+        ]
+
+
+def near(region: Region, each: Person) -> bool:
+    return np.hypot(region.x - each.next.x, region.y - each.next.y) < 0.15 * each.next.side
+
+
+def test_nobody_new_is_found_in_the_body_of_who_is_followed():
+    whole, chest, beside = person(), person(size=0.5, down=-100), person(right=250)
+    frames = np.zeros((2, 600, 900, 3), np.uint8)
+    shown = Shown((whole, 0), (chest, 0), (beside, 0))
+    assert chest.is_on(whole) and not near(whole.next, chest)
+    new = blazepose._newcomers(frames, [], [whole], shown.regions(frames[0]), shown)
+    assert [each is beside for each in new] == [True]
+    new = blazepose._newcomers(frames, [], [], shown.regions(frames[0]), shown)
+    assert [each is whole or each is beside for each in new] == [True, True]
+
+
+def test_who_is_lost_is_looked_for_in_a_wider_square():
+    there = person()
+    frame, side = np.zeros((600, 900, 3), np.uint8), there.next.side
+    assert blazepose._followed(frame, [there.next], Shown((there, 1.05 * side))) == [there]
+    assert blazepose._followed(frame, [there.next], Shown((there, 0))) == [there]
+    assert blazepose._followed(frame, [there.next], Shown((there, 2 * side))) == []
+
+
+def test_of_two_findings_of_one_person_the_surer_one_stays(networks):
+    """The worse one would lead astray in the next frame."""
+
+    class Landmarks(torch.nn.Linear):
+        def forward(self, images):
+            points = torch.zeros(len(images), 39, 5)
+            points[..., :2], points[..., 3] = torch.rand(39, 2) * 200 + 28, 9.0
+            return points, torch.tensor([0.6, 0.9, 0.4])[: len(images)]
+
+    found = BlazePose(networks._detector, Landmarks(1, 1))
+    regions = [Region(200.0, 200.0, side, 0.0) for side in (300.0, 301.0, 302.0)]
+    assert [round(each.confidence, 1) for each in found.people(np.zeros((400, 400, 3), np.uint8), regions)] == [0.9]
+
+
 def test_regions_are_cut_upright():
     """A square that lies on its side is turned; points in it go back to where they came from."""
     image = np.zeros((200, 300, 3), np.uint8)
@@ -161,6 +230,39 @@ def test_auto_takes_people_for_people_and_drawings_for_drawings(models):
     drawn = draw_clip(Words("bear", "red", "beach", "waving"), np.random.default_rng(1), frames=5).frames
     _, (poses, by) = tiny.finish(detection.extract(drawn, 8.0, "auto", models))
     assert by == "miniature-openpose" and poses.seen.any(axis=2).all(axis=0).any()
+
+
+@pytest.mark.parametrize("character", ["person", "robot", "bear", "astronaut"])
+@pytest.mark.parametrize("world", ["miniature", "theatre"])
+def test_auto_tells_a_drawing_by_a_single_picture(models, world, character):
+    from scripts.miniature.world import Words
+
+    draw = importlib.import_module(f"scripts.{world}.world").draw_clip
+    drawn = draw(Words(character, "green", "beach", "waving"), np.random.default_rng(2), frames=1).frames
+    _, (_, by) = tiny.finish(detection.extract(drawn, 8.0, "auto", models))
+    assert by == "miniature-openpose"
+
+
+def test_auto_tells_a_photo_by_a_single_picture(models):
+    """The detector of drawn figures is as sure of this person as BlazePose, but few drawings have such grain all over;
+    a robot, of which BlazePose knows nothing, is one with grain, too."""
+    from scripts.miniature.world import Words, draw_clip
+
+    for character, detectors in (("person", (detection.DRAWN, detection.PEOPLE)), ("robot", (detection.DRAWN,) * 2)):
+        words = Words(character, "red", "beach", "waving")
+        picture = draw_clip(words, np.random.default_rng(1), frames=1).frames
+        grain = cv2.GaussianBlur(np.random.default_rng(0).normal(0, 40, picture.shape[1:3]), (0, 0), 1.5)
+        photo = np.clip(picture + grain[..., None], 0, 255).astype(np.uint8)
+        found = [tiny.finish(detection.extract(shown, 8.0, "auto", models))[1][1] for shown in (picture, photo)]
+        assert found == list(detectors)
+
+
+def test_what_neither_is_sure_of_is_no_drawn_figure(models):
+    """Of blots both see nobody, or hardly somebody: nobody is found, rather than a dancer among them."""
+    blots = cv2.GaussianBlur(np.random.default_rng(3).normal(0, 2000, (240, 320, 3)), (0, 0), 20)
+    blots = np.clip(blots + 128, 0, 255).astype(np.uint8)[None]
+    with pytest.raises(ValueError, match="Nobody was found in the frame"):
+        tiny.finish(detection.extract(blots, 8.0, "auto", models))
 
 
 def test_nobody_is_nobody(models):

@@ -1,6 +1,7 @@
 """Colour, transparency and sound of clips as cameras and editors make them; all made here."""
 
 import re
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -70,14 +71,17 @@ def test_what_is_not_marked_is_told_by_its_size(tmp_path, height, matrix):
     assert np.abs(frame[SIDE // 2, SIDE // 2 :: SIDE] - PATCHES).max() <= 6
 
 
-def wide(path: Path, transfer: str, unmarked: tuple[str, ...] = (), *options: str) -> Path:
+HEVC = ("-c:v", "libx265", "-crf", "4", "-x265-params", "log-level=error")
+
+
+def wide(path: Path, transfer: str, unmarked: tuple[str, ...] = (), *options: str, matrix: str = "bt2020nc") -> Path:
     """The patches as phones record them in that transfer; marks called `unmarked` are left out."""
     filters = "scale=out_color_matrix=bt709:out_range=tv,format=yuv444p,"
     filters += "setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv,"
     filters += "zscale=t=linear:npl=100,format=gbrpf32le,zscale=p=bt2020,"
-    filters += f"zscale=t={transfer}:m=bt2020nc:r=limited:npl=100,format=yuv420p10le"
+    filters += f"zscale=t={transfer}:m={matrix}:r=limited:npl=100,format=yuv420p10le"
     filters += "".join(f",setparams={name}=unknown" for name in unmarked)
-    return encoded(path, filters, *(options or ("-c:v", "libx265", "-crf", "4", "-x265-params", "log-level=error")))
+    return encoded(path, filters, *(options or HEVC))
 
 
 @pytest.mark.parametrize("transfer", ["arib-std-b67", "smpte2084"])
@@ -85,6 +89,29 @@ def wide(path: Path, transfer: str, unmarked: tuple[str, ...] = (), *options: st
 def test_high_dynamic_range_looks_like_its_standard_master(tmp_path, transfer, unmarked):
     """HLG and PQ: unmapped, the primaries would be up to 150 of 255 off."""
     assert np.abs(middles(wide(tmp_path / "clip.mp4", transfer, unmarked)) - PATCHES).max() <= 45
+
+
+@pytest.mark.parametrize("side", [475, 383])
+@pytest.mark.parametrize("transfer", ["arib-std-b67", "smpte2084"])
+def test_ictcp_looks_like_its_standard_master(tmp_path, transfer, side):
+    path = wide(tmp_path / "clip.mp4", transfer, (), *HEVC[:-1], f"{HEVC[-1]}:colormatrix=14", matrix="ictcp")
+    frame = uploads.frames(path, SETTINGS, frames=1, side=side)[0].astype(int)
+    assert np.abs(frame[frame.shape[0] // 2, side // 10 :: side // 5][:5] - PATCHES).max() <= 45
+
+
+def test_dolby_visions_own_colours_are_refused_in_words(tmp_path):
+    """Read as usual colours they would be green and purple. The file says so in a box beside the codec's."""
+    path = wide(tmp_path / "clip.mp4", "smpte2084", (), *HEVC, "-tag:v", "hvc1")
+    data = path.read_bytes()
+    dolby = bytes([1, 0, 5 << 1, 5 << 3 | 0b101]) + bytes(20)  # version 1.0, profile 5, level 5, without another layer
+    before, size = data.index(b"hvcC") - 4, 8 + len(dolby)
+    data = bytearray(data[:before] + struct.pack(">I", size) + b"dvcC" + dolby + data[before:])
+    for kind in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"hvc1"):
+        at = data.rindex(kind, 0, before) - 4
+        data[at : at + 4] = struct.pack(">I", struct.unpack_from(">I", data, at)[0] + size)
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="Dolby Vision's own.*save it again"):
+        measuring.inspect(path, SETTINGS)
 
 
 @pytest.mark.parametrize("transfer", ["arib-std-b67", "smpte2084"])
@@ -118,6 +145,9 @@ TRANSPARENT = {  # where the frame is transparent, magenta lies hidden
         "hvc1",
     ],
     "prores.mov": ["-c:v", "prores_ks", "-profile:v", "4444", "-pix_fmt", "yuva444p10le"],
+    "animation.mov": ["-c:v", "qtrle", "-pix_fmt", "argb"],
+    "moving.webp": ["-c:v", "libwebp_anim", "-lossless", "1", "-pix_fmt", "bgra"],
+    "moving.apng": ["-c:v", "apng", "-pix_fmt", "rgba"],
 }
 
 
@@ -125,8 +155,10 @@ TRANSPARENT = {  # where the frame is transparent, magenta lies hidden
 def test_white_lies_behind_what_is_transparent(tmp_path, name):
     frame = np.full((SIDE, SIDE, 4), (255, 0, 255, 0), np.uint8)
     frame[SIDE // 4 : 3 * SIDE // 4, SIDE // 4 : 3 * SIDE // 4] = (40, 160, 60, 255)
+    frames = np.repeat(frame[None], 3, axis=0)
+    frames[range(3), -1, range(3)] = (0, 0, 0, 255)  # else a WebP of them would be a picture that does not move
     raw = ["-f", "rawvideo", "-pix_fmt", "rgba", "-s", f"{SIDE}x{SIDE}", "-framerate", "8", "-i", "pipe:0"]
-    ffmpeg(*raw, *TRANSPARENT[name], tmp_path / name, data=np.repeat(frame[None], 3, axis=0).tobytes())
+    ffmpeg(*raw, *TRANSPARENT[name], tmp_path / name, data=frames.tobytes())
     read = uploads.frames(tmp_path / name, SETTINGS, frames=2).astype(int)
     assert np.abs(read[:, 5, 5] - 255).max() <= 4
     assert np.abs(read[:, SIDE // 2, SIDE // 2] - (40, 160, 60)).max() <= 12

@@ -10,14 +10,16 @@ import struct
 import subprocess
 import sys
 import time
+import zlib
 from functools import cache
 from pathlib import Path
 
 import imageio_ffmpeg
 import numpy as np
 import pytest
+from PIL import Image
 
-from pipelines.media import measuring, uploads, video
+from pipelines.media import measuring, opening, uploads, video
 from pipelines.settings import Settings
 
 SETTINGS = Settings()
@@ -149,8 +151,28 @@ def gif_canvas(width, height):
     return head + b",\0\0\0\0\x01\0\x01\0\0\x02\x02D\x01\0;"
 
 
+def webp(size, moving, rest=b""):
+    """The header of a WebP file with a canvas of that size."""
+    sides = b"".join((side - 1).to_bytes(3, "little") for side in size)
+    chunks = b"VP8X" + struct.pack("<I", 10) + bytes([2 * moving, 0, 0, 0]) + sides + rest
+    return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WEBP" + chunks
+
+
+def png(*chunks):
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks)
+
+
+def png_canvas(width, height):
+    return b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+
+
+TWO_FRAMES = b"acTL", struct.pack(">II", 2, 0)
+FIRST_FRAME = b"fcTL", struct.pack(">IIIIIHHBB", 0, 5000, 5000, 0, 0, 1, 10, 0, 0)
 FTYP = box(b"ftyp", b"isom\0\0\2\0isomiso2avc1mp41")
-ACCEPTED = "Upload an MP4 or MOV, WebM or MKV or GIF"
+ACCEPTED = "Upload an MP4 or MOV, WebM or MKV, GIF, animated WebP or APNG"
 DAMAGED = "damaged"
 
 REFUSED = {  # name -> (content, or what makes it; what the sentence says)
@@ -195,7 +217,25 @@ REFUSED = {  # name -> (content, or what makes it; what the sentence says)
     "huge canvas.gif": (gif_canvas(65535, 65535), "65535x65535.*4096"),
     "large canvas.gif": (gif_canvas(5000, 5000), "5000x5000.*4096"),
     "unknown codec.mkv": (rare, "ffv1"),
+    "still.png": (picture("48x32", ["-c:v", "png"], "png"), ACCEPTED),
+    "still.webp": (picture("48x32", ["-c:v", "libwebp"], "webp"), ACCEPTED),
+    "still with a header.webp": (webp((48, 32), False, noise(9)), ACCEPTED),
+    "a word too late.png": (png(png_canvas(8, 8), (b"IDAT", noise(10, 64)), TWO_FRAMES), ACCEPTED),
+    "endless chunk.png": (png(png_canvas(8, 8))[:-4] + b"\xff\xff\xff\xffzTXt" + noise(11), ACCEPTED),
+    "header only.webp": (webp((48, 32), True), DAMAGED),
+    "noise.webp": (webp((48, 32), True, noise(12)), DAMAGED),
+    "noise.png": (png(png_canvas(48, 32), TWO_FRAMES) + noise(13), "damaged|2048 MB of memory"),
+    "playlist after a WebP's header.webp": (lambda f: webp((9, 9), True) + playlist(f"{f}/secret.ts"), DAMAGED),
+    "large canvas.webp": (webp((5000, 5000), True, b"ANIM" + struct.pack("<I", 6) + bytes(6)), "damaged|5000x5000"),
+    "large canvas.png": (png(png_canvas(5000, 5000), TWO_FRAMES, FIRST_FRAME, (b"IDAT", b"x")), "5000x5000.*4096"),
     "frame bomb.mp4": (impatient, "90000 frames a second.*1000"),
+}
+
+
+PICTURES = {  # that move
+    "a.gif": ["-c:v", "gif"],
+    "a.webp": ["-c:v", "libwebp_anim", "-lossless", "1"],
+    "a.apng": ["-c:v", "apng"],
 }
 
 
@@ -387,7 +427,7 @@ def test_decoded_frames_are_bounded(tmp_path):
     assert uploads.frames(tmp_path / "long.mp4", SETTINGS, frames=120, side=64).shape == (120, 36, 64, 3)
 
 
-@pytest.mark.parametrize("name, options", [("a.mp4", H264), ("a.mkv", H264), ("a.gif", ["-c:v", "gif"])])
+@pytest.mark.parametrize("name, options", [("a.mp4", H264), ("a.mkv", H264), *PICTURES.items()])
 def test_truncated_files(tmp_path, name, options):
     faststart = ["-movflags", "+faststart", "-g", "5"] if name == "a.mp4" else []
     whole = make(tmp_path / name, *options, *faststart).read_bytes()
@@ -406,9 +446,9 @@ def test_truncated_files(tmp_path, name, options):
     assert counts == sorted(counts) and counts[0] < counts[-1] == 30
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.gif"])
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", *PICTURES])
 def test_flipped_bits(tmp_path, name):
-    whole = make(tmp_path / name, *(["-c:v", "gif"] if name == "a.gif" else H264)).read_bytes()
+    whole = make(tmp_path / name, *PICTURES.get(name, H264)).read_bytes()
     for seed in range(8):
         chance, broken = random.Random(seed), bytearray(whole)
         for _ in range(12):
@@ -499,6 +539,15 @@ RIGHT = {  # name -> (what makes it, what of the clip differs from good.mp4)
     "mjpeg.mov": (encoded("-c:v", "mjpeg"), {"codec": "Motion JPEG"}),
     "prores.mov": (encoded("-c:v", "prores_ks"), {"codec": "ProRes"}),
     "plain.gif": (encoded("-c:v", "gif", fps=10), {"codec": "GIF", "kind": "GIF", "fps": 10.0, "seconds": 3.0}),
+    "animation.mov": (encoded("-c:v", "qtrle"), {"codec": "QuickTime Animation"}),
+    "moving.webp": (
+        encoded("-c:v", "libwebp_anim", "-lossless", "1", fps=25),
+        {"codec": "WebP", "kind": "WebP", "fps": 25.0, "seconds": 1.2},
+    ),
+    "moving.png": (
+        encoded("-c:v", "apng", "-f", "apng", fps=10),
+        {"codec": "APNG", "kind": "APNG", "fps": 10.0, "seconds": 3.0},
+    ),
     "odd size.gif": (
         encoded("-c:v", "gif", fps=25, width=61, height=33),
         {"codec": "GIF", "kind": "GIF", "fps": 25.0, "seconds": 1.2, "width": 61, "height": 33},
@@ -546,10 +595,10 @@ def test_read_rightly(folder, tmp_path, name):
     assert numbers(frames) == list(uploads.choose(clip, start, None, 8, 3).indices) == list(range(4, 26, 3))
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.gif", "cut.mp4"])
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.gif", "a.webp", "a.apng", "cut.mp4"])
 def test_every_part_is_read_exactly(tmp_path, name):
-    fps = 25 if name == "a.gif" else "30000/1001"
-    path = make(tmp_path / name, *(["-c:v", "gif"] if name == "a.gif" else [*H264, "-g", "12"]), count=90, fps=fps)
+    fps = 25 if name in PICTURES else "30000/1001"
+    path = make(tmp_path / name, *PICTURES.get(name, [*H264, "-g", "12"]), count=90, fps=fps)
     offset = 0
     if name == "cut.mp4":  # as a phone cuts: what was before stays in the file, hidden
         ffmpeg("-ss", "0.7", "-i", path, "-c", "copy", tmp_path / "b.mp4")
@@ -562,6 +611,16 @@ def test_every_part_is_read_exactly(tmp_path, name):
         choice = uploads.choose(clip, start, None, 12, stride)
         found = numbers(uploads.frames(path, SETTINGS, start, None, 12, stride))
         assert found == [offset + index for index in choice.indices], (start, stride)
+
+
+@pytest.mark.parametrize("disposal", [0, 1])
+@pytest.mark.parametrize("blend", [0, 1])
+def test_frames_of_an_apng_that_lie_over_others_are_whole(tmp_path, disposal, blend):
+    first, *rest = map(Image.fromarray, bars(20))
+    path, options = tmp_path / "a.png", {"duration": 50, "disposal": disposal, "blend": blend}
+    first.save(path, save_all=True, append_images=rest, **options)
+    assert measuring.inspect(path, SETTINGS).frames == 20
+    assert numbers(uploads.frames(path, SETTINGS, 0.25, None, 10)) == list(range(5, 15))
 
 
 def test_variable_frame_rate_keeps_its_times(tmp_path):
@@ -633,6 +692,14 @@ def test_a_single_frame_is_a_short_clip(tmp_path, name, options):
     assert numbers(uploads.frames(path, SETTINGS, frames=16)) == [0]
     uploads.normalise(path, tmp_path / "out.mp4", SETTINGS)
     assert numbers(video.read(tmp_path / "out.mp4")) == [0]
+
+
+def test_an_ffmpeg_that_does_not_know_a_kind_is_named(tmp_path, monkeypatch):
+    path = make(tmp_path / "a.webp", *PICTURES["a.webp"])
+    monkeypatch.setattr(opening, "_sniff", lambda head: "webp_of_tomorrow")
+    monkeypatch.setitem(opening.KINDS, "webp_of_tomorrow", "WebP")
+    with pytest.raises(ValueError, match=r"ffmpeg of this machine is too old .*\(WebP\)"):
+        measuring.inspect(path, SETTINGS)
 
 
 def test_of_long_clips_only_the_beginning_is_read(tmp_path):

@@ -5,7 +5,7 @@ from gradio.i18n import I18nData
 
 from pipelines.serving.backend import Backend
 
-CLIPS = [".mp4", ".mov", ".m4v", ".webm", ".mkv", ".gif"]
+CLIPS = [".mp4", ".mov", ".m4v", ".webm", ".mkv", ".gif", ".webp", ".png", ".apng"]
 PICTURES = [".png", ".jpg", ".jpeg", ".webp", ".bmp"]
 # A button in a gr.HTML tells what is written on it as data. It keeps the keyboard's place where the HTML is drawn anew.
 CLICKS = """

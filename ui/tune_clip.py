@@ -59,7 +59,10 @@ class Bench(Stage):
         with gr.Row(elem_classes="bench"):
             with gr.Column():
                 self.file = gr.File(
-                    label=say("A clip: MP4, MOV, WebM, MKV or GIF"), file_types=CLIPS, elem_id="clip", height=130
+                    label=say("A clip: MP4, MOV, WebM, MKV, GIF, WebP or APNG"),
+                    file_types=CLIPS,
+                    elem_id="clip",
+                    height=130,
                 )
                 self.try_sample = gr.HTML(edit_html.SAMPLE_CLIP, elem_id="try-sample", js_on_load=CLICKS)
                 with gr.Column(visible=False, elem_id="clip-chosen") as self.there:

@@ -15,6 +15,8 @@ UNMARKED = ("unknown", "reserved")
 HD = 1280, 720  # from either on, what is not marked is taken as BT.709, as browsers do; smaller as BT.601
 # Matrix, primaries and transfer, in ffmpeg's words; one word where all are called the same.
 MARKS = re.compile(r"[(,] ?(?:([\w-]+)/([\w-]+)/([\w-]+)|(bt709|smpte170m|smpte240m))[,)]")
+ICTCP = "ictcp"  # the matrix of BT.2100 that only zscale knows
+DOLBY = re.compile(r"DOVI configuration record: .*\bprofile: 5\b")  # for which each frame has a matrix of its own
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # ffmpeg's own pass over the alpha of these
 
 
@@ -26,6 +28,8 @@ class Pixels:
     transparent: bool = False
     wide: bool = False  # high dynamic range
     primaries: bool = False  # standard range with primaries of a wider gamut
+    constant: bool = False  # ICtCp, of a constant intensity
+    unreadable: bool = False  # Dolby Vision's own colours
     marks: str = ""  # what the stream should say of its colours and does not: options of ffmpeg's setparams
 
     @property
@@ -37,6 +41,8 @@ class Pixels:
     def first(self) -> list[str]:
         """Filters before the picture is made smaller: else the colour behind would be mixed in at the edges."""
         marks = [f"setparams={self.marks}"] if self.marks else []
+        if self.constant:
+            marks.append("zscale=m=bt2020nc,format=yuv444p16le")
         if not self.transparent:
             return marks
         behind = "drawbox=c=white:replace=1:t=fill"
@@ -71,9 +77,12 @@ def pixels(log: str) -> Pixels:
     frame = decoded[1] if decoded else line
     of_file, of_frame = _marks(line), _marks(frame)
     told = [file if mark in UNMARKED else mark for file, mark in zip(of_file, of_frame, strict=True)]
-    _, primaries, transfer = told
-    wide, gamut = transfer in WIDE_TRANSFERS, primaries in WIDE_PRIMARIES
+    matrix, primaries, transfer = told
+    constant = matrix == ICTCP
+    wide, gamut = constant or transfer in WIDE_TRANSFERS, primaries in WIDE_PRIMARIES
     usual = ["bt2020nc", "bt2020", "bt709"] if wide or gamut else ["bt709" if _is_hd(line) else "", "", ""]
+    if constant:
+        usual[2] = "smpte2084"
     if RGB.search(frame):
         usual[0] = ""
     meant = [usually if mark in UNMARKED else mark for mark, usually in zip(told, usual, strict=True)]
@@ -84,7 +93,8 @@ def pixels(log: str) -> Pixels:
     )
     # HEVC's alpha lies in a layer of its own, of which the file's line says nothing.
     transparent = decoder is not None or any(TRANSPARENT.search(each) for each in (line, frame))
-    return Pixels(decoder, transparent, wide=wide, primaries=gamut, marks=marks)
+    dolby = DOLBY.search(rest) is not None
+    return Pixels(decoder, transparent, wide, gamut, constant=constant, unreadable=dolby, marks=marks)
 
 
 def _marks(line: str) -> tuple[str, str, str]:

@@ -27,7 +27,8 @@ from pipelines.settings import Settings
 MAX_FPS = 1000
 PREVIEW_FPS = 60  # at most, of what a browser is shown of it
 PIXELS = 135_000_000  # that a slow machine decodes and shrinks in a second: a minute of 3840x2160 at 30 fps takes two
-DEARER = {"gif": 16}  # times a pixel counts: a few bytes make many frames of one, and people's are small
+# Times a pixel counts: a few bytes make many frames of these, and people's are small.
+DEARER = {"gif": 16, "webp_anim": 16, "apng": 16}
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,9 @@ def measure_opened(upload: Upload) -> Measured:
     listing = read(
         upload,
         [],
-        ["-map", "0:V:0", "-c", "copy", "-t", str(limit + 1), "-frames:v", str(math.ceil((limit + 1) * MAX_FPS))],
+        # Of moving pictures the first, which may be laid over nothing, need not count as one to begin with.
+        ["-map", "0:V:0", "-c", "copy", *(["-copyinkf"] if upload.demuxer in DEARER else [])],
+        ["-t", str(limit + 1), "-frames:v", str(math.ceil((limit + 1) * MAX_FPS))],
         ["-f", "framecrc", "pipe:1"],
     ).decode("ascii", "replace")
     told = dict(re.findall(r"^#(\w+) 0: (\S+)$", listing, re.MULTILINE))
@@ -148,6 +151,13 @@ def measure_opened(upload: Upload) -> Measured:
         cut=seconds > limit,
     )
     told = colour.pixels(done.stderr.decode("utf-8", "replace"))
+    if told.unreadable:
+        raise ValueError(
+            said(
+                "The clip's colours are Dolby Vision's own (profile 5), which are not read here. {advice}",
+                advice=SAVE_AGAIN,
+            )
+        )
     return Measured(clip, times[0] * tick, told, min(most, (side + ROUNDED) ** 2))
 
 

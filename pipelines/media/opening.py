@@ -19,12 +19,17 @@ from pipelines.media import colour, ffmpeg, limited
 from pipelines.messages import said
 from pipelines.settings import Settings
 
-KINDS = {"mov": "MP4 or MOV", "matroska": "WebM or MKV", "gif": "GIF"}  # demuxer -> what people call its files
+KINDS = {  # demuxer -> what people call its files
+    **{"mov": "MP4 or MOV", "matroska": "WebM or MKV", "gif": "GIF"},
+    **{"webp_anim": "WebP", "apng": "APNG"},
+}
+HEAD = 2**16  # bytes at a file's beginning that may decide what it is
 BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")  # QuickTime files older than MP4 begin with the others
 STILLS = (b"heic", b"heix", b"mif1", b"avif")  # the brands of pictures in the same boxes
 CODECS = {  # ffmpeg's name -> what people call it
     **{"h264": "H.264", "hevc": "HEVC", "vp8": "VP8", "vp9": "VP9", "av1": "AV1", "gif": "GIF"},
-    **{"mpeg4": "MPEG-4", "mjpeg": "Motion JPEG", "prores": "ProRes"},
+    **{"mpeg4": "MPEG-4", "mjpeg": "Motion JPEG", "prores": "ProRes", "qtrle": "QuickTime Animation"},
+    **{"webp_anim": "WebP", "apng": "APNG"},
 }
 # "av1" alone wants a graphics card.
 DECODERS = ",".join([*CODECS, *colour.ALPHA_DECODERS.values(), "libdav1d", "libaom-av1"])
@@ -75,11 +80,11 @@ def opened(path: str | Path, settings: Settings) -> Iterator[Upload]:
                     advice=SMALLER,
                 )
             )
-        demuxer = _sniff(file.read(12))
+        demuxer = _sniff(file.read(HEAD))
         if demuxer is None:
             raise ValueError(
                 said(
-                    "This is not a video that can be used. Upload an {kind}, {other} or GIF file.",
+                    "This is not a video that can be used. Upload an {kind}, {other}, GIF, animated WebP or APNG file.",
                     kind=KINDS["mov"],
                     other=KINDS["matroska"],
                 )
@@ -88,14 +93,28 @@ def opened(path: str | Path, settings: Settings) -> Iterator[Upload]:
 
 
 def _sniff(head: bytes) -> str | None:
-    """The demuxer for a file that begins with these 12 bytes."""
+    """The demuxer for a file that begins with these bytes: HEAD of them, or all."""
     if head[4:8] in BOXES and not (head[4:8] == b"ftyp" and head[8:12] in STILLS):
         return "mov"
     if head.startswith(b"\x1a\x45\xdf\xa3"):
         return "matroska"
     if head.startswith((b"GIF87a", b"GIF89a")):
         return "gif"
+    if head.startswith(b"RIFF") and head[8:16] == b"WEBPVP8X" and head[20:21] and head[20] & 2:
+        return "webp_anim"
+    if head.startswith(b"\x89PNG\r\n\x1a\n") and _moves(head):
+        return "apng"
     return None
+
+
+def _moves(png: bytes) -> bool:
+    """Whether the chunk that animations have comes before the pixels, as it must."""
+    at = 8
+    while at + 8 <= len(png) and (kind := png[at + 4 : at + 8]) != b"IDAT":
+        if kind == b"acTL":
+            return True
+        at += 12 + int.from_bytes(png[at : at + 4], "big")
+    return False
 
 
 def check_side(width: int, height: int, side: int) -> None:
@@ -157,6 +176,14 @@ def run(
             )
         )
     if done.returncode or not (done.stdout or written):
+        if "Unknown input format" in complaints:
+            raise ValueError(
+                said(
+                    "The ffmpeg of this machine is too old to read a file of this kind ({kind}). {advice}",
+                    kind=KINDS[upload.demuxer],
+                    advice=SAVE_AGAIN,
+                )
+            )
         if "matches no streams" in complaints:
             raise ValueError(said("There is no moving picture in this file. Upload a video."))
         size = re.search(r"Picture size (\d+)x(\d+) (?:exceeds|is invalid)", complaints)

@@ -20,6 +20,7 @@ MAX_BYTES = 512 * 2**20  # of decoded frames
 PREVIEW_HEIGHT = 720  # pixels
 PREVIEW_RATE = 10**6  # bytes a second, at most
 SOUND_RATE = 40_000  # likewise
+MOVING_PICTURES = (KINDS["webp_anim"], KINDS["apng"])  # in which ffmpeg seeks to frames that it can't begin with
 MAX_COMMENT = 2**18  # bytes that are read of what a file says about itself; a task takes a few thousand
 
 
@@ -272,7 +273,11 @@ def _steady(measured: Measured, first: int, fps: float, width: int, height: int)
         *(f"scale=w='{w}':h='{h}':flags=area+accurate_rnd+full_chroma_int", *measured.pixels.last),
         *(f"pad={width}:{height}:-1:-1", "setsar=1"),
     ]
-    before = ["-max_pixels", str(measured.most), "-ss", f"{moment:.6f}", "-noaccurate_seek"]
+    before = ["-max_pixels", str(measured.most)]
+    if measured.clip.kind in MOVING_PICTURES:
+        before += ["-itsoffset", f"{-moment:.6f}"]
+    else:
+        before += ["-ss", f"{moment:.6f}", "-noaccurate_seek"]
     before += measured.pixels.before
     return before, ["-map", "0:V:0", "-vf", ",".join(filters), "-fps_mode", "cfr", "-r", str(rate)]
 

@@ -10,7 +10,7 @@ leave are of pixels' middles, as everywhere in the app.
 
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -18,12 +18,17 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.models.networks.blazepose import ANCHORS
+from pipelines.poses.rainbow import LIMBS
 
 DETECTOR_SIDE, LANDMARK_SIDE = 224, 256  # pixels, what the networks look at
 FOUND = 0.5  # the confidence from which on somebody is there: the detector's, and that of the joints
 OVERLAP = 0.3  # intersection over union of the boxes of one and the same person
 SEEN = 0.3  # the confidence of a joint that is to be seen
 ROOM = 1.25  # a square's side in diameters of the circle around the body
+ON_ANOTHER = (
+    0.06  # of a square's side: who has most joints as near to the limbs of another is seen in that other's body
+)
+WIDER = 1.1  # times the side of a square in which nobody is any more, for a second look: small ones hang on a pixel
 MOST = 8  # people in a frame: in a crowd the largest, so that no frame takes long
 LOOK_SECONDS, CLOSE_LOOK_SECONDS = 0.25, 2.0  # from one look at the whole picture, or at its parts, to the next
 TILE = 0.6  # of the shorter side: who is a third as high as the picture is found in a part so large
@@ -86,6 +91,18 @@ class Person:
         # Of somebody half hidden a small figure may be seen beside the true one, in the same jacket.
         return bool(np.median(apart) < 0.06 or (both[NECK] and apart[both[:NECK].sum()] < 0.08))
 
+    def is_on(self, other: "Person") -> bool:
+        """Whether this is seen in the body of `other`: most joints lie on limbs of theirs, as a chest with its arms may
+        pass for a whole figure. Of two who dance close together, few do."""
+        points = self.joints[self.joints[:, 2] > 0, :2]
+        apart = np.full(len(points), np.inf)
+        for one, end in LIMBS:
+            if other.joints[one, 2] > 0 and other.joints[end, 2] > 0:
+                start, along = other.joints[one, :2], other.joints[end, :2] - other.joints[one, :2]
+                share = np.clip((points - start) @ along / max(along @ along, 1e-6), 0, 1)
+                apart = np.minimum(apart, np.hypot(*(points - start - share[:, None] * along).T))
+        return bool(np.median(apart) < ON_ANOTHER * max(self.next.side, other.next.side))
+
 
 class BlazePose:
     """Both networks, and what they find in a picture."""
@@ -118,15 +135,16 @@ class BlazePose:
         return [region for _, region in kept]
 
     def people(self, frame: np.ndarray, regions: Sequence[Region]) -> list[Person]:
-        """Who is in these regions of the frame: nobody in some, and everybody once."""
+        """Who is in these regions of the frame, the surest first: nobody in some, and everybody once."""
         if not regions:
             return []
         pictures = torch.from_numpy(np.stack([region.cut(frame, LANDMARK_SIDE) for region in regions]))
         landmarks, confidence = self._ask(self._landmarks, pictures, lambda images: images / 255)
         people: list[Person] = []
-        for region, points, sure in zip(regions, landmarks.cpu().numpy(), confidence.tolist(), strict=True):
+        found = zip(regions, landmarks.cpu().numpy(), confidence.tolist(), strict=True)
+        for region, points, sure in sorted(found, key=lambda each: -each[2]):
             if sure < FOUND:
-                continue
+                break
             places = region.to_picture(points[:, :2], LANDMARK_SIDE)  # (39, 2)
             person = Person(
                 _joints(places, _sigmoid(points[:, 3]), frame), sure, Region.around(*places[[HIPS, CIRCLE]])
@@ -159,7 +177,7 @@ def find(frames: np.ndarray, fps: float, networks: BlazePose) -> Generator[int, 
         }
         for number, frame in enumerate(frames):
             known = [person.next for person in found[-1]] if found else []
-            people = following.submit(networks.people, frame, known).result()
+            people = following.submit(_followed, frame, known, networks).result()
             if number in looks:
                 regions = looks[number].result()
                 people += following.submit(_newcomers, frames, found, people, regions, networks).result()
@@ -180,6 +198,14 @@ def _one_core() -> ThreadPoolExecutor:
     return thread
 
 
+def _followed(frame: np.ndarray, known: Sequence[Region], networks: BlazePose) -> list[Person]:
+    """Who is in these regions of the frame, or in a little more of it."""
+    people = networks.people(frame, known)
+    lost = [place for place in known if not any(place.is_near(person.next) for person in people)]
+    again = networks.people(frame, [replace(place, side=WIDER * place.side) for place in lost])
+    return people + [person for person in again if not any(person.is_same(other) for other in people)]
+
+
 def _newcomers(
     frames: np.ndarray,
     found: list[list[Person]],
@@ -193,7 +219,10 @@ def _newcomers(
     regions = sorted(regions, key=lambda region: -region.side)[: max(0, MOST - len(people))]
     # Looked at twice: the detector's squares are rough, and those of the joints are not.
     seen = networks.people(frame, [person.next for person in networks.people(frame, regions)])
-    new = [person for person in seen if not any(person.is_same(other) for other in people)]
+    new: list[Person] = []
+    for person in seen:
+        if not any(person.is_same(other) or person.is_on(other) or other.is_on(person) for other in (*people, *new)):
+            new.append(person)
     _follow_back(frames, found, new, networks)
     return new
 
@@ -221,7 +250,7 @@ def _joints(places: np.ndarray, sure: np.ndarray, frame: np.ndarray) -> np.ndarr
     return joints
 
 
-def _whole(frame: np.ndarray) -> tuple[float, float, int]:
+def _whole(frame: np.ndarray) -> tuple[int, int, int]:
     """Left, top and side of the square around the whole picture."""
     height, width = frame.shape[:2]
     side = max(height, width)
