@@ -25,9 +25,8 @@ FOUND = 0.5  # the confidence from which on somebody is there: the detector's, a
 OVERLAP = 0.3  # intersection over union of the boxes of one and the same person
 SEEN = 0.3  # the confidence of a joint that is to be seen
 ROOM = 1.25  # a square's side in diameters of the circle around the body
-ON_ANOTHER = (
-    0.06  # of a square's side: who has most joints as near to the limbs of another is seen in that other's body
-)
+# Of a square's side: who has most joints as near to the limbs of another is seen in that other's body.
+ON_ANOTHER = 0.06
 WIDER = 1.1  # times the side of a square in which nobody is any more, for a second look: small ones hang on a pixel
 MOST = 8  # people in a frame: in a crowd the largest, so that no frame takes long
 LOOK_SECONDS, CLOSE_LOOK_SECONDS = 0.25, 2.0  # from one look at the whole picture, or at its parts, to the next
