@@ -125,6 +125,9 @@ class Dispatcher:
         except _Closing:
             self._table.interrupt(job.id)
             return  # its checkpoints stay, for when it is taken again
+        except _Paused:
+            self._table.set_aside(job.id, self._storage.goes_on(job))
+            return  # likewise
         except _Stopped:
             self._table.tell(job.id, Failed(STOPPED, stopped=True))
             self.counts.ended["stopped"] += 1
@@ -157,8 +160,11 @@ class Dispatcher:
                 if event is not None:
                     self.loops[slot].beat()
                     self._table.tell(job.id, pace.estimate(event) if isinstance(event, Progress) else event)
-                if self._table.get(job.id).stopping:
+                now = self._table.get(job.id)
+                if now.stopping:
                     raise _Stopped
+                if now.pausing:
+                    raise _Paused
                 if self.closing:
                     raise _Closing
         raise AssertionError("what is made ends with Made")
@@ -171,6 +177,10 @@ class Dispatcher:
 
 class _Stopped(BaseException):
     """Somebody pressed Stop. Not an Exception, so that no library on the way takes it for a failure of its own."""
+
+
+class _Paused(BaseException):
+    """Somebody pressed Pause."""
 
 
 class _Closing(BaseException):

@@ -66,15 +66,15 @@ class Machine:
     def status(self) -> Status:
         """What the machine is at. Loads nothing."""
         jobs = self._table.unfinished()
-        waiting = sum(job.waits for job in jobs)
+        waiting, running = sum(job.waits for job in jobs), sum(job.runs for job in jobs)
         trouble = (said("The table of jobs is {state}.", state=self._table.trouble),) if self._table.trouble else ()
         slots = self._executor.slots()
         found = list(dict.fromkeys(slot.device for slot in slots))
         devices = found[0] if len(found) == 1 else " · ".join(found)  # one alone may be a message
-        running = set(self._dispatcher.running)
-        workers = tuple((slot.device, slot.name in running) for slot in slots)
+        busy = set(self._dispatcher.running)
+        workers = tuple((slot.device, slot.name in busy) for slot in slots)
         held = sorted((one for slot in slots for one in slot.models), key=lambda one: -one.bytes)
-        return Status(devices, len(jobs) - waiting, waiting, tuple(held), (*self._notes, *trouble), workers)
+        return Status(devices, running, waiting, tuple(held), (*self._notes, *trouble), workers)
 
     def health(self) -> dict[str, Any]:
         """Whether videos can be made ("ok"), and what is known of the worker, the disk and the table. No secrets."""
@@ -83,9 +83,10 @@ class Machine:
 
     def metrics(self) -> str:
         """For Prometheus: see metrics.text."""
-        waiting = sum(job.waits for job in self._table.unfinished())
+        jobs = self._table.unfinished()
+        waiting, paused = sum(job.waits for job in jobs), sum(job.paused for job in jobs)
         running, slots = list(self._dispatcher.running), self._executor.slots()
-        return metrics.text(waiting, running, slots, self._dispatcher.counts, self.health()["ok"])
+        return metrics.text(waiting, paused, running, slots, self._dispatcher.counts, self.health()["ok"])
 
     def load_ahead(self) -> None:
         """Somebody has come: has the built-in models loaded while nothing else is to be done. Returns at once."""

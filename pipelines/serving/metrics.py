@@ -19,10 +19,11 @@ class Counts:
     seconds: Counter[str] = field(default_factory=Counter)  # that the videos made took, by stage
 
 
-def text(waiting: int, running: Iterable[str], slots: Iterable[Slot], counts: Counts, well: bool) -> str:
+def text(waiting: int, paused: int, running: Iterable[str], slots: Iterable[Slot], counts: Counts, well: bool) -> str:
     """In Prometheus' text format (version 0.0.4). `running` names the slots that are at work."""
     running, slots = set(running), list(slots)
-    jobs: list[Sample] = [({"state": "waiting"}, waiting), ({"state": "running"}, len(running))]
+    numbers = {"waiting": waiting, "paused": paused, "running": len(running)}
+    jobs: list[Sample] = [({"state": state}, number) for state, number in numbers.items()]
     busy: list[Sample] = [({"worker": slot.name}, float(slot.name in running)) for slot in slots]
     held: list[Sample] = [
         ({"worker": slot.name, "device": one.device, "models": " ".join(one.models)}, one.bytes)
