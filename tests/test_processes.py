@@ -162,6 +162,27 @@ def test_with_the_app_its_worker_ends_and_writes_nothing_more(tmp_path):
     assert steps.read_text() == done
 
 
+def test_a_worker_that_was_stopped_when_its_app_died_is_ended_before_the_next_app_starts_one(tmp_path):
+    """It never saw that its app is gone. A worker whose app lives is left alone."""
+    steps = tmp_path / "steps"
+    app = subprocess.Popen(
+        [sys.executable, "-c", APP, str(tmp_path), str(steps), *COMMAND], cwd=TESTS.parent, stdout=subprocess.PIPE
+    )
+    assert app.stdout is not None
+    orphan = int(app.stdout.readline().split()[0])
+    with made_of_forks(tmp_path) as beside:
+        assert isinstance(told(beside, work())[-1], Made) and _runs(orphan)
+    os.kill(orphan, signal.SIGSTOP)
+    app.kill()
+    app.wait()
+    assert _runs(orphan)
+    done = steps.read_text()
+    with made_of_forks(tmp_path) as executor:
+        assert isinstance(told(executor, work())[-1], Made) and not _runs(orphan)
+    assert steps.read_text() == done
+    assert not list((tmp_path / "workers").glob(f"{orphan}-*"))
+
+
 def _runs(process):
     with suppress(ProcessLookupError):
         os.kill(process, 0)

@@ -1,6 +1,7 @@
 """The executor of a machine of one's own: a worker, a process of its own, for each device. No torch in this one.
 
-A worker that dies, or gives no sign of life, is replaced with the next work; what it was at raises WorkerDied.
+A worker that dies, or gives no sign of life, is replaced with the next work; what it was at raises WorkerDied. A
+worker ends with the app, whose pipe it reads; one that is stopped meanwhile is ended by the next app.
 """
 
 import itertools
@@ -26,6 +27,7 @@ from pipelines.serving import estimate, status
 from pipelines.serving.backend import Backend
 from pipelines.serving.executor import Slot, Work, WorkerDied
 from pipelines.serving.local import OwnMachine
+from pipelines.serving.orphans import Orphans
 from pipelines.serving.run import PAUSE
 from pipelines.serving.status import Loaded
 from pipelines.serving.worker_process import Pipe
@@ -68,9 +70,15 @@ class ProcessExecutor(OwnMachine):
         # Threads that wait for each other are slow where there are more of them than cores.
         threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // len(devices)))} if len(devices) > 1 else {}
         environment = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"} | threads | os.environ  # the driver's order, for their names
+        orphans = Orphans(settings.data.absolute() / "workers")
         self.workers = {
             str(number): Worker(
-                replace(settings, device=device), catalog, partial(popen, command), environment, silent_seconds
+                replace(settings, device=device),
+                catalog,
+                partial(popen, command),
+                environment,
+                silent_seconds,
+                orphans,
             )
             for number, device in enumerate(devices)
         }
@@ -133,8 +141,9 @@ class Worker:
         popen: Callable[..., Any],
         environment: Mapping[str, str],
         silent_seconds: float,
+        orphans: Orphans,
     ):
-        self._settings, self._catalog = settings, catalog
+        self._settings, self._catalog, self._orphans = settings, catalog, orphans
         paths = os.pathsep.join([str(ROOT), *filter(None, [environment.get("PYTHONPATH")])])
         self._popen, self._environment = popen, {**environment, "PYTHONPATH": paths}
         self._silent_seconds = silent_seconds
@@ -160,12 +169,14 @@ class Worker:
         with self._lock:
             if self._closed or (self.process is not None and self.process.poll() is None):
                 return
+            self._orphans.end()
             process = self._popen(
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=self._environment,
                 start_new_session=True,  # Ctrl+C at a terminal is for the app, which then ends its workers
             )
+            self._orphans.note(process.pid)
             self.process, self._pipe = process, Pipe(process.stdout, process.stdin)
             self._pipe.send(self._settings, dict(self._catalog))
             self._heard, self._silent = time.monotonic() + STARTING_SECONDS, False
@@ -233,6 +244,7 @@ class Worker:
             elif kind == "log":
                 logging.getLogger(values[0].name).handle(values[0])
         code = process.wait()
+        self._orphans.forget(process.pid)
         with self._lock:
             if self.process is process:
                 self.process = self._pipe = None
