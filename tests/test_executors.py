@@ -267,6 +267,14 @@ def test_slots_are_always_the_same_and_an_estimate_is_no_demand(executor):
     executor.unload()
 
 
+def test_a_slot_that_rests_is_there_again_when_work_is_meant_for_it(executor):
+    (slot,) = executor.slots()
+    for _ in range(2):
+        executor.rest(slot.name)
+        assert not any(one.bytes for one in executor.slots()[0].models)
+    assert isinstance(told(executor, work())[-1], Made)
+
+
 def test_jobs_that_were_not_queued_leave_nothing_behind(executor):
     with pytest.raises(ValueError), executor.asking(["1" * 32, "2" * 32]):
         raise ValueError("The queue is full.")

@@ -117,6 +117,23 @@ def test_two_devices_work_at_once(tmp_path):
         assert process_of(executor, "0").pid != process_of(executor, "1").pid
 
 
+def test_a_worker_at_rest_ends_once_nothing_is_asked_of_it_and_is_the_last_to_look(tmp_path):
+    with made_of_forks(tmp_path, "cpu,cpu") as executor:
+        events, first = begun(executor, tmp_path / "steps"), process_of(executor)
+        executor.rest("0")
+        assert first.poll() is None
+        events.close()
+        executor.rest("0")
+        assert first.poll() is not None and process_of(executor) is None
+        executor.load_ahead()
+        assert process_of(executor) is None and process_of(executor, "1") is not None
+        assert isinstance(told_by(executor, "0"), Made) and process_of(executor) is not None
+
+
+def told_by(executor, slot):
+    return [event for event in executor.run(work(), slot) if event is not None][-1]
+
+
 APP = """
 import sys
 from pathlib import Path

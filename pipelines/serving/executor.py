@@ -155,6 +155,11 @@ class Executor(Protocol):
         """Frees the memory of every model that no work uses right now."""
         ...
 
+    def rest(self, slot: str) -> None:
+        """Frees what a free slot holds of its device, until work is meant for it again. May be called again and
+        again."""
+        ...
+
     def close(self) -> None:
         """Takes no more work. Called when none runs any more, or none that can be stopped."""
         ...

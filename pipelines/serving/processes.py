@@ -95,6 +95,7 @@ class ProcessExecutor(OwnMachine):
         """No worker has heard of it."""
 
     def run(self, work: Work, slot: str) -> "Followed":
+        self.workers[slot].resting = False
         return self.workers[slot].begin("run", work)
 
     def look(self, work: Work) -> "Generator[Progress, None, PosePreview | Found]":
@@ -106,8 +107,8 @@ class ProcessExecutor(OwnMachine):
         raise ValueError(DIED_LOOKING)
 
     def _looked(self, work: Work) -> "Generator[Progress, None, PosePreview | Found]":
-        idle = [worker for worker in self.workers.values() if not worker.busy]
-        with closing((idle or list(self.workers.values()))[0].begin("look", work)) as events:
+        chosen = min(self.workers.values(), key=lambda worker: (worker.resting, worker.busy))
+        with closing(chosen.begin("look", work)) as events:
             for event in events:
                 if event is not None:
                     yield event
@@ -119,12 +120,17 @@ class ProcessExecutor(OwnMachine):
 
     def load_ahead(self) -> None:
         for worker in self.workers.values():
-            worker.start()
-            worker.ask("load_ahead")
+            if not worker.resting:
+                worker.start()
+                worker.ask("load_ahead")
 
     def unload(self) -> None:
         for worker in self.workers.values():
             worker.ask("unload")
+
+    def rest(self, slot: str) -> None:
+        """Ends its worker."""
+        self.workers[slot].rest()
 
     def close(self) -> None:
         for worker in self.workers.values():
@@ -156,6 +162,7 @@ class Worker:
         self._going: dict[int, Followed] = {}
         self._lock = threading.RLock()
         self._closed = False
+        self.resting = False  # whether it is started for no work of its own
         self._heard = 0.0  # time.monotonic() of the last sign of life
         self._silent = False  # whether it was killed for giving none
 
@@ -206,16 +213,29 @@ class Worker:
                 except OSError:
                     pass
 
+    def rest(self) -> None:
+        """Ends the process, unless it is at something."""
+        with self._lock:
+            self.resting, process = True, self.process
+            if self.busy or process is None:
+                return
+            self.process = self._pipe = None
+            self.models = ()
+        self._end(process)
+
     def close(self) -> None:
         """Ends the process, and what it is at."""
         with self._lock:
             self._closed, process = True, self.process
-            if process is None or process.stdin is None:
-                return
-            try:
+        if process is not None:
+            self._end(process)
+
+    def _end(self, process: subprocess.Popen) -> None:
+        try:
+            if process.stdin is not None:
                 process.stdin.close()  # that ends it
-            except OSError:
-                pass
+        except OSError:
+            pass
         try:
             process.wait(CLOSING_SECONDS)
         except subprocess.TimeoutExpired:
@@ -251,7 +271,7 @@ class Worker:
                 self.models = ()
             dropped = list(going.values())
             going.clear()
-        if not self._closed:
+        if not (self._closed or self.resting and code == 0):
             log.error("A worker on %s ended with code %s", self._settings.device, code)
         for_memory = code == -KILLED and not self._silent and _kills() > kills
         for followed in dropped:
