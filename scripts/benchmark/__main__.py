@@ -18,6 +18,7 @@ SYSTEMS = {  # -> the module that measures it
     "shortcuts": "shortcuts",
     "first-visit": "first_visit",
     "dance": "dance",
+    "workers": "workers",
 }
 
 
