@@ -160,6 +160,16 @@ def test_who_thinks_better_of_it_before_the_job_has_stopped_has_it_go_on(table):
     assert table.take(0).id == job.id
 
 
+def test_stop_counts_whenever_it_is_pressed(table):
+    job = table.add(of_table("mine"), "me")
+    table.take(0)
+    table.pause(job.id), table.stop(job.id, "Stopped.")
+    assert not table.set_aside(job.id, kept=True) and table.get(job.id).stopping
+    assert table.try_again(job.id, "It died.") and table.get(job.id).waits  # to be stopped as soon as it runs
+    assert not table.pause(job.id)
+    assert table.take(0).stopping
+
+
 def test_what_is_paused_changes_no_places(table):
     first, second = table.add(of_table("first"), "me"), table.add(of_table("second"), "me")
     table.pause(first.id)

@@ -132,10 +132,9 @@ class Dispatcher:
         except _Closing:
             self._table.interrupt(job.id)
             return  # its checkpoints stay, for when it is taken again
-        except _Paused:
-            self._table.set_aside(job.id, self._storage.goes_on(job))
-            return  # likewise
-        except _Stopped:
+        except (_Paused, _Stopped) as why:
+            if isinstance(why, _Paused) and self._table.set_aside(job.id, self._storage.goes_on(job)):
+                return  # likewise
             self._table.tell(job.id, Failed(STOPPED, stopped=True))
             self.counts.ended["stopped"] += 1
         except WorkerDied as died:

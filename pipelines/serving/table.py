@@ -1,8 +1,8 @@
 """The job table: what survives a closed page, a crash and a restart. Standard library only.
 
-Jobs that have not ended are also kept in memory, with what only matters while they last: the latest
-progress and preview. Every change is written to the file first. The file is long because all its methods share one lock
-and one copy in memory.
+Jobs that have not ended are also kept in memory, with what only matters while they last: the latest progress and
+preview. Every change is written to the file first. The file is long because all its methods share one lock and one copy
+in memory.
 """
 
 import hmac
@@ -260,7 +260,7 @@ class JobTable:
         now."""
         with self._changed:
             job = self._live.get(identifier)
-            if job is None or job.paused:
+            if job is None or job.paused or job.stopping:
                 return False
             if job.runs:
                 self._set(identifier, pausing=True)
@@ -270,16 +270,20 @@ class JobTable:
             self._tell_positions()
             return True
 
-    def set_aside(self, identifier: str, kept: bool) -> None:
+    def set_aside(self, identifier: str, kept: bool) -> bool:
         """Pauses a running job that was marked to be; it waits again where its owner has thought better of it.
 
-        `kept` says whether it will go on from where it is: then how far it came stays told.
+        `kept` says whether it will go on from where it is: then how far it came stays told. Returns False, and does
+        nothing, where it is to be stopped meanwhile.
         """
         with self._changed:
             job, now = self._live[identifier], self._clock()
+            if job.stopping:
+                return False
             self._used.append(self._use(job, now, now - (job.started or now)))
             told = {"progress": job.progress, "preview": job.preview} if kept and job.pausing else {}
             self._put_back(identifier, {"progress": None, "preview": None, "attempts": job.attempts - 1} | told)
+            return True
 
     def resume(self, identifier: str, address: str = "") -> None:
         """Queues a paused job, behind those that wait already. Raises ValueError as `add` does."""
@@ -463,7 +467,8 @@ class JobTable:
 
     def _put_back(self, identifier: str, changes: Mapping[str, Any]) -> None:
         """Has a running job wait again, or pauses it where that is wanted."""
-        state = "paused" if self._live[identifier].pausing else "interrupted"
+        job = self._live[identifier]
+        state = "paused" if job.pausing and not job.stopping else "interrupted"
         self._set(identifier, state=state, pausing=False, started=None, **changes)
         if state == "paused":
             self._note(self._live[identifier])
