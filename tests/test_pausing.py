@@ -160,6 +160,22 @@ def test_who_thinks_better_of_it_before_the_job_has_stopped_has_it_go_on(table):
     assert table.take(0).id == job.id
 
 
+def test_a_kill_before_the_step_that_a_pause_waits_for_leaves_a_paused_job(table, tmp_path):
+    jobs = [table.add(of_table(name), name) for name in ("paused", "thought better of")]
+    for job in jobs:
+        table.take(0)
+        table.pause(job.id)
+    table.resume(jobs[1].id)
+    table._clock.now += 2
+    for job in jobs:
+        table.tell(job.id, Progress("Denoising", 3, 25))
+    assert all(table.get(job.id).runs for job in jobs)
+    table = reopened(table, tmp_path)
+    assert [table.get(job.id).state for job in jobs] == ["paused", "interrupted"]
+    assert table.get(jobs[0].id).progress == Progress("Denoising", 3, 25)
+    table.close()
+
+
 def test_stop_counts_whenever_it_is_pressed(table):
     job = table.add(of_table("mine"), "me")
     table.take(0)

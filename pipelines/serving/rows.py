@@ -92,11 +92,13 @@ class Rows:
         )
 
     def note(self, job: Job) -> None:
-        """Writes the state and the progress of a job that has not ended."""
+        """Writes the state and the progress of a job that has not ended; of one that is to be paused that it is, for
+        when the app is killed before its next step."""
+        state = "paused" if job.pausing else job.state
         told = (job.progress.stage, job.progress.step, job.progress.total) if job.progress else (None, None, None)
         self._write(
             "UPDATE jobs SET state = ?, attempts = ?, started = ?, stage = ?, step = ?, total = ? WHERE id = ?",
-            (job.state, job.attempts, job.started, *told, job.id),
+            (state, job.attempts, job.started, *told, job.id),
         )
 
     def end(self, job: Job) -> None:

@@ -455,7 +455,8 @@ class JobTable:
         before = self._live[identifier]
         job = replace(before, **changes)
         now = self._clock()
-        if job.state != before.state or job.progress is not before.progress and now - self._noted.get(job.id, 0) > 1:
+        changed = (job.state, job.pausing) != (before.state, before.pausing)
+        if changed or job.progress is not before.progress and now - self._noted.get(job.id, 0) > 1:
             self._noted[job.id] = now
             try:
                 self._rows.note(job)
@@ -508,6 +509,8 @@ class JobTable:
                 self._end(job.id, "failed", Failed(DIED))
             elif job.runs:
                 self._set(job.id, state="interrupted", progress=None)
+            elif job.paused:  # killed before its last step ended, it was noted as begun
+                self._live[job.id] = replace(job, started=None)
         self._tell_positions()
 
 
