@@ -63,12 +63,24 @@ class Defaults:
 
 @dataclass(frozen=True)
 class Limits:
-    frames: Range  # where a VAE compresses time, in its steps: Range(1, 129, 4)
+    frames: Range  # of a video; where a VAE compresses time, in its steps: Range(1, 129, 4)
     side: Range  # width and height, each, in pixels
     steps: Range = Range(1, 100)
     guidance: Range = Range(0, 30, 0)
     fps: Range = Range(1, 30)
-    voxels: int = 0  # frames x width x height at most
+    voxels: int = 0  # frames x width x height at most, of what the network sees at once
+    once: int = 0  # frames that can be made at once, where a video may have more; 0 where it may not
+    window: int = 0  # frames of each part in which such a longer video is made (windows.py)
+
+    def at_once(self, width: int, height: int) -> int:
+        """The most frames that the network can see at once in that size, 0 if none."""
+        most = min(self.once or self.frames.high, self.voxels // (width * height))
+        return max(self.frames.numbers(most), default=0)
+
+    def window_of(self, frames: int, width: int, height: int) -> int:
+        """The frames of each window in which such a video is made; 0 where it is made at once."""
+        most = self.at_once(width, height)
+        return min(self.window, most) if self.once and frames > most else 0
 
 
 @dataclass(frozen=True)

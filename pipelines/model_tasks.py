@@ -40,6 +40,8 @@ from pipelines.common_settings import (
 from pipelines.messages import said
 from pipelines.task_settings import Choice, Kept, Number, Text, checked, declared, settings_of, taskclass
 
+SHORTEST_WINDOW = 8  # frames: what moves can hardly be told in fewer
+
 TRAINED = {  # what tuning changes -> what a person reads
     "all": "Attention queries and temporal attention, as in the paper",
     "mid and up": "The same, but only in the second half of the network, as the published code does",
@@ -74,7 +76,16 @@ class _OfModel:
         card = card.with_lora(settings.get("lora", ""))
         values = checked(cls, card, {"prompt": prompt, "seed": seed, **settings})
         cls._check(card, values)
-        _check_voxels(card, values["frames"], values["width"], values["height"])
+        size = values["frames"], values["width"], values["height"]
+        _check_size(card, *size)
+        if card.limits.window_of(*size) and values.get("caching", 1) > 1:
+            raise ValueError(
+                said(
+                    "A video of more than {frames} frames is made in parts, which can't reuse features. Ask for fewer "
+                    "frames, or compute all features.",
+                    frames=card.limits.at_once(*size[1:]),
+                )
+            )
         return cls(model=card.name, **values)
 
     @classmethod
@@ -93,12 +104,12 @@ def check_part(values: Mapping) -> None:
         raise ValueError(said("The end of the part that is used must come after its start."))
 
 
-def _check_voxels(card: ModelCard, frames: int, width: int, height: int) -> None:
-    if frames * width * height > card.limits.voxels:
-        possible = card.limits.frames.numbers(card.limits.voxels // (width * height))
+def _check_size(card: ModelCard, frames: int, width: int, height: int) -> None:
+    most = card.limits.at_once(width, height)
+    if frames > most and not (card.limits.once and most >= SHORTEST_WINDOW):
         advice = said("Choose a smaller size.")
-        if possible:
-            advice = said("At this size it makes {count} frames at most.", count=possible[-1])
+        if most:
+            advice = said("At this size it makes {count} frames at most.", count=most)
         raise ValueError(
             said(
                 "{frames} frames of {width}x{height} are more than {title} can make. {advice}",

@@ -34,6 +34,7 @@ COUNTED = "tests/test_tempofunk.py", "tests/test_modelscope.py"
 UPLOADS, COLOUR, CLIPS = "tests/test_uploads.py", "tests/test_colour.py", "tests/test_clips.py"
 KEYPOINTS, TRACKING, DETECTION = "tests/test_keypoints.py", "tests/test_tracking.py", "tests/test_pose_detection.py"
 FOLLOWED, DIFFUSION, TUNE = "tests/test_followyourpose.py", "tests/test_diffusion.py", "tests/test_tuning.py"
+LONG, WAN = "tests/test_windows.py", "tests/test_wan.py"
 JOBS, DATA, BITES = "tests/test_jobs.py", "tests/test_trust_data.py", "tests/test_bites.py"
 
 # fmt: off  a mutant a line
@@ -67,6 +68,28 @@ MUTANTS: tuple[Mutant, ...] = (
     _in("tuning", "the same noise and timestep at every step", "(task.seed * 2**20 + step)", "(task.seed * 2**20)"),
     _in(
         "tuning", "the same noise as the sample's", "for _ in range(2))", "for _ in range(1))\n            noise = draw"
+    ),
+    # Windows of a long video
+    _in(
+        "prediction",
+        "a window follows the poses of the first",
+        "slice(part.start, part.stop)",
+        "slice(0, len(part))",
+        LONG,
+    ),
+    _in(
+        "prediction",
+        "the ends of a window count as its middle",
+        "torch.minimum(slope, slope.flip(0))",
+        "slope**0",
+        LONG,
+    ),
+    _of("windows.py", "windows that hardly overlap", "OVERLAP = 1 / 3", "OVERLAP = 0", LONG),
+    _in(
+        "wan", "windows of as many latents as frames", "latent_frames(way.sampling.window)", "way.sampling.window", WAN
+    ),
+    _of(
+        "serving/estimate.py", "what windows share is not counted", "seen(task.frames, ", "seen(task.frames, 0 * ", LONG
     ),
     # Numbers of a task
     _in("modelscope", "steps off by one", "task.scheduler, task.steps,", "task.scheduler, task.steps + 1,"),

@@ -92,7 +92,7 @@ def open_tab(page: Page, name: str) -> None:
 
 def empty_library(page: Page) -> Iterator[str]:
     open_tab(page, "Library")
-    expect(page.locator("#storage")).to_contain_text("Your videos appear here.")
+    expect(page.locator("#shelf")).to_contain_text("Your videos appear here.")
     yield "library-empty"
 
 
@@ -109,7 +109,7 @@ def text_to_video(page: Page) -> Iterator[str]:
     yield "text-to-video-finished"
     page.locator("#prompt textarea").fill("")
     page.locator("#generate").click()
-    page.locator("#message .failed").wait_for()
+    page.locator("#problem .failed").wait_for()
     yield "text-to-video-failed"
 
 
@@ -124,7 +124,7 @@ def pose_to_video(page: Page) -> Iterator[str]:
     yield "pose-to-video-finished"
     page.locator("#pose-prompt textarea").fill("")
     page.locator("#pose-generate").click()
-    page.locator("#pose-message .failed").wait_for()
+    page.locator("#pose-problem .failed").wait_for()
     yield "pose-to-video-failed"
 
 
@@ -134,7 +134,7 @@ def edit_a_clip(page: Page) -> Iterator[str]:
     page.locator("#clip").wait_for()
     yield "edit-a-clip-empty"
     open_tab(page, "Library")
-    page.locator("#storage .example").last.click()
+    page.locator("#shelf .example").last.click()
     page.locator("#use-clip").click()
     expect(page.locator("#used")).to_contain_text("16 frames")
     page.locator("#clip-caption textarea").fill(SHOWN.prompt)
@@ -181,13 +181,13 @@ def fewer_steps(page: Page) -> None:
 
 def library(page: Page) -> Iterator[str]:
     open_tab(page, "Library")
-    expect(page.locator("#storage .example").first).to_be_visible()
+    expect(page.locator("#shelf .example").first).to_be_visible()
     yield "library-full"
-    page.locator("#storage .example").first.click()
+    page.locator("#shelf .example").first.click()
     page.wait_for_function("document.querySelector('#chosen-video video')?.readyState > 1")
     yield "library-chosen"
     page.locator("#search input, #search textarea").first.fill("dragon")
-    expect(page.locator("#storage")).to_contain_text("None of your prompts")
+    expect(page.locator("#shelf")).to_contain_text("None of your prompts")
     yield "library-nothing-found"
 
 

@@ -99,7 +99,7 @@ def test_a_seed_that_is_drawn_is_told_and_makes_the_same_video_again(client):
         ({"seed": "NaN"}, "seed must be a number"),
         ({"guidance": "Infinity"}, "guidance must be a number"),
         ({"steps": "twenty"}, "number of steps must be a number"),
-        ({"frames": 1000}, "number of frames must be from 8 to 24"),
+        ({"frames": 1000}, "number of frames must be from 8 to 96"),
         ({"width": 100}, "width must be from 128 to 128"),
         ({"model": "gpt"}, "no model called 'gpt'"),
         ({"scheduler": "euler"}, "no scheduler called 'euler'"),

@@ -17,6 +17,15 @@ REPEATS = int(os.environ.get("REPEATS", "1"))
 SOON = 60_000  # milliseconds, on a busy machine
 SLOW = {"offline": False, "latency": 400, "downloadThroughput": 200_000, "uploadThroughput": 30_000}  # bytes a second
 
+LATE = """{  // all that is not queued is answered a second late, and one after the other
+  const plain = window.fetch;
+  window.fetch = async (...given) => {
+    const answer = await plain(...given);
+    if (String(given[0]?.url ?? given[0]).includes('/run/')) await new Promise((then) => setTimeout(then, 1000));
+    return answer;
+  };
+}"""
+
 
 @contextmanager
 def behind(app, answer):  # noqa: F811
@@ -200,3 +209,17 @@ def test_a_seed_that_is_typed_is_kept(chromium, app):  # noqa: F811
         expect(page.locator("#randomise input")).not_to_be_checked(timeout=SOON)
         page.locator("#generate").click()
         expect(page.locator("#caption")).to_contain_text("seed 4711", timeout=PATIENCE)
+
+
+def test_a_problem_stays_where_what_was_typed_before_is_answered_late(chromium, app):  # noqa: F811
+    with visit(chromium, app, reloads=True) as page:
+        page.add_init_script(LATE)
+        page.reload()
+        page.wait_for_timeout(8_000)
+        page.locator("#prompt textarea").fill("")
+        page.locator("#generate").click()
+        expect(page.locator("#problem")).to_contain_text("The prompt is empty", timeout=SOON)
+        page.wait_for_timeout(10_000)
+        expect(page.locator("#problem")).to_be_visible()
+        page.locator("#prompt textarea").fill("a bear")
+        expect(page.locator("#problem")).to_be_hidden(timeout=SOON)

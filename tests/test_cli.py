@@ -213,8 +213,8 @@ BAD = {
     "beyond floats": (["text-to-video", PROMPT, "--seed", "1" + "0" * 5000], "seed"),
     "words for numbers": (["text-to-video", PROMPT, "--frames", "sixteen"], "'sixteen'"),
     "half a frame": (["text-to-video", PROMPT, "--frames", "8.5"], "whole number"),
-    "zero frames": (["text-to-video", PROMPT, "--frames", "0"], "from 8 to 24"),
-    "a thousand frames": (["text-to-video", PROMPT, "--frames", "1000"], "from 8 to 24"),
+    "zero frames": (["text-to-video", PROMPT, "--frames", "0"], "from 8 to 96"),
+    "a thousand frames": (["text-to-video", PROMPT, "--frames", "1000"], "from 8 to 96"),
     "no multiple of 8": (["text-to-video", PROMPT, "--model", "modelscope-1.7b", "--width", "250"], "multiple of 8"),
     "beyond the limits": (
         ["text-to-video", PROMPT, "--model", "modelscope-1.7b", "--width", "4096"],

@@ -13,8 +13,10 @@ from scripts import structure
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = {"torch", "diffusers", "transformers", "accelerate", "controlnet_aux", "torchvision"}
+SAMPLING = ("diffusion", "prediction")
 PLAIN = {  # plain data: the standard library and each other
     "settings",
+    "windows",
     "cards",
     "catalog",
     "detectors",
@@ -91,13 +93,14 @@ def test_plain_data_needs_the_standard_library_only(name):
 
 @pytest.mark.parametrize(
     "file",
-    [*files("pipelines/models/networks"), ROOT / "pipelines" / "systems" / "diffusion.py"],
+    [*files("pipelines/models/networks"), *(ROOT / "pipelines" / "systems" / f"{name}.py" for name in SAMPLING)],
     ids=lambda file: file.name,
 )
 def test_networks_and_sampling_do_mathematics_only(file):
     allowed = {"torch", "diffusers", "numpy", "pipelines"} | set(sys.stdlib_module_names)
     assert roots(file) <= allowed
-    assert all(name == "messages" or name.startswith("models.networks.") for name in ours(file))
+    plain = {"messages", "windows", "systems.diffusion"}
+    assert all(name in plain or name.startswith("models.networks.") for name in ours(file))
 
 
 MOVES = {"to", "cuda", "cpu", "half", "float", "bfloat16", "to_empty", "prepare"}

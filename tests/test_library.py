@@ -79,7 +79,7 @@ def test_a_grid_is_counted_truly_whenever_one_comes(backend):
     jobs = [backend.table.add(replace(BEAR, seed=seed), "me") for seed in range(3)]
     grid = backend.table.add(Grid.for_videos(BEAR, "a bear", [0, 1, 2], [job.id for job in jobs]), "me")
     going = {job.id: job for job in (*jobs[1:], grid)}  # the first is done, and was never seen by this page
-    assert follower._moment(tuple(going), going, []).of == (2, 3)
+    assert follower.moment_of(tuple(going), going, []).of == (2, 3)
 
 
 def test_a_link_is_offered_only_where_anybody_may_follow_it(monkeypatch):

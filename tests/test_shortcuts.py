@@ -26,8 +26,9 @@ from pipelines.models.networks.unet3d import TextToVideoUNet
 from pipelines.serving import estimate
 from pipelines.settings import Settings
 from pipelines.systems import tuning
-from pipelines.systems.diffusion import EXACT, Shortcuts, draw_noise, prediction
+from pipelines.systems.diffusion import draw_noise
 from pipelines.systems.engine import find_engine
+from pipelines.systems.prediction import EXACT, Shortcuts, prediction
 from pipelines.systems.shortcuts import plan
 from pipelines.tasks import Edit, PoseToVideo, TextToVideo, Tune, from_json, to_json
 

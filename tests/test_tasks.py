@@ -236,7 +236,7 @@ def test_poses_are_followed_as_published_where_nothing_is_said(where):
         ("strength", 1.6, "pose strength"),
         ("strength", math.inf, "pose strength"),
         ("strength", None, "pose strength"),
-        ("frames", 33, "number of frames"),
+        ("frames", 129, "number of frames"),
         ("frames", 7, "number of frames"),
         ("width", 520, "multiple of 64"),
         ("fps", 0, "frame rate"),

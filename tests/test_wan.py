@@ -423,3 +423,13 @@ def test_a_folder_keeps_the_shift_of_its_files(card):
     assert wan.shifted({"flow_shift": 3.0}, 0.0)["shift"] == 3.0
     assert wan.shifted({"shift": 5.0}, 0.0)["flow_shift"] == 5.0
     assert wan.shifted({"flow_shift": 3.0}, 8.0)["flow_shift"] == 8.0
+
+
+def test_a_long_video_is_made_in_windows_of_latents(card, tmp_path):
+    card = replace(card, limits=replace(card.limits, frames=Range(1, 41, 4), once=13, window=9))
+    models, seen = tiny_wan.manager({card.name: card}, tmp_path), []
+    with models.lease(f"{card.name}/transformer") as transformer:
+        transformer.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[2]))
+        _, frames, facts = run(task(card, frames=25), models)
+    assert len(frames) == 25 and "windows of 9 frames" in facts["approximations"]
+    assert set(seen) == {3} and len(seen) > SMALL["steps"]

@@ -12,7 +12,7 @@ from pipelines.serving.backend import Backend, Tuning
 from pipelines.serving.job import Job
 from pipelines.tasks import Edit
 from ui import controls, edit_html, estimates, finish, forms, hints, html, hub, shortcuts, tune_clip, visitor, why
-from ui.follower import QUIET, Hold, Stage, View, ends, halting, progress
+from ui.follower import QUIET, Hold, Stage, View, ends, forgets, halting, progress
 from ui.languages import PROMPTS, say, tell
 from ui.media import CLICKS, export
 from ui.player import Film, film, films, player
@@ -134,6 +134,7 @@ class Panel(Stage):
         self.ideas = gr.HTML(visible=False, elem_id="edit-ideas", js_on_load=CLICKS)
         self.hints = gr.HTML()
         self.problem = gr.HTML(visible=False, elem_id="edit-problem")
+        forgets(self.problem, self.prompt.change)
         with gr.Row(elem_classes="acts"):
             self.retell = gr.Button(say("Edit"), variant="primary", size="lg", elem_id="edit")
             self.hold = Hold("edit")
@@ -375,7 +376,6 @@ class Panel(Stage):
         arrived.then(self.arrive, self.owner, self.chosen, **QUIET)
         self.connect(self.halt, self.hold, self.waiting)
         self.table.click(self.show, self.asked, self.all_outputs, concurrency_limit=None, **QUIET)
-        self.prompt.change(lambda: gr.HTML(visible=False), None, self.problem, queue=False, **QUIET)
 
 
 def _picked(event: gr.EventData) -> str:

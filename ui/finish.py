@@ -6,7 +6,7 @@ from pipelines.serving.backend import Backend
 from pipelines.serving.job import Job
 from pipelines.tasks import Finish
 from ui import controls, forms, html, visitor
-from ui.follower import QUIET, Hold, Stage, View, ends, halting
+from ui.follower import QUIET, Hold, Stage, View, ends, forgets, halting
 from ui.languages import say, tell
 from ui.player import films, player
 
@@ -41,13 +41,14 @@ class Finishing(Stage):
                 self.mp4 = gr.DownloadButton(say("Download the finished MP4"), size="md", elem_id=f"{name}-mp4")
         choice = [owner, source, self.size, self.smoothness]
         changes = [source.change, self.size.input, self.smoothness.input]
-        gr.on(changes, self.look, choice, [self.becomes, self.problem], queue=False, **QUIET)
+        forgets(self.problem, *changes)
+        gr.on(changes, self.look, choice, self.becomes, queue=False, **QUIET)
         following = {"outputs": [self.problem, *self.all_outputs], "concurrency_limit": None, **QUIET}
         self.start.click(self.press, [*self.asked, self.size, self.smoothness], **following)
         source.change(self.arrive, [owner, source], **following)
         self.connect(self.halt, self.hold)
 
-    def look(self, visitor_id: str, source: str | None, *choice: object) -> dict:
+    def look(self, visitor_id: str, source: str | None, *choice: object) -> str:
         """What would come of it."""
         told = ""
         if source:
@@ -56,7 +57,7 @@ class Finishing(Stage):
                 told = f'<p class="caption">{html.finished(task)}</p>'
             except ValueError as error:
                 told = f'<p class="hint warning">{html.escape(tell(str(error)))}</p>'
-        return {self.becomes: told, self.problem: gr.HTML(visible=False)}
+        return told
 
     def belongs(self, job: Job, visitor_id: str, source: object = None) -> bool:
         return isinstance(job.task, Finish) and job.task.source == self._origin(source, visitor_id)

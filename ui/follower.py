@@ -134,7 +134,7 @@ class Stage(ABC):
         made = [job for job in ended if self.fruitful(job, visitor_id)]
         for job in made:
             shown = shown if job.id in followed.seen else job.id
-        moment, left = _moment(jobs, going, ended, paused), None
+        moment, left = moment_of(jobs, going, ended, paused), None
         if going and not new and set(going) <= set(followed.jobs):  # a countdown goes up only where jobs were added
             left = followed.left
         if going and moment.progress is not None and moment.progress.stage != WAITING:
@@ -241,6 +241,13 @@ def progress(line: gr.HTML, waiting: gr.HTML, view: View) -> dict:
     }
 
 
+def forgets(problem: gr.HTML, *changes: Any) -> None:
+    """At any of the `changes`, events, the `problem` that was told goes. The browser does it: an answer of the server
+    could come after that to the next press, and take away what this found wrong. To be called before all else that
+    listens to them: gradio asks one listener after the other, and waits for each."""
+    gr.on(changes, None, None, problem, js="() => ({__type__: 'update', visible: false})", queue=False, **QUIET)
+
+
 def halting(view: View) -> gr.Button:
     """The button that stops what goes on or is paused: it is there while something is."""
     if view.stopping:
@@ -270,7 +277,7 @@ class Watch:
         return [gr.Timer(active=True) if one else gr.skip() for one in wanted]
 
 
-def _moment(jobs: Sequence[str], going: dict[str, Job], ended: Sequence[Job], paused: Sequence[Job] = ()) -> Moment:
+def moment_of(jobs: Sequence[str], going: dict[str, Job], ended: Sequence[Job], paused: Sequence[Job] = ()) -> Moment:
     """That of the job which is made now, or else the next, or else of a paused one; a grid is not counted among its
     videos."""
     current = next(iter(going.values()), None)

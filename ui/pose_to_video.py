@@ -30,7 +30,7 @@ from ui import (
     visitor,
     why,
 )
-from ui.follower import QUIET, Hold, Stage, View, ends, halting, progress
+from ui.follower import QUIET, Hold, Stage, View, ends, forgets, halting, progress
 from ui.languages import PROMPTS, say
 from ui.media import CLICKS, CLIPS, READING, export
 from ui.player import film, films, player
@@ -132,6 +132,7 @@ class PoseToVideoTab(Stage):
         self.reference = reference.build(self.backend, self.owner, self.first, "pose-")
         looks = pose_controls.wardrobe()
         self.problem = gr.HTML(visible=False, elem_id="pose-problem")
+        forgets(self.problem, self.prompt.change)
         with gr.Row(elem_classes="acts"):
             self.generate = gr.Button(say("Generate"), variant="primary", size="lg", elem_id="pose-generate")
             self.hold = Hold("pose")
@@ -490,7 +491,6 @@ class PoseToVideoTab(Stage):
         arrived.then(self.arrive, self.owner, [self.wanted, *self.all_outputs], **following)
         self.connect(self.halt, self.hold, self.waiting)
         self.generate.click(None, js=_TO_STAGE, queue=False, **QUIET)  # on a phone it may be out of sight
-        self.prompt.change(lambda: gr.HTML(visible=False), None, self.problem, queue=False, **QUIET)
 
     @property
     def form(self) -> Form:

@@ -28,7 +28,7 @@ from ui import (
     visitor,
     why,
 )
-from ui.follower import QUIET, Hold, Stage, View, ends, halting, progress
+from ui.follower import QUIET, Hold, Stage, View, ends, forgets, halting, progress
 from ui.languages import PROMPTS, drawn, say
 from ui.media import ARROWS, CLICKS, export
 from ui.player import films, player
@@ -142,6 +142,7 @@ class TextToVideoTab(Stage):
         self.given = given.build(self.backend, self.owner, first)
         self.image = self.given.image
         self.problem = gr.HTML(visible=False, elem_id="problem")
+        forgets(self.problem, self.prompt.change)
         with gr.Row(elem_classes="acts"):
             self.generate = gr.Button(say("Generate"), variant="primary", size="lg", elem_id="generate")
             self.hold = Hold("text")
@@ -360,7 +361,6 @@ class TextToVideoTab(Stage):
         arrived.then(self.arrive, self.owner, opened, **following)
         self.connect(self.halt, self.hold, self.waiting)
         self.generate.click(None, js=_TO_STAGE, **QUIET)  # on a phone it may be out of sight
-        self.prompt.change(lambda: gr.HTML(visible=False), None, self.problem, queue=False, **QUIET)
 
     @property
     def form(self) -> Form:

@@ -14,7 +14,7 @@ from pipelines.serving.backend import Backend
 from pipelines.serving.job import Job
 from pipelines.tasks import NOBODY, Tune
 from ui import controls, edit_html, estimates, forms, hints, html, visitor
-from ui.follower import QUIET, Hold, Stage, View
+from ui.follower import QUIET, Hold, Stage, View, forgets
 from ui.languages import PROMPTS, say
 from ui.media import CLICKS, CLIPS, READING
 from ui.player import films, player
@@ -74,6 +74,7 @@ class Bench(Stage):
                 )
                 self.hints = gr.HTML()
                 self.problem = gr.HTML(visible=False, elem_id="tune-problem")
+                forgets(self.problem, self.prompt.change)
                 self.tune = gr.Button(say("Tune"), variant="primary", size="lg", elem_id="tune")
                 with gr.Row(visible=False) as self.running:
                     self.draw = gr.Button(SAMPLE, size="lg", elem_id="sample-tuning")
@@ -316,7 +317,6 @@ class Bench(Stage):
         changed.change(**opened)
         self.connect(self.halt, self.hold)
         self.draw.click(self.ask, self.asked, [self.awaited, *self.all_outputs], **following)
-        self.prompt.change(lambda: gr.HTML(visible=False), None, self.problem, queue=False, **QUIET)
 
 
 def _mark(job: Job) -> str:

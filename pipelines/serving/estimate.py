@@ -15,6 +15,7 @@ from pipelines.events import Result
 from pipelines.serving.job import Job
 from pipelines.settings import Settings
 from pipelines.tasks import Edit, Finish, Grid, PoseToVideo, Task, TextToVideo, Tune
+from pipelines.windows import seen
 
 # In calls of the network:
 DECODING = 2.5  # the VAE's work on all frames
@@ -54,7 +55,8 @@ def step(task: TextToVideo, card: ModelCard) -> float:
 
 
 def _call(task: TextToVideo | PoseToVideo | Tune | Edit, card: ModelCard) -> float:
-    return (card.flops or 1.0) * task.frames * task.width * task.height
+    frames = seen(task.frames, card.limits.window_of(task.frames, task.width, task.height))
+    return (card.flops or 1.0) * frames * task.width * task.height
 
 
 def seconds(task: Task, card: ModelCard | None, made: Iterable[Job], speed: float) -> float | None:

@@ -62,48 +62,6 @@ def guided(predict: Predict, guidance: float) -> Predict:
     return guided_predict
 
 
-@dataclass(frozen=True)
-class Shortcuts:
-    """What a job leaves out to be faster, and thereby changes its video; by default nothing.
-
-    Guidance in an interval only: Kynkäänniemi et al., 2024, "Applying Guidance in a Limited Interval". From and until
-    when is told in shares of the way from noise, 0, to the sample, 1. Caching: networks/caching.py.
-    """
-
-    caching: int = 1  # the deep features are computed in every so many steps
-    guided_from: float = 0.0
-    guided_until: float = 1.0
-
-
-EXACT = Shortcuts()
-
-
-def prediction(
-    network: Callable[[Tensor], Predict],
-    text_states: Tensor,
-    guidance: float,
-    config: Mapping[str, Any],
-    shortcuts: Shortcuts,
-) -> Predict:
-    """What a network predicts of latents (b, …), guided: (b, …), fp32.
-
-    `network` makes the network for text states; `text_states` are those of the negative and the positive prompt, or
-    with a `guidance` of 1 or less those of the prompt alone. Outside the interval of `shortcuts` only the latter count.
-    """
-    if guidance <= 1:
-        return network(text_states)
-    within = guided(network(text_states), guidance)
-    if shortcuts.guided_from <= 0 and shortcuts.guided_until >= 1:
-        return within
-    outside, last = network(text_states[1:]), config["num_train_timesteps"] - 1
-
-    def predict(latents: Tensor, timestep: float) -> Tensor:
-        done = 1 - timestep / last
-        return (within if shortcuts.guided_from <= done <= shortcuts.guided_until else outside)(latents, timestep)
-
-    return predict
-
-
 def noise_from(predict: Predict, config: Mapping[str, Any]) -> Predict:
     """`predict` where the checkpoint's network predicts the noise; else its answers, turned into the noise they imply.
 

@@ -27,9 +27,10 @@ from pipelines.models.tokens import MAX_TOKENS
 from pipelines.poses.pose_sequence import PoseSequence, skeletons
 from pipelines.systems import tuneavideo
 from pipelines.systems.checkpoints import Checkpoint, Checkpoints
-from pipelines.systems.diffusion import EXACT, Shortcuts, Step, draw_noise, image_solver
+from pipelines.systems.diffusion import Step, draw_noise, image_solver
 from pipelines.systems.engine import Engine
 from pipelines.systems.modelscope import decode
+from pipelines.systems.prediction import EXACT, Shortcuts
 from pipelines.systems.shortcuts import plan
 from pipelines.systems.stable_diffusion import (
     DECODING,
@@ -41,6 +42,7 @@ from pipelines.systems.stable_diffusion import (
     report_progress,
     run_facts,
     step_facts,
+    vae_scale_factor,
     working_memory,
 )
 from pipelines.tasks import PoseToVideo
@@ -85,7 +87,9 @@ def generate(
     base = models.card(task.model).tuned_from
     looks = tuneavideo.load(tuned, models.key(f"{base}/inflated_unet")) if tuned else None
     way = plan(task, models, "inflated_unet")
-    denoising_bytes, slices = working_memory(task, models, denoising_memory, way.part, way.bytes)
+    further = task.frames - (way.sampling.window or task.frames)  # frames that no window holds, but for their features
+    more = way.bytes + further * features_memory(task, models, way.part)
+    denoising_bytes, slices = working_memory(task, models, denoising_memory, way.part, more)
     texts = [task.negative_prompt, task.prompt] if task.guidance > 1 else [task.prompt]
     text_states, previewer, factor, channels, schedule = prepare(task, texts, models)
     seconds[READING] = time.perf_counter() - began
@@ -159,6 +163,14 @@ def sample(
     """As `tuneavideo.sample`, following `features` (of `pose_features`): the same for all steps and both branches."""
     settings = (schedule, scheduler, steps, guidance, slices, features, shortcuts, seed)
     return tuneavideo.sample(unet, text_states, latents, *settings, checkpoint)
+
+
+def features_memory(task: PoseToVideo, models: "ModelManager", part: str) -> int:
+    """Bytes that the poses' features of one frame take, for the network `part`."""
+    factor = vae_scale_factor(models.empty(f"{task.model}/vae"))
+    size = (side // factor * VAE_SCALE_FACTOR for side in (task.height, task.width))
+    features = pose_features(models.empty(f"{task.model}/{part}"), torch.empty(1, 1, 3, *size, device="meta"))
+    return sum(feature.nbytes for feature in features)
 
 
 @remembered

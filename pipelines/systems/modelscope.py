@@ -18,18 +18,9 @@ from pipelines.models.memory import peak_bytes, remembered
 from pipelines.models.networks.unet3d import TextToVideoUNet
 from pipelines.models.tokens import MAX_TOKENS
 from pipelines.systems.checkpoints import Checkpoint, Checkpoints
-from pipelines.systems.diffusion import (
-    EXACT,
-    Predict,
-    Shortcuts,
-    Step,
-    denoise,
-    draw_noise,
-    estimate_from_noise,
-    prediction,
-    solver,
-)
+from pipelines.systems.diffusion import Predict, Step, denoise, draw_noise, estimate_from_noise, solver
 from pipelines.systems.engine import Engine
+from pipelines.systems.prediction import EXACT, Shortcuts, prediction
 from pipelines.systems.preview import to_uint8
 from pipelines.systems.shortcuts import plan
 from pipelines.systems.stable_diffusion import (
@@ -111,7 +102,7 @@ def sample(
     a `checkpoint` it goes on as `denoise` does.
     """
 
-    def network(states: Tensor) -> Predict:
+    def network(states: Tensor, frames: slice) -> Predict:
         network = TextToVideoUNet(unet, states.to(unet.dtype), slices, shortcuts.caching)
         return lambda latents, timestep: network(latents.to(unet.dtype), timestep).float()
 

@@ -11,7 +11,8 @@ from pipelines.cards import Lora
 from pipelines.models import lora
 from pipelines.models.lora import LowRank, Network
 from pipelines.models.networks import caching
-from pipelines.systems.diffusion import Shortcuts
+from pipelines.systems.prediction import Shortcuts
+from pipelines.windows import windows
 
 if TYPE_CHECKING:
     from pipelines.models.manager import ModelManager
@@ -51,8 +52,12 @@ def plan(task: "TextToVideo | PoseToVideo | Edit", models: "ModelManager", part:
         told.append(f"deep features of every {task.caching} steps computed once (DeepCache)")
     if (task.guided_from, task.guided_until) != (0, 1) and task.guidance > 1:
         told.append(f"guidance only from {task.guided_from:g} to {task.guided_until:g} of the way")
-    sampling = Shortcuts(task.caching, task.guided_from, task.guided_until)
-    chosen = models.card(task.model).loras.get(task.lora)
+    card = models.card(task.model)
+    window = card.limits.window_of(task.frames, task.width, task.height)
+    if window:
+        told.append(f"{len(windows(task.frames, window))} windows of {window} frames, averaged where they overlap")
+    sampling = Shortcuts(window, task.caching, task.guided_from, task.guided_until)
+    chosen = card.loras.get(task.lora)
     if chosen is None:
         return Plan(faster, "; ".join(told) or "none", sampling)
     told.append(f"{chosen.source.location} ({chosen.title})")

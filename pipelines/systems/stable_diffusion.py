@@ -16,7 +16,8 @@ from pipelines.messages import said
 from pipelines.models.memory import allotted, peak_bytes, remembered
 from pipelines.models.tokens import MAX_TOKENS
 from pipelines.systems.checkpoints import Checkpoint, Checkpoints
-from pipelines.systems.diffusion import EXACT, Shortcuts, Step, spread
+from pipelines.systems.diffusion import Step, spread
+from pipelines.systems.prediction import EXACT, Shortcuts
 from pipelines.systems.preview import Previewer
 
 if TYPE_CHECKING:
@@ -167,14 +168,15 @@ def working_memory(
     """What denoising takes beside the weights, in bytes, and in how many slices; counted, not guessed.
 
     `more` is what it takes beside one step. `denoising_memory` counts that for the network `part` without weights, and
-    branches, frames, height and width of the latents, and slices. Raises MemoryError, naming the largest setting that
-    fits, where the device hasn't so much.
+    branches, frames, height and width of the latents, and slices; of a video in windows, for the frames of one. Raises
+    MemoryError, naming the largest setting that fits, where the device hasn't so much.
     """
     unet, factor = models.empty(f"{task.model}/{part}"), vae_scale_factor(models.empty(f"{task.model}/vae"))
-    branches = 2 if task.guidance > 1 else 1
+    branches, limits = 2 if task.guidance > 1 else 1, models.card(task.model).limits
 
     def needs(frames: int, width: int, height: int, slices: int) -> int:
-        return more + denoising_memory(unet, branches, frames, height // factor, width // factor, slices)
+        seen = limits.window_of(frames, width, height) or frames
+        return more + denoising_memory(unet, branches, seen, height // factor, width // factor, slices)
 
     return allotted(task, models, needs, part)
 

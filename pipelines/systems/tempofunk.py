@@ -26,18 +26,9 @@ from pipelines.models.memory import peak_bytes, remembered
 from pipelines.models.networks.pseudo3d_unet import Pseudo3DUNet, UNetPseudo3DConditionModel
 from pipelines.models.tokens import MAX_TOKENS
 from pipelines.systems.checkpoints import Checkpoint, Checkpoints
-from pipelines.systems.diffusion import (
-    EXACT,
-    DiffusersSolver,
-    Predict,
-    Shortcuts,
-    Step,
-    denoise,
-    draw_noise,
-    estimate_from_noise,
-    prediction,
-)
+from pipelines.systems.diffusion import DiffusersSolver, Predict, Step, denoise, draw_noise, estimate_from_noise
 from pipelines.systems.engine import Engine
+from pipelines.systems.prediction import EXACT, Shortcuts, prediction
 from pipelines.systems.shortcuts import plan
 from pipelines.systems.stable_diffusion import (
     DECODING,
@@ -193,7 +184,7 @@ def sample(
             )
         )
 
-    def network(states: Tensor) -> Predict:
+    def network(states: Tensor, frames: slice) -> Predict:
         network = Pseudo3DUNet(unet, states.to(unet.dtype), slices, shortcuts.caching)
 
         def predict(latents: Tensor, timestep: float) -> Tensor:

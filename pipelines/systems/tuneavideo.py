@@ -25,9 +25,7 @@ from pipelines.models.networks.inflated_unet import EditingUNet, InflatedUNet
 from pipelines.models.tokens import MAX_TOKENS
 from pipelines.systems.checkpoints import Checkpoint, Checkpoints
 from pipelines.systems.diffusion import (
-    EXACT,
     Predict,
-    Shortcuts,
     Step,
     denoise,
     draw_noise,
@@ -35,9 +33,9 @@ from pipelines.systems.diffusion import (
     image_solver,
     inversion,
     noise_from,
-    prediction,
 )
 from pipelines.systems.modelscope import decode
+from pipelines.systems.prediction import EXACT, Shortcuts, prediction
 from pipelines.systems.shortcuts import plan
 from pipelines.systems.stable_diffusion import (
     DECODING,
@@ -248,8 +246,9 @@ def sample(
     `checkpoint` it goes on as `denoise` does.
     """
 
-    def network(states: Tensor) -> Predict:
-        network = EditingUNet(unet, states.to(unet.dtype), slices, pose_features, caching=shortcuts.caching)
+    def network(states: Tensor, frames: slice) -> Predict:
+        features = None if pose_features is None else [feature[:, :, frames] for feature in pose_features]
+        network = EditingUNet(unet, states.to(unet.dtype), slices, features, caching=shortcuts.caching)
         return lambda latents, timestep: network(latents.to(unet.dtype), timestep).float()
 
     predict = prediction(network, text_states, guidance, schedule, shortcuts)

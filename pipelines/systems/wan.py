@@ -32,18 +32,9 @@ from pipelines.models.classes import Network
 from pipelines.models.memory import allotted, peak_bytes, remembered
 from pipelines.systems import umt5
 from pipelines.systems.checkpoints import Checkpoint, Checkpoints
-from pipelines.systems.diffusion import (
-    EXACT,
-    DiffusersSolver,
-    Estimate,
-    Predict,
-    Shortcuts,
-    Step,
-    denoise,
-    draw_noise,
-    prediction,
-)
+from pipelines.systems.diffusion import DiffusersSolver, Estimate, Predict, Step, denoise, draw_noise
 from pipelines.systems.engine import Engine, Generated
+from pipelines.systems.prediction import EXACT, Shortcuts, prediction
 from pipelines.systems.preview import Previewer, colour_map, to_uint8
 from pipelines.systems.shortcuts import plan
 from pipelines.systems.stable_diffusion import (
@@ -105,7 +96,8 @@ def generate(
         of = partial(network, transformer, slices=slices)
         key = models.key(f"{task.model}/{way.part}")
         checkpoint = checkpoint_of(checkpoints, "denoising", transformer, key, slices, way.sampling)
-        settings = schedule, task.scheduler, task.steps, task.guidance, way.sampling, checkpoint
+        sampling = replace(way.sampling, window=latent_frames(way.sampling.window))
+        settings = schedule, task.scheduler, task.steps, task.guidance, sampling, checkpoint
         steps = sample(of, text_states, noise, *settings, start, task.steps - task.steps_made)
         step = yield from report_progress(steps, DENOISING, previewer)
         facts = run_facts(step, transformer, slices, models, SAVING) | {"approximations": way.approximations}
@@ -141,7 +133,7 @@ def sample(
     `checkpoint` it goes on as `denoise` does. With the scaled latents of a `clip`, as `noise` in shape, the first steps
     are `skipped`: it begins with the clip in as much noise as is left after them (Meng et al., 2021, "SDEdit").
     """
-    predict = prediction(of, text_states, guidance, schedule, shortcuts)
+    predict = prediction(lambda states, frames: of(states), text_states, guidance, schedule, shortcuts)
     way = solver(scheduler, schedule, steps, skipped)
     if clip is not None:
         sigma = float(way.scheduler.sigmas[skipped])
@@ -289,10 +281,11 @@ def working_memory(
     """What denoising takes beside the weights, in bytes, and in how many slices, as stable_diffusion.working_memory
     does for a VAE that compresses space only. So many frames of latents come `before` those of the video."""
     transformer, vae = models.empty(f"{task.model}/{part}"), models.empty(f"{task.model}/vae")
-    branches = 2 if task.guidance > 1 else 1
+    branches, limits = 2 if task.guidance > 1 else 1, models.card(task.model).limits
 
     def needs(frames: int, width: int, height: int, slices: int) -> int:
-        latents, *size = latent_shape(vae, frames, height, width)[2:]
+        seen = limits.window_of(frames, width, height) or frames
+        latents, *size = latent_shape(vae, seen, height, width)[2:]
         return denoising_memory(transformer, branches, before + latents, *size, slices)
 
     return allotted(task, models, needs, part)

@@ -17,6 +17,8 @@ SYSTEMS = {  # -> the module that measures it
     "followyourpose": "followyourpose",
     "shortcuts": "shortcuts",
     "first-visit": "first_visit",
+    "promises": "promises",
+    "windows": "windows",
     "dance": "dance",
     "workers": "workers",
 }
