@@ -120,6 +120,11 @@ def _parser() -> argparse.ArgumentParser:
     finish.add_argument("-o", "--output", type=Path, metavar="FILE.mp4", help=NEW_NAME)
     models = commands.add_parser("models", help="list the models")
     models.set_defaults(run=_models)
+    helps = {"drain": "have a device of the app take no further job", "undrain": "have it take jobs again"}
+    for name, help in helps.items():
+        command = commands.add_parser(name, help=help)
+        command.set_defaults(run=_drain, drained=name == "drain")
+        command.add_argument("device", type=int, help="its number, as “This machine” on the page has it")
     return parser
 
 
@@ -326,6 +331,23 @@ def _remember_control_c() -> threading.Event:
 
     signal.signal(signal.SIGINT, interrupt)
     return pressed
+
+
+def _drain(chosen: argparse.Namespace, settings: Settings) -> int:
+    from pipelines.serving.drained import Drained
+    from pipelines.serving.status import devices
+
+    names, drained = devices(settings), Drained(settings)
+    if not 1 <= chosen.device <= len(names):
+        raise ValueError(f"There is no device {chosen.device}: the app has {len(names)}, by MARIONETTE_DEVICE.")
+    slot = str(chosen.device - 1)
+    if chosen.drained:
+        drained.add(slot)
+        print(f"Device {chosen.device} ({names[chosen.device - 1]}) ends what it is at, and takes no further job.")
+    else:
+        drained.discard(slot)
+        print(f"Device {chosen.device} ({names[chosen.device - 1]}) takes jobs.")
+    return 0
 
 
 def _models(chosen: argparse.Namespace, settings: Settings) -> int:

@@ -160,6 +160,8 @@ def test_only_what_is_meant_for_programs_is_published_and_documented(client):
         "/edit",
         "/finish",
         "/stop",
+        "/pause",
+        "/resume",
     }
     for endpoint in published.values():
         assert endpoint["description"] and all(given["type"] for given in endpoint["parameters"])
@@ -283,6 +285,22 @@ def test_jobs_of_others_can_not_be_stopped(client):
             client.predict(news["job"], stranger, api_name="/stop")
     assert not job.done()
     client.predict(news["job"], news["visitor_id"], api_name="/stop")
+
+
+def test_a_program_pauses_and_resumes_its_own_job_and_no_other(client):
+    job = client.submit("a bear bows on the beach", steps=30, api_name="/text_to_video")
+    news = first_news(job)
+    for name in ("/pause", "/resume"):
+        with pytest.raises(AppError, match="no such job"):
+            client.predict(news["job"], "1" * 32, api_name=name)
+    while job.outputs()[-1][1].get("stage") != "Denoising":
+        time.sleep(0.05)
+    client.predict(news["job"], news["visitor_id"], api_name="/pause")
+    time.sleep(3)
+    told = job.outputs()[-1][1]
+    assert not job.done() and told["stage"] == "Denoising" and told["step"] < 30
+    client.predict(news["job"], news["visitor_id"], api_name="/resume")
+    assert job.result(timeout=120)[1]["resumed_at_step"] >= told["step"]
 
 
 def test_a_visitor_has_a_place_in_the_queue_and_no_more_than_that(client):

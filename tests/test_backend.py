@@ -288,7 +288,8 @@ def test_unknown_jobs(scripted):
 def asks(backend):
     """Everything that can be asked of a job."""
     export = lambda job, owner: backend.jobs.export(job, owner, "mp4")  # noqa: E731
-    return backend.jobs.events, backend.jobs.get, backend.jobs.cancel, backend.jobs.delete, backend.jobs.poster, export
+    jobs = backend.jobs
+    return jobs.events, jobs.get, jobs.cancel, jobs.pause, jobs.resume, jobs.delete, jobs.poster, export
 
 
 def test_jobs_of_others_do_not_exist(scripted):
@@ -302,7 +303,7 @@ def test_jobs_of_others_do_not_exist(scripted):
                 ask(job, OTHER)
     assert scripted.jobs.finished(OTHER) == scripted.jobs.unfinished(OTHER) == []
     assert [job.id for job in scripted.jobs.unfinished(ME)] == [running, waiting]
-    assert not scripted.jobs.get(running, ME).stopping
+    assert not scripted.jobs.get(running, ME).stopping and not scripted.jobs.get(running, ME).pausing
     assert [job.id for job in scripted.jobs.finished(ME)] == [done] and video_file.exists()
 
 

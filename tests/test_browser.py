@@ -279,6 +279,37 @@ def test_a_reloaded_page_finds_its_job_and_can_stop_it(chromium, app):
         expect(page.locator("#stop")).to_be_hidden()
 
 
+def test_a_paused_job_stays_paused_over_a_reload_and_goes_on_from_a_second_tab(chromium, app):
+    with visit(chromium, app, "phone", reloads=True) as page:
+        page.locator("#prompt textarea").fill("a robot in white bows in the forest")
+        quickly(page, 60)
+        page.locator("#generate").click()
+        expect(page.locator("#line")).to_contain_text("Denoising", timeout=PATIENCE)
+        page.locator("#text-pause").click()
+        paused = re.compile(r"Paused at step (\d+) of 60\. Resume goes on from there\.")
+        expect(page.locator("#line")).to_contain_text(paused, timeout=PATIENCE)
+        expect(page.locator("#text-pause")).to_be_hidden()
+        at = int(paused.search(page.locator("#line").inner_text())[1])
+        page.screenshot(path=PICTURES / "paused-phone.png", full_page=True)
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        page.reload()
+        expect(page.locator("#line")).to_contain_text(f"Paused at step {at} of 60", timeout=PATIENCE)
+        second = page.context.new_page()
+        second.goto(app.url)
+        second.get_by_role("tab", name="Library").click()
+        expect(second.locator("#making")).to_contain_text(f"Paused at step {at} of 60", timeout=PATIENCE)
+        second.screenshot(path=PICTURES / "paused-library.png")
+        second.locator("#making").get_by_role("button", name="Resume").click()
+        expect(page.locator("#text-pause")).to_be_visible(timeout=PATIENCE)
+        expect(page.locator("#line")).to_contain_text("Denoising", timeout=PATIENCE)
+        assert int(re.search(r"step (\d+) of 60", page.locator("#line").inner_text())[1]) >= at
+        plays(page)
+        expect(page.locator("#text-resume")).to_be_hidden()
+        expect(page.locator("#stop")).to_be_hidden()
+        page.get_by_role("button", name="How it was made").click()
+        expect(page.locator("#facts")).to_contain_text('"resumed_at_step"')
+
+
 def test_the_library_finds_plays_saves_fills_in_and_deletes(chromium, app):
     with visit(chromium, app, reloads=True) as page:
         for prompt in ("a bear bows in the desert", "a robot kicks in the snow"):

@@ -17,6 +17,8 @@ from pipelines.catalog import CATALOG, find_motion
 from pipelines.media import video
 from pipelines.models.folders import card_of_folder
 from pipelines.poses import openpose_json
+from pipelines.serving.drained import Drained
+from pipelines.settings import Settings
 from pipelines.tasks import Finish, TextToVideo, from_json, recall, to_json
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -236,6 +238,8 @@ BAD = {
     "three times as large": (["finish", __file__, "--upscale", "3"], "size must be one of 1, 2, 4"),
     "half as smooth": (["finish", __file__, "--interpolate", "0.5"], "smoothness must be one of"),
     "finishing nothing": (["finish", __file__], "Nothing would change"),
+    "a device that there is not": (["drain", "2"], "There is no device 2: the app has 1"),
+    "no app to drain": (["drain", "1"], "No app has its data in"),
     "output into nowhere": (["text-to-video", PROMPT, "-o", "no/such/folder/a.mp4"], "no folder no/such/folder"),
     "output of another kind": (["text-to-video", PROMPT, "-o", "a.avi"], "a.avi"),
 }
@@ -293,6 +297,17 @@ def test_control_c(tmp_path):
     process.send_signal(signal.SIGINT)
     assert (process.wait(60), output.read_text(), errors.read_text()) == (130, "", "Stopped.\n")
     assert os.listdir(folder) == ["cache"]
+
+
+def test_a_device_is_drained_and_given_back(tmp_path):
+    (tmp_path / "data").mkdir()
+    for _ in range(2):
+        code, output, _ = run(tmp_path, "drain", "2", MARIONETTE_DEVICE="cpu,cpu")
+        assert code == 0 and output == "Device 2 (cpu) ends what it is at, and takes no further job.\n"
+        assert "1" in Drained(Settings(data=tmp_path / "data")) and "0" not in Drained(Settings(data=tmp_path / "data"))
+    for _ in range(2):
+        assert run(tmp_path, "undrain", "2", MARIONETTE_DEVICE="cpu,cpu")[:2] == (0, "Device 2 (cpu) takes jobs.\n")
+        assert "1" not in Drained(Settings(data=tmp_path / "data"))
 
 
 def test_models(tmp_path):

@@ -13,6 +13,7 @@ from pipelines.catalog import find
 from pipelines.events import Failed, Progress, Result
 from pipelines.serving import fairness
 from pipelines.serving.backend import Backend
+from pipelines.serving.drained import Drained
 from pipelines.serving.fairness import Limits
 from pipelines.serving.local import LocalExecutor
 from pipelines.serving.status import Loaded
@@ -20,6 +21,7 @@ from pipelines.serving.table import JobTable
 from pipelines.settings import Settings
 from pipelines.systems import modelscope
 from pipelines.tasks import TextToVideo
+from ui.status import drawn
 
 CARD = replace(find("miniature-modelscope"), name="scripted", system="scripted")
 CATALOG = {name: replace(CARD, name=name) for name in ("scripted", "second")}
@@ -127,6 +129,31 @@ def test_a_job_is_left_to_the_idle_slot_that_has_its_model(backend):
     list(backend.jobs.events(submit(backend, "beside", BERT, "second"), BERT))  # it waits for no slot that is busy
     assert backend.executor.slot_of["beside"] == "0"
     backend.jobs.cancel(stays, ANNA)
+
+
+def test_a_drained_slot_ends_its_job_and_takes_no_other_until_it_is_given_back(backend):
+    backend.executor.loaded = {"0": ("scripted",), "1": ()}
+    stays = submit(backend, "stay", ANNA)
+    wait_until(lambda: runs(backend, stays, ANNA))
+    slot = backend.executor.slot_of["stay"]
+    other, drained = {"0": "1", "1": "0"}[slot], Drained(backend.settings)
+    drained.add(slot)
+    status = backend.machine.status()
+    (one,) = [worker for worker in status.workers if worker.drained]
+    assert one.busy and "at work, and takes no further job" in drawn(status)
+    assert isinstance(list(backend.jobs.events(submit(backend, "first", BERT), BERT))[-1], Result)
+    assert backend.executor.slot_of["first"] == other and runs(backend, stays, ANNA)
+    backend.jobs.cancel(stays, ANNA)
+    wait_until(lambda: backend.jobs.get(stays, ANNA).end)
+    drained.add(other)
+    waits = submit(backend, "second", BERT)
+    time.sleep(0.8)  # both have looked three times; the drained one has its model, and is not waited for later
+    assert backend.jobs.get(waits, BERT).waits and "takes no job" in drawn(backend.machine.status())
+    assert 'worker_drained{worker="0"} 1' in backend.machine.metrics() and backend.machine.health()["ok"]
+    drained.discard(other)
+    assert isinstance(list(backend.jobs.events(waits, BERT))[-1], Result)
+    assert backend.executor.slot_of["second"] == other
+    drained.discard(slot)
 
 
 def test_a_place_begins_what_it_has_loaded_unless_others_were_passed_over_too_often():

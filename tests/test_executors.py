@@ -2,6 +2,7 @@
 lent_gpu.py."""
 
 import gc
+import hashlib
 import pickle
 import sys
 import threading
@@ -15,6 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tiny
+import torch
 from lent_gpu import Spaces
 
 from pipelines.catalog import find
@@ -23,14 +25,14 @@ from pipelines.media import video
 from pipelines.pose_tasks import FindPoses
 from pipelines.poses.pose_preview import PosePreview
 from pipelines.serving import estimate, local
-from pipelines.serving.executor import Asset, Made, Work
+from pipelines.serving.executor import CHECKPOINTS, Asset, Made, Work
 from pipelines.serving.job import new_id
 from pipelines.serving.local import LocalExecutor
 from pipelines.serving.processes import ProcessExecutor
 from pipelines.serving.runner import LOADING
 from pipelines.serving.zerogpu import ZeroExecutor
 from pipelines.settings import Settings
-from pipelines.systems import modelscope
+from pipelines.systems import diffusion, modelscope
 from pipelines.tasks import Finish, Grid, PoseToVideo, TextToVideo, Tune
 from scripts.miniature.world import Words, draw_clip
 
@@ -51,10 +53,30 @@ def generate(task, models, image=None, checkpoints=None):
         raise KeyError("of no use to a person")
     if task.prompt.startswith("/"):
         yield from noted(Path(task.prompt))
+    if task.prompt == "denoise":
+        return FRAMES, (yield from denoised(checkpoints))
     for step in range(2):
         yield Progress("Denoising", step, 2)
         yield Preview(b"picture")
     return FRAMES, {"image": None if image is None else image.read_text()}
+
+
+def denoised(checkpoints):
+    """A true loop around a stand-in for a network, which takes its time; returns a hash of the latents as a fact."""
+    checkpoint = checkpoints.of("loop", "here")
+    solver = diffusion.solver("dpm++", {**tiny.SCHEDULER, "num_train_timesteps": 1000}, 8)
+    foresee = diffusion.estimate_from_noise({**tiny.SCHEDULER, "num_train_timesteps": 1000})
+
+    def predict(latents, timestep):
+        time.sleep(0.05)
+        return torch.tanh(latents * (0.5 + timestep / 1000))
+
+    noise = diffusion.draw_noise((1, 4, 2, 8, 8), 7)
+    with closing(diffusion.denoise(predict, noise, solver, foresee, checkpoint)) as steps:
+        for step in steps:
+            latents = step.latents
+            yield Progress(DENOISING, step.number, step.total)
+    return {"latents": hashlib.sha256(latents.numpy().tobytes()).hexdigest(), "from": checkpoint.restored}
 
 
 def noted(file):
@@ -169,6 +191,19 @@ def test_a_run_that_nobody_began_to_follow_is_stopped_too(executor, tmp_path):
     assert isinstance(told(executor, work())[-1], Made)
 
 
+def test_what_was_stopped_goes_on_from_there_and_ends_with_the_same_latents(executor, data):
+    whole = told(executor, work("denoise"))[-1].facts
+    asked = work("denoise")
+    kept = asked.folder(data) / CHECKPOINTS
+    with closing(run(executor, asked)) as events:
+        while (event := next(events)) is None or event.stage != DENOISING or event.step < 3:
+            pass
+    assert list(kept.iterdir())
+    again = told(executor, asked)[-1].facts
+    assert again["from"] >= 3 and whole["from"] == 0 and again["latents"] == whole["latents"]
+    assert not kept.exists()
+
+
 def test_what_goes_wrong_is_raised_and_the_next_work_runs(executor):
     with pytest.raises(ValueError, match="it is too dark"):
         told(executor, work("words"))
@@ -230,6 +265,14 @@ def test_slots_are_always_the_same_and_an_estimate_is_no_demand(executor):
     assert executor.availability("scripted") is None and executor.speed > 0
     executor.check(work().task)
     executor.unload()
+
+
+def test_a_slot_that_rests_is_there_again_when_work_is_meant_for_it(executor):
+    (slot,) = executor.slots()
+    for _ in range(2):
+        executor.rest(slot.name)
+        assert not any(one.bytes for one in executor.slots()[0].models)
+    assert isinstance(told(executor, work())[-1], Made)
 
 
 def test_jobs_that_were_not_queued_leave_nothing_behind(executor):

@@ -23,6 +23,7 @@ ALIKE = {"Detector", "Error", "robot", "Prompt", "Clip", "No"}  # the same word 
 OTHERWISE = {  # files whose errors no visitor of the page meets -> who does
     **dict.fromkeys(("settings.py", "owners.py", "places.py", "rows.py", "agents.py"), "whoever starts the app"),
     **dict.fromkeys(("__main__.py", "classes.py"), "whoever gives a folder to the command line"),
+    "drained.py": "whoever runs the app",
     "access.py": "whoever starts the app, and gradio's own page that asks for a password",
     "origins.py": "whoever starts the app, and programs",
     "api.py": "programs",

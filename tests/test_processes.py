@@ -117,6 +117,23 @@ def test_two_devices_work_at_once(tmp_path):
         assert process_of(executor, "0").pid != process_of(executor, "1").pid
 
 
+def test_a_worker_at_rest_ends_once_nothing_is_asked_of_it_and_is_the_last_to_look(tmp_path):
+    with made_of_forks(tmp_path, "cpu,cpu") as executor:
+        events, first = begun(executor, tmp_path / "steps"), process_of(executor)
+        executor.rest("0")
+        assert first.poll() is None
+        events.close()
+        executor.rest("0")
+        assert first.poll() is not None and process_of(executor) is None
+        executor.load_ahead()
+        assert process_of(executor) is None and process_of(executor, "1") is not None
+        assert isinstance(told_by(executor, "0"), Made) and process_of(executor) is not None
+
+
+def told_by(executor, slot):
+    return [event for event in executor.run(work(), slot) if event is not None][-1]
+
+
 APP = """
 import sys
 from pathlib import Path
@@ -160,6 +177,27 @@ def test_with_the_app_its_worker_ends_and_writes_nothing_more(tmp_path):
     done = steps.read_text()
     time.sleep(0.5)
     assert steps.read_text() == done
+
+
+def test_a_worker_that_was_stopped_when_its_app_died_is_ended_before_the_next_app_starts_one(tmp_path):
+    """It never saw that its app is gone. A worker whose app lives is left alone."""
+    steps = tmp_path / "steps"
+    app = subprocess.Popen(
+        [sys.executable, "-c", APP, str(tmp_path), str(steps), *COMMAND], cwd=TESTS.parent, stdout=subprocess.PIPE
+    )
+    assert app.stdout is not None
+    orphan = int(app.stdout.readline().split()[0])
+    with made_of_forks(tmp_path) as beside:
+        assert isinstance(told(beside, work())[-1], Made) and _runs(orphan)
+    os.kill(orphan, signal.SIGSTOP)
+    app.kill()
+    app.wait()
+    assert _runs(orphan)
+    done = steps.read_text()
+    with made_of_forks(tmp_path) as executor:
+        assert isinstance(told(executor, work())[-1], Made) and not _runs(orphan)
+    assert steps.read_text() == done
+    assert not list((tmp_path / "workers").glob(f"{orphan}-*"))
 
 
 def _runs(process):

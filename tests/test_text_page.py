@@ -132,6 +132,51 @@ def test_only_what_is_ones_own_and_waits_can_be_moved(tab, backend):
     backend.table.tell(first.id, Failed("enough", stopped=True))
 
 
+def test_what_is_paused_says_so_and_is_resumed_with_one_button(tab, backend):
+    for name in ("one", "two"):
+        press(tab, prompt=name)
+    running = backend.table.take(1)
+    backend.table.tell(running.id, Progress("Denoising", 12, 25))
+    assert tab.updates(ME)[tab.hold.pause].visible and not tab.updates(ME)[tab.hold.resume].visible
+    pausing = tab.pause_all(ME, None, "", None)
+    assert not pausing[tab.hold.pause].interactive and "Pausing" in str(pausing[tab.hold.pause].value)
+    assert backend.table.take(0) is None  # the other one did not begin in its place
+    backend.table.set_aside(running.id, kept=True)
+    for then in (tab.updates(ME), tab.arrive(ME)):  # also after a reload, and in a second tab
+        assert "Paused at step 12 of 25. Resume goes on from there." in then[tab.line]
+        assert 'aria-valuenow="48"' in then[tab.line]
+        assert "Paused. Resume puts it back in the queue." in then[tab.waiting] and "waiting<" not in then[tab.waiting]
+        assert then[tab.hold.resume].visible and not then[tab.hold.pause].visible and then[tab.halt].visible
+        assert then[tab.clock].active
+    going = tab.resume_all(ME, None, "", None)
+    assert going[tab.hold.pause].visible and "Paused" not in going[tab.line] + going[tab.waiting]
+    assert waiting(backend) == ["one", "two"]
+
+
+def test_one_of_several_is_paused_and_the_rest_goes_on(tab, backend):
+    for name in ("one", "two"):
+        followed = press(tab, prompt=name)[tab.followed]
+    first, second = backend.table.unfinished()
+    act(tab, first.id, "pause")
+    drawn = tab.updates(ME, followed)
+    assert f'data-job="{first.id}" data-act="resume"' in drawn[tab.waiting] and "Remove: one" in drawn[tab.waiting]
+    assert "Your video is next" in drawn[tab.line] and tab.arrive(ME)[tab.prompt] == "two"
+    with pytest.raises(ValueError, match="no such job"):
+        tab.act_on_one("2" * 32, gr.EventData(None, {"job": first.id, "act": "resume"}))
+    act(tab, first.id, "resume")
+    assert waiting(backend) == ["two", "one"]
+
+
+def test_a_paused_job_that_is_stopped_says_so(tab, backend):
+    followed = press(tab)[tab.followed]
+    paused = backend.table.unfinished()[0]
+    act(tab, paused.id, "pause")
+    then = tab.updates(ME, followed)
+    assert "working" in then[tab.scene] and not then[tab.note].visible
+    stopped = tab.stop_all(ME, then[tab.followed], "", None)
+    assert "Stopped." in stopped[tab.message].value and stopped[tab.line] == "" and not stopped[tab.halt].visible
+
+
 def test_a_grid_stays_behind_its_videos(tab, backend):
     press(tab)
     tasks = [replace(job.task, prompt=name) for job in backend.table.unfinished() for name in ("a", "b")]

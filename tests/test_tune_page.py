@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from running_app import waiting_backend
 
+from pipelines.events import TUNING, Losses, Progress
 from pipelines.media import video
 from pipelines.serving.local import local_backend
 from ui import visitor
@@ -41,6 +42,25 @@ def test_one_click_takes_the_sample_as_an_upload_and_says_what_it_shows(bench, b
     with pytest.raises(ValueError, match="no such clip"):  # it is the visitor's own, as an upload is
         bench.backend.assets.clip(taken[bench.clip], "2" * 32)
     assert backend.table.unfinished() == []
+
+
+def test_a_paused_tuning_is_resumed_where_it_was_begun_and_keeps_no_other_from_it(bench, backend):
+    taken = bench.take_sample(ME)
+    data = {control: control.value for control in (*bench.asked, bench.model, *bench.controls.values())}
+    data |= {bench.owner: ME, bench.prompt: "a bear", bench.clip: taken[bench.clip], bench.controls["end"]: 2.0}
+    assert bench.press(data)[bench.running].visible
+    job = backend.table.take(1)
+    backend.table.tell(job.id, Losses((0.3, 0.2)))
+    backend.table.tell(job.id, Progress(TUNING, 2, 300))
+    bench.pause_all(ME, None, "", "")
+    assert backend.table.set_aside(job.id, kept=True)
+    then = bench.arrive(ME, None, "", "")
+    assert "Paused at step 2 of 300. Resume goes on from there." in then[bench.line]
+    assert "after 2 of" in then[bench.plot] and then[bench.hold.resume].visible and then[bench.running].visible
+    assert not then[bench.draw].interactive and then[bench.halt].interactive and then[bench.tune].visible
+    going = bench.resume_all(ME, None, "", "")
+    assert going[bench.hold.pause].visible and not going[bench.tune].visible
+    backend.jobs.cancel(job.id, job.owner)
 
 
 def test_the_sample_is_refused_where_an_upload_is(backend):

@@ -36,7 +36,7 @@ _PROGRESS = "Until it is done, it tells (None, how far it is, the ids of the job
 
 
 def endpoints(backend: Backend, settings: Settings) -> None:
-    """Publishes an endpoint for each kind of task, and /stop, in the Blocks that is open."""
+    """Publishes an endpoint for each kind of task, and /stop, /pause and /resume, in the Blocks that is open."""
     texts, posed = offered("text-to-video"), offered("pose-to-video")
     tunable = {name: card for name, card in offered("edit").items() if card.tuning}
 
@@ -201,12 +201,26 @@ def endpoints(backend: Backend, settings: Settings) -> None:
             job: The id that the job told with its progress.
             visitor_id: The one that it told beside it.
         """
-        try:
-            task = backend.jobs.get(job, visitor_id).task
-            for one in (job, *(task.jobs if isinstance(task, Grid) else ())):
-                backend.jobs.cancel(one, visitor_id)
-        except ValueError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+        _for_all(backend, job, visitor_id, backend.jobs.cancel)
+
+    def pause(job: str, visitor_id: str) -> None:
+        """Pauses a job, and with a grid all of its videos. A running one stops within one denoising step.
+
+        Parameters:
+            job: The id that the job told with its progress.
+            visitor_id: The one that it told beside it.
+        """
+        _for_all(backend, job, visitor_id, backend.jobs.pause)
+
+    def resume(job: str, visitor_id: str) -> None:
+        """Queues a paused job once more, and with a grid all of its videos. It goes on from its last denoising step.
+
+        Parameters:
+            job: The id that the job told with its progress.
+            visitor_id: The one that it told beside it.
+        """
+        queue = partial(backend.jobs.resume, address=visitor.ADDRESS.get())
+        _for_all(backend, job, visitor_id, queue, grid_first=False)
 
     run, find_people = partial(_run, backend), partial(_find, backend)
     for endpoint in (
@@ -219,7 +233,21 @@ def endpoints(backend: Backend, settings: Settings) -> None:
         _endpoint(finish, Finish, run, known="The one that was told beside the job.", upscale=TIMES),
     ):
         _publish(endpoint, concurrency_limit=None)
-    _publish(stop, queue=False)
+    for action in (stop, pause, resume):
+        _publish(action, queue=False)
+
+
+def _for_all(
+    backend: Backend, job: str, visitor_id: str, act: Callable[[str, str], None], grid_first: bool = True
+) -> None:
+    """Calls `act` with the job and, where that is a grid, with its videos, last or first."""
+    try:
+        task = backend.jobs.get(job, visitor_id).task
+        jobs = [job, *reversed(task.jobs)] if isinstance(task, Grid) else [job]
+        for one in jobs if grid_first else reversed(jobs):
+            act(one, visitor_id)
+    except ValueError as error:
+        raise gr.Error(str(error), print_exception=False) from error
 
 
 def _endpoint(

@@ -12,7 +12,7 @@ from pipelines.serving.backend import Backend, Tuning
 from pipelines.serving.job import Job
 from pipelines.tasks import Edit
 from ui import controls, edit_html, estimates, finish, forms, hints, html, hub, shortcuts, tune_clip, visitor, why
-from ui.follower import QUIET, Stage, View, ends, forgets, halting, progress
+from ui.follower import QUIET, Hold, Stage, View, ends, forgets, halting, progress
 from ui.languages import PROMPTS, say, tell
 from ui.media import CLICKS, export
 from ui.player import Film, film, films, player
@@ -137,6 +137,7 @@ class Panel(Stage):
         forgets(self.problem, self.prompt.change)
         with gr.Row(elem_classes="acts"):
             self.retell = gr.Button(say("Edit"), variant="primary", size="lg", elem_id="edit")
+            self.hold = Hold("edit")
             self.halt = gr.Button(say("Stop"), variant="stop", size="lg", visible=False, elem_id="stop-edit")
         self.ahead = gr.HTML(elem_id="edit-ahead")
         with gr.Accordion(say("Fine settings of the edit"), open=False, elem_id="fine-edit"):
@@ -321,7 +322,8 @@ class Panel(Stage):
     @property
     def outputs(self) -> list[gr.components.Component]:
         return [
-            *(self.message, self.line, self.waiting, self.halt, self.video, self.told, self.mp4, self.facts, self.table)
+            *(self.message, self.line, self.waiting, self.halt, self.video, self.told, self.mp4, self.facts),
+            *(self.table, *self.hold.buttons),
         ]
 
     def state(self, view: View) -> dict:
@@ -331,6 +333,7 @@ class Panel(Stage):
             **ends(self.message, view),
             **progress(self.line, self.waiting, view),
             self.halt: halting(view),
+            **self.hold.state(view),
             self.video: films(self._clip(identifier, view.owner), film(address, made.task.prompt if made else "")),
             self.told: gr.Column(visible=made is not None),
             self.mp4: gr.DownloadButton(value=address),
@@ -371,7 +374,7 @@ class Panel(Stage):
         form = {*self.asked, self.prompt, *self.controls.values()}
         gr.on([self.retell.click, self.prompt.submit], self.press, form, **following)
         arrived.then(self.arrive, self.owner, self.chosen, **QUIET)
-        self.connect(self.halt, self.waiting)
+        self.connect(self.halt, self.hold, self.waiting)
         self.table.click(self.show, self.asked, self.all_outputs, concurrency_limit=None, **QUIET)
 
 

@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from pipelines.cards import ModelCard
+from pipelines.catalog import ASSETS
 from pipelines.messages import Message, said
 from pipelines.serving.backend import Tuning
 from pipelines.serving.job import Job
@@ -15,9 +16,8 @@ from pipelines.tasks import Edit, Tune
 from ui.html import calm_picture, data_of, model_title, moving, shorten
 from ui.languages import say, tell
 from ui.public import picture
-from ui.text_to_video import PICTURES
 
-SAMPLE = PICTURES / "bear.webp"  # a clip of the app's own, to begin with
+SAMPLE = ASSETS / "examples" / "bear.webp"  # a clip of the app's own, to begin with
 SAMPLE_CLIP = say(
     '<button type="button" class="sample" data-example="0">{}<b>Try it with this clip</b></button>',
     calm_picture(picture(SAMPLE), "", picture(SAMPLE.with_suffix(".png"))),

@@ -6,7 +6,7 @@ from pipelines.serving.backend import Backend
 from pipelines.serving.job import Job
 from pipelines.tasks import Finish
 from ui import controls, forms, html, visitor
-from ui.follower import QUIET, Stage, View, ends, forgets, halting
+from ui.follower import QUIET, Hold, Stage, View, ends, forgets, halting
 from ui.languages import say, tell
 from ui.player import films, player
 
@@ -31,6 +31,7 @@ class Finishing(Stage):
             self.becomes = gr.HTML(elem_id=f"{name}-becomes")
             self.problem = gr.HTML(visible=False, elem_id=f"{name}-problem")
             self.start = gr.Button(say("Finish"), variant="primary", elem_id=f"{name}-start")
+            self.hold = Hold(name)
             self.halt = gr.Button(say("Stop"), variant="stop", visible=False, elem_id=f"{name}-stop")
             self.message = gr.HTML(visible=False, elem_id=f"{name}-message")
             self.line = gr.HTML(elem_id=f"{name}-line")
@@ -45,7 +46,7 @@ class Finishing(Stage):
         following = {"outputs": [self.problem, *self.all_outputs], "concurrency_limit": None, **QUIET}
         self.start.click(self.press, [*self.asked, self.size, self.smoothness], **following)
         source.change(self.arrive, [owner, source], **following)
-        self.connect(self.halt)
+        self.connect(self.halt, self.hold)
 
     def look(self, visitor_id: str, source: str | None, *choice: object) -> str:
         """What would come of it."""
@@ -71,20 +72,22 @@ class Finishing(Stage):
 
     @property
     def outputs(self) -> list[gr.components.Component]:
-        return [self.message, self.line, self.result, self.video, self.caption, self.mp4, self.start, self.halt]
+        buttons = self.mp4, self.start, self.halt, *self.hold.buttons
+        return [self.message, self.line, self.result, self.video, self.caption, *buttons]
 
     def state(self, view: View) -> dict:
         made, going = view.shown, bool(view.going)
         film = self.backend.assets.address(made.result.video) if made else None
         return {
             **ends(self.message, view),
-            self.line: html.footlights(view.moment) if going else "",
+            self.line: html.footlights(view.moment) if view.unfinished else "",
             self.result: gr.Column(visible=made is not None and not going),
             self.video: films(film),
             self.caption: html.caption(made.task) if made else "",
             self.mp4: gr.DownloadButton(value=film),
             self.start: gr.Button(visible=not going),
             self.halt: halting(view),
+            **self.hold.state(view),
         }
 
     def press(self, visitor_id: str, followed: object, shown: object, source: str | None, *choice: object) -> dict:

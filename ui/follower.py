@@ -40,13 +40,45 @@ class View:
     owner: str
     shown: Job | None = None  # whose video is on the stage
     going: tuple[Job, ...] = ()  # that wait or run, the one that is made now first
-    moment: Moment = field(default_factory=Moment)  # of that one
+    paused: tuple[Job, ...] = ()
+    moment: Moment = field(default_factory=Moment)  # of the first of those that go on, or else of the paused ones
     failed: tuple[Failed, ...] = ()  # how those ended that made no video
     about: tuple = ()  # what else the place depends on: the values of its `depends`
 
     @property
+    def unfinished(self) -> tuple[Job, ...]:
+        """That of the `moment` first."""
+        return (*self.going, *self.paused)
+
+    @property
     def stopping(self) -> bool:
         return bool(self.going) and self.going[0].stopping
+
+    @property
+    def pausing(self) -> bool:
+        return bool(self.going) and self.going[0].pausing
+
+
+class Hold:
+    """The buttons that pause, and resume, all that is made at one place."""
+
+    def __init__(self, name: str):
+        """Builds them where it is called; `name` is the place's own."""
+        self.pause = gr.Button(say("Pause"), size="lg", visible=False, elem_id=f"{name}-pause")
+        self.resume = gr.Button(say("Resume"), size="lg", visible=False, elem_id=f"{name}-resume")
+
+    @property
+    def buttons(self) -> list[gr.components.Component]:
+        """What `state` updates."""
+        return [self.pause, self.resume]
+
+    def state(self, view: View) -> dict:
+        """One of them is there while something goes on, or is paused."""
+        told = say("Pausing…") if view.pausing else say("Pause")
+        return {
+            self.pause: gr.Button(told, interactive=not view.pausing, visible=bool(view.going)),
+            self.resume: gr.Button(visible=bool(view.paused) and not view.going),
+        }
 
 
 class Stage(ABC):
@@ -93,18 +125,19 @@ class Stage(ABC):
     ) -> dict:
         """How things stand now; `new` jobs are begun by this very page."""
         followed = followed if isinstance(followed, Followed) else Followed()
-        unfinished = [job for job in self.backend.jobs.unfinished(visitor_id) if self.belongs(job, visitor_id, *about)]
-        going = {job.id: job for job in sorted(unfinished, key=lambda job: job.waits)}
+        unfinished = self.unfinished(visitor_id, *about)
+        going = {job.id: job for job in unfinished if not job.paused}
+        paused = tuple(job for job in unfinished if job.paused)
         before = followed.jobs if any(one in going for one in followed.jobs) or not new else ()
-        jobs = tuple(dict.fromkeys((*before, *new, *going)))
-        ended = [job for job in self._look_up(jobs, visitor_id) if job.id not in going]
+        jobs = tuple(dict.fromkeys((*before, *new, *(job.id for job in unfinished))))
+        ended = [job for job in self._look_up(jobs, visitor_id) if job.end is not None]
         made = [job for job in ended if self.fruitful(job, visitor_id)]
         for job in made:
             shown = shown if job.id in followed.seen else job.id
-        moment, left = moment_of(jobs, going, ended), None
+        moment, left = moment_of(jobs, going, ended, paused), None
         if going and not new and set(going) <= set(followed.jobs):  # a countdown goes up only where jobs were added
             left = followed.left
-        if moment.progress is not None and moment.progress.stage != WAITING:
+        if going and moment.progress is not None and moment.progress.stage != WAITING:
             told = [one for one in (left, moment.progress.seconds_left) if one is not None]
             left = min(told) if told else None
             moment = _with_left(moment, left)
@@ -112,6 +145,7 @@ class Stage(ABC):
             visitor_id,
             next(self._look_up([shown], visitor_id), None) if isinstance(shown, str) and shown else None,
             tuple(going.values()),
+            paused,
             moment,
             tuple(job.end for job in ended if isinstance(job.end, Failed)),
             about,
@@ -119,9 +153,14 @@ class Stage(ABC):
         return {
             self.followed: Followed(jobs, followed.seen - going.keys() | {job.id for job in made}, left),
             self.shown: view.shown.id if view.shown else "",
-            self.clock: gr.Timer(OFTEN, active=bool(going)),
+            self.clock: gr.Timer(OFTEN if going else SELDOM, active=bool(unfinished)),
             **self.state(view),
         }
+
+    def unfinished(self, visitor_id: str, *about: object) -> list[Job]:
+        """The jobs that belong here: what is made now first, then what waits, then what is paused."""
+        jobs = [job for job in self.backend.jobs.unfinished(visitor_id) if self.belongs(job, visitor_id, *about)]
+        return sorted(jobs, key=lambda job: (job.paused, job.waits))
 
     def _look_up(self, jobs: Sequence[str], visitor_id: str) -> Iterator[Job]:
         for one in jobs:
@@ -132,32 +171,58 @@ class Stage(ABC):
 
     def stop_all(self, visitor_id: str, followed: object, shown: object, *about: object) -> dict:
         """Stops all that goes on here, the last first: a grid is not to be made of what is left."""
-        for job in reversed(self.backend.jobs.unfinished(visitor_id)):
-            if self.belongs(job, visitor_id, *about):
-                self.backend.jobs.cancel(job.id, visitor_id)
+        for job in reversed(self.unfinished(visitor_id, *about)):
+            self.backend.jobs.cancel(job.id, visitor_id)
+        return self.updates(visitor_id, followed, shown, *about)
+
+    def pause_all(self, visitor_id: str, followed: object, shown: object, *about: object) -> dict:
+        """Pauses all that goes on here, the last first: none is to begin in place of another."""
+        for job in reversed(self.unfinished(visitor_id, *about)):
+            self.backend.jobs.pause(job.id, visitor_id)
+        return self.updates(visitor_id, followed, shown, *about)
+
+    def resume_all(self, visitor_id: str, followed: object, shown: object, *about: object) -> dict:
+        """Resumes all that is paused here. Raises ValueError, in words for the visitor, where that can't be."""
+        for job in self.unfinished(visitor_id, *about):
+            self.backend.jobs.resume(job.id, visitor_id, visitor.ADDRESS.get())
         return self.updates(visitor_id, followed, shown, *about)
 
     def act_on_one(self, visitor_id: str, event: gr.EventData) -> gr.Timer:
         """Does what a button of one job says. Raises ValueError where that is none of the visitor's, or is too late."""
-        if event.act == "stop":
-            self.backend.jobs.cancel(event.job, visitor_id)
-        else:
+        if not act_on_job(self.backend, visitor_id, event):
             self.backend.jobs.move(event.job, visitor_id, event.act)
-        return gr.Timer(active=True)
+        return gr.Timer(OFTEN, active=True)
 
     @property
     def asked(self) -> list[gr.components.Component]:
-        """What `updates` and `stop_all` are called with."""
+        """What `updates`, `stop_all` and the like are called with."""
         return [self.owner, self.followed, self.shown, *self.depends]
 
-    def connect(self, stop: gr.Button, waiting: gr.HTML | None = None) -> None:
-        """Lets the page ask how things stand, `stop` stop them all, and the buttons in `waiting` act on one."""
+    def connect(self, stop: gr.Button, hold: Hold, waiting: gr.HTML | None = None) -> None:
+        """Lets the page ask how things stand, `stop` and `hold` act on all that goes on, and the buttons in `waiting`
+        on one."""
         lively = {"inputs": self.asked, "outputs": self.all_outputs}
         lively |= {"concurrency_limit": None, **QUIET}
         self.clock.tick(self.updates, **lively)  # in the queue: else gradio does not tell that a gr.State changed
         stop.click(self.stop_all, **lively)
+        hold.pause.click(self.pause_all, **lively)
+        hold.resume.click(self.resume_all, **lively)
         if waiting is not None:
             waiting.click(self.act_on_one, self.owner, self.clock, concurrency_limit=None, **QUIET)
+
+
+def act_on_job(backend: Backend, visitor_id: str, event: gr.EventData) -> bool:
+    """Does what a button of a job in a list says; returns False where that is none of these. Raises ValueError where
+    the job is none of the visitor's, or can't be resumed now."""
+    if event.act == "stop":
+        backend.jobs.cancel(event.job, visitor_id)
+    elif event.act == "pause":
+        backend.jobs.pause(event.job, visitor_id)
+    elif event.act == "resume":
+        backend.jobs.resume(event.job, visitor_id, visitor.ADDRESS.get())
+    else:
+        return False
+    return True
 
 
 def ends(message: gr.HTML, view: View) -> dict:
@@ -169,10 +234,10 @@ def ends(message: gr.HTML, view: View) -> dict:
 
 
 def progress(line: gr.HTML, waiting: gr.HTML, view: View) -> dict:
-    """The updates that tell how far the job is that is made now, and which wait."""
+    """The updates that tell how far the job is that is made now, and which wait or are paused."""
     return {
-        line: html.footlights(view.moment) if view.going else "",
-        waiting: html.making(view.going[1:], movable=True),
+        line: html.footlights(view.moment) if view.unfinished else "",
+        waiting: html.making(view.unfinished[1:], movable=True),
     }
 
 
@@ -184,10 +249,10 @@ def forgets(problem: gr.HTML, *changes: Any) -> None:
 
 
 def halting(view: View) -> gr.Button:
-    """The button that stops what goes on: it is there while something does."""
+    """The button that stops what goes on or is paused: it is there while something is."""
     if view.stopping:
         return gr.Button(say("Stopping…"), interactive=False, visible=True)
-    return gr.Button(say("Stop"), interactive=True, visible=bool(view.going))
+    return gr.Button(say("Stop"), interactive=True, visible=bool(view.unfinished))
 
 
 class Watch:
@@ -212,11 +277,12 @@ class Watch:
         return [gr.Timer(active=True) if one else gr.skip() for one in wanted]
 
 
-def moment_of(jobs: Sequence[str], going: dict[str, Job], ended: Sequence[Job]) -> Moment:
-    """That of the job which is made now, or else the next; a grid is not counted among its videos."""
-    current = next((job for job in going.values() if not job.waits), next(iter(going.values()), None))
+def moment_of(jobs: Sequence[str], going: dict[str, Job], ended: Sequence[Job], paused: Sequence[Job] = ()) -> Moment:
+    """That of the job which is made now, or else the next, or else of a paused one; a grid is not counted among its
+    videos."""
+    current = next(iter(going.values()), None)
     if current is None:
-        return Moment()
+        return next((Moment(one.progress, one.preview, one.losses, paused=True) for one in paused), Moment())
     for job in going.values():
         if isinstance(job.task, Grid) and current.id in job.task.jobs:  # true also where the page came later
             place = job.task.jobs.index(current.id) + 1, len(job.task.jobs)

@@ -19,7 +19,7 @@ from pipelines.serving.job import Job
 from pipelines.tasks import Finish, Grid, Task, Tune
 from ui.language_choice import CHOICE
 from ui.languages import say, tell
-from ui.stream import WAITING, Moment, describe
+from ui.stream import WAITING, Moment, describe, where_paused
 from ui.words import chosen_words, in_english, unknown_words
 
 FIRST_SCENE = say(
@@ -87,11 +87,14 @@ def footlights(moment: Moment) -> str:
     number, total = moment.of
     fraction = (number - 1 + fraction) / total
     which = f"{tell('{number} of {total}', number=number, total=total)} · " if total > 1 else ""
+    told = describe(progress) if progress else tell("Getting ready")
+    if moment.paused:
+        told = where_paused(progress)
     lamps = "".join(f'<i class="{"lit" if lamp < round(fraction * LAMPS) else "unlit"}"></i>' for lamp in range(LAMPS))
     return (
         f'<div class="footlights"><div class="lamps" role="progressbar" aria-label="{tell("Progress")}" '
         f'aria-valuemin="0" aria-valuemax="100" aria-valuenow="{100 * fraction:.0f}">{lamps}</div>'
-        f"<p>{which}{escape(describe(progress) if progress else tell('Getting ready'))}</p></div>"
+        f"<p>{which}{escape(told)}</p></div>"
     )
 
 
@@ -243,31 +246,38 @@ class Card:
 
 
 def making(jobs: Sequence[Job], movable: bool = False) -> str:
-    """The jobs that wait or run, with how far they are; `movable` ones can change places."""
+    """The jobs that have not ended, with how far they are; where `movable`, those that wait can change places."""
     if not jobs:
         return ""
-    waiting = sum(job.waits for job in jobs)
-    head = f'<p class="caption">{tell("{count} waiting", count=waiting)}</p>' if movable and waiting else ""
-    rows = "".join(_made_now(job, movable and job.waits, jobs) for job in jobs)
+    waiting = [job for job in jobs if job.waits] if movable else []
+    head = f'<p class="caption">{tell("{count} waiting", count=len(waiting))}</p>' if waiting else ""
+    rows = "".join(_made_now(job, waiting) for job in jobs)
     return f'{head}<ul class="making" aria-label="{tell("Being made")}">{rows}</ul>'
 
 
-def _made_now(job: Job, movable: bool, jobs: Sequence[Job]) -> str:
-    prompt, buttons = escape(shorten(job.task.prompt, 90)), ""
-    if movable:
-        ends = {"up": jobs[0], "down": jobs[-1]}
-        buttons = "".join(
+def _made_now(job: Job, movable: Sequence[Job]) -> str:
+    prompt = escape(shorten(job.task.prompt, 90))
+
+    def button(act: str, name: str, shown: str, disabled: bool) -> str:
+        return (
             f'<button type="button" data-job="{job.id}" data-act="{act}" aria-label="{name}: {prompt}"'
-            f"{' disabled' if ends[act] is job else ''}>{sign}</button>"
-            for act, sign, name in (("up", "↑", tell("Move up")), ("down", "↓", tell("Move down")))
+            f"{' disabled' if disabled else ''}>{shown}</button>"
         )
-    stop = tell("Stopping…") if job.stopping else tell("Remove") if movable else tell("Stop")
-    return (
-        f"<li><span><b>{prompt}</b>"
-        f"<small>{escape(describe(job.progress) if job.progress else tell('Getting ready'))}</small></span>{buttons}"
-        f'<button type="button" data-job="{job.id}" data-act="stop" aria-label="{stop}: {prompt}"'
-        f"{' disabled' if job.stopping else ''}>{stop}</button></li>"
-    )
+
+    buttons = ""
+    if job in movable:
+        buttons += button("up", tell("Move up"), "↑", movable[0] is job)
+        buttons += button("down", tell("Move down"), "↓", movable[-1] is job)
+    if job.paused:
+        buttons += button("resume", resume := tell("Resume"), resume, False)
+    else:
+        buttons += button("pause", pause := tell("Pausing…") if job.pausing else tell("Pause"), pause, job.pausing)
+    stop = tell("Stopping…") if job.stopping else tell("Remove") if job in movable or job.paused else tell("Stop")
+    buttons += button("stop", stop, stop, job.stopping)
+    told = describe(job.progress) if job.progress else tell("Getting ready")
+    if job.paused:
+        told = where_paused(job.progress)
+    return f"<li><span><b>{prompt}</b><small>{escape(told)}</small></span>{buttons}</li>"
 
 
 def chips(prompt: str, card: ModelCard) -> str:

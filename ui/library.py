@@ -12,7 +12,7 @@ from pipelines.serving.backend import Backend
 from pipelines.serving.job import Job
 from pipelines.tasks import Grid
 from ui import bundle, compare, finish, html
-from ui.follower import QUIET
+from ui.follower import QUIET, act_on_job
 from ui.languages import say, tell
 from ui.media import CLICKS, export
 from ui.player import films, player
@@ -108,7 +108,7 @@ def tab(
     timer = gr.Timer(2.0, active=False)
 
     def look(visitor_id: str, words: str, liked: bool, number: int, together: list[str], selected: list[str]) -> dict:
-        """What there is now: the jobs that wait or run, and the newest videos."""
+        """What there is now: the jobs that have not ended, and the newest videos."""
         found = backend.jobs.finished(visitor_id, words, limit=number * PAGE + 1, favourites=bool(liked))
         return {
             making: html.making(backend.jobs.unfinished(visitor_id)),
@@ -147,8 +147,7 @@ def tab(
             return {tabs: gr.Tabs(selected="text-to-video")}
         if event.act == "all":
             return {search: "", favourites: False}
-        if event.act == "stop":
-            backend.jobs.cancel(event.job, visitor_id)
+        if act_on_job(backend, visitor_id, event):
             return {chosen: gr.skip()}
         job = backend.jobs.get(event.job, visitor_id)
         if not isinstance(job.end, Result):

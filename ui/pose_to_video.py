@@ -30,7 +30,7 @@ from ui import (
     visitor,
     why,
 )
-from ui.follower import QUIET, Stage, View, ends, forgets, halting, progress
+from ui.follower import QUIET, Hold, Stage, View, ends, forgets, halting, progress
 from ui.languages import PROMPTS, say
 from ui.media import CLICKS, CLIPS, READING, export
 from ui.player import film, films, player
@@ -135,6 +135,7 @@ class PoseToVideoTab(Stage):
         forgets(self.problem, self.prompt.change)
         with gr.Row(elem_classes="acts"):
             self.generate = gr.Button(say("Generate"), variant="primary", size="lg", elem_id="pose-generate")
+            self.hold = Hold("pose")
             self.halt = gr.Button(say("Stop"), variant="stop", size="lg", visible=False, elem_id="pose-stop")
         self.ahead = gr.HTML(elem_id="pose-ahead")
         self.message = gr.HTML(visible=False, elem_id="pose-message")
@@ -421,12 +422,12 @@ class PoseToVideoTab(Stage):
     def outputs(self) -> list[gr.components.Component]:
         return [
             *(self.message, self.line, self.waiting, self.halt, self.mist, self.video, self.details, self.figures),
-            *(self.mp4, self.save_skeletons, self.save_joints, self.facts),
+            *(self.mp4, self.save_skeletons, self.save_joints, self.facts, *self.hold.buttons),
         ]
 
     def state(self, view: View) -> dict:
         made, going = view.shown, bool(view.going)
-        preview = view.moment.preview
+        preview = view.moment.preview if going or made is None else None
         kept = self.backend.jobs.companions(made.id, view.owner) if made else {}
         kept = {kind: self.backend.assets.address(path) for kind, path in kept.items()}
         address = self.backend.assets.address(made.result.video) if made else None
@@ -436,6 +437,7 @@ class PoseToVideoTab(Stage):
             **ends(self.message, view),
             **progress(self.line, self.waiting, view),
             self.halt: halting(view),
+            **self.hold.state(view),
             self.mist: gr.HTML(pose_html.forming(preview.image) if preview else "", visible=preview is not None),
             self.video: films(clip, skeletons, film(address, made.task.prompt)) if made and there else films(),
             self.details: gr.Column(visible=there),
@@ -470,7 +472,7 @@ class PoseToVideoTab(Stage):
     def arrive(self, visitor_id: str) -> dict:
         """The page was opened: what is being made is shown, or what was made last, with its settings."""
         latest = self.backend.jobs.finished(visitor_id, limit=1, kind="pose-to-video")
-        going = [one for one in self.backend.jobs.unfinished(visitor_id) if self.belongs(one, visitor_id)]
+        going = self.unfinished(visitor_id)
         updates = self.updates(visitor_id, shown=latest[0].id if latest else "")
         for one in (going or latest)[:1]:
             with suppress(ValueError):  # of a model that is not offered any more
@@ -487,7 +489,7 @@ class PoseToVideoTab(Stage):
         pressed = [self.owner, self.problem, self.seed, self.search, self.quit_search, *self.all_outputs]
         gr.on([self.generate.click, self.prompt.submit], self.press, form, pressed, **following)
         arrived.then(self.arrive, self.owner, [self.wanted, *self.all_outputs], **following)
-        self.connect(self.halt, self.waiting)
+        self.connect(self.halt, self.hold, self.waiting)
         self.generate.click(None, js=_TO_STAGE, queue=False, **QUIET)  # on a phone it may be out of sight
 
     @property

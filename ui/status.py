@@ -9,7 +9,7 @@ import gradio as gr
 from pipelines.catalog import CATALOG
 from pipelines.detectors import DETECTORS
 from pipelines.messages import said
-from pipelines.serving.backend import Backend, Status
+from pipelines.serving.backend import Backend, Status, Worker
 from pipelines.settings import Settings
 from ui.follower import QUIET
 from ui.languages import say, tell
@@ -57,19 +57,23 @@ def corner(backend: Backend, settings: Settings, environment: Mapping[str, str] 
 
 def drawn(status: Status) -> str:
     rows = [(tell("Device"), escape(tell(status.device))), (tell("Queue"), _queue(status))]
-    if len(status.workers) > 1:
+    if len(status.workers) > 1 or any(one.drained for one in status.workers):
         rows[:1] = [
-            (
-                tell("Device {number}", number=number),
-                f"{escape(tell(device))}: {tell('at work') if busy else tell('idle')}",
-            )
-            for number, (device, busy) in enumerate(status.workers, 1)
+            (tell("Device {number}", number=number), f"{escape(tell(one.device))}: {_at(one)}")
+            for number, one in enumerate(status.workers, 1)
         ]
     rows += [
         (tell("Models in memory"), _models(status)),
         *((tell("Data"), escape(tell(note))) for note in status.notes),
     ]
     return f'<dl class="status">{"".join(f"<dt>{name}</dt><dd>{text}</dd>" for name, text in rows)}</dl>'
+
+
+def _at(worker: Worker) -> str:
+    """What one is at."""
+    if worker.drained:
+        return tell("at work, and takes no further job") if worker.busy else tell("takes no job")
+    return tell("at work") if worker.busy else tell("idle")
 
 
 def _queue(status: Status) -> str:

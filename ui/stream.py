@@ -8,8 +8,9 @@ from pipelines.messages import said
 from pipelines.serving.backend import Backend
 from ui.languages import tell
 
+LOOPS = (DENOISING, TUNING, "Inverting the clip")  # stages of which what is done is kept
 UNITS = {  # stage -> how its steps are counted
-    **dict.fromkeys((DENOISING, TUNING, "Inverting the clip"), said("step {number} of {total}")),
+    **dict.fromkeys(LOOPS, said("step {number} of {total}")),
     **dict.fromkeys(("Decoding", "Finding people", "Looking at the poses"), said("frame {number} of {total}")),
 }
 WAITING = "Waiting"  # the stage of a job in the queue: its step is its place there
@@ -24,6 +25,7 @@ class Moment:
     losses: Losses | None = None
     end: Result | Failed | None = None
     of: tuple[int, int] = (1, 1)  # which of several jobs it is
+    paused: bool = False
 
 
 def follow(backend: Backend, job: str, owner: str) -> Iterator[Moment | None]:
@@ -64,6 +66,14 @@ def describe(progress: Progress) -> str:
     if left is not None:
         parts.append(tell("{time} left", time=about(left)))
     return " · ".join(parts)
+
+
+def where_paused(progress: Progress | None) -> str:
+    """One line for a person on a paused job: what Resume will do."""
+    if progress is None or progress.stage not in LOOPS:
+        return tell("Paused. Resume puts it back in the queue.")
+    at = {"number": progress.step, "total": progress.total}
+    return tell("Paused at step {number} of {total}. Resume goes on from there.", **at)
 
 
 def about(seconds: float) -> str:

@@ -28,7 +28,7 @@ from ui import (
     visitor,
     why,
 )
-from ui.follower import QUIET, Stage, View, ends, forgets, halting, progress
+from ui.follower import QUIET, Hold, Stage, View, ends, forgets, halting, progress
 from ui.languages import PROMPTS, drawn, say
 from ui.media import ARROWS, CLICKS, export
 from ui.player import films, player
@@ -145,6 +145,7 @@ class TextToVideoTab(Stage):
         forgets(self.problem, self.prompt.change)
         with gr.Row(elem_classes="acts"):
             self.generate = gr.Button(say("Generate"), variant="primary", size="lg", elem_id="generate")
+            self.hold = Hold("text")
             self.halt = gr.Button(say("Stop"), variant="stop", size="lg", elem_id="stop", visible=False)
         opening = [TextToVideo.for_model(first, "a clip", 0)]
         self.ahead = gr.HTML(drawn(lambda: estimates.line(self.backend, opening)), elem_id="ahead")
@@ -287,18 +288,19 @@ class TextToVideoTab(Stage):
     def outputs(self) -> list[gr.components.Component]:
         return [
             *(self.message, self.scene, self.video, self.note, self.line, self.waiting, self.result, self.caption),
-            *(self.mp4, self.facts, self.halt),
+            *(self.mp4, self.facts, self.halt, *self.hold.buttons),
         ]
 
     def state(self, view: View) -> dict:
         made, going = view.shown, bool(view.going)
         film = self.backend.assets.address(made.result.video) if made else None
         ready = False
-        if made is None and not going and view.about[0] is not None:
+        if made is None and not view.unfinished and view.about[0] is not None:
             ready, film = True, EXAMPLES[view.about[0]].film(self.backend)
+        state = "open" if film and not going else "working" if view.unfinished else "closed"
         return {
             **ends(self.message, view),
-            self.scene: html.scene("working" if going else "open" if film else "closed", view.moment),
+            self.scene: html.scene(state, view.moment),
             self.video: gr.HTML(films(film), visible=film is not None),
             self.note: gr.HTML(visible=ready and film is not None),
             **progress(self.line, self.waiting, view),
@@ -307,6 +309,7 @@ class TextToVideoTab(Stage):
             self.mp4: gr.DownloadButton(value=film if made else None),
             self.facts: html.rounded(made.result.facts) if made else None,
             self.halt: halting(view),
+            **self.hold.state(view),
         }
 
     def press(self, data: dict) -> dict:
@@ -339,7 +342,7 @@ class TextToVideoTab(Stage):
         kinds = ("text-to-video", "grid")
         made = [one for kind in kinds for one in self.backend.jobs.finished(visitor_id, limit=1, kind=kind)]
         latest = sorted(made, key=lambda one: one.ended or 0.0)[-1:]
-        going = [one for one in self.backend.jobs.unfinished(visitor_id) if self.belongs(one, visitor_id)]
+        going = self.unfinished(visitor_id)
         example = None if going or latest else self.first_example
         updates = {self.example: example, self.picked: not (going or latest)}
         updates |= self.updates(visitor_id, None, latest[0].id if latest else "", example)
@@ -356,7 +359,7 @@ class TextToVideoTab(Stage):
         gr.on([self.generate.click, self.prompt.submit], self.press, form, pressed, **following)
         opened = list(dict.fromkeys([*self.all_outputs, *self.filled, self.example, self.picked]))
         arrived.then(self.arrive, self.owner, opened, **following)
-        self.connect(self.halt, self.waiting)
+        self.connect(self.halt, self.hold, self.waiting)
         self.generate.click(None, js=_TO_STAGE, **QUIET)  # on a phone it may be out of sight
 
     @property
@@ -385,9 +388,8 @@ def sampling(kind: type, card: ModelCard, prefix: str = "") -> controls.Controls
 
 
 def _whole(going: Sequence[Job]) -> Job:
-    """What is made now, or next, of jobs that wait or run; of a grid's videos the grid."""
-    first = min(going, key=lambda job: job.waits)
-    return next((job for job in going if isinstance(job.task, Grid) and first.id in job.task.jobs), first)
+    """The first of the jobs; of a grid's videos the grid."""
+    return next((job for job in going if isinstance(job.task, Grid) and going[0].id in job.task.jobs), going[0])
 
 
 def _about(backend: Backend, card: ModelCard) -> str:

@@ -14,7 +14,7 @@ from pipelines.serving.backend import Backend
 from pipelines.serving.job import Job
 from pipelines.tasks import NOBODY, Tune
 from ui import controls, edit_html, estimates, forms, hints, html, visitor
-from ui.follower import QUIET, Stage, View, forgets
+from ui.follower import QUIET, Hold, Stage, View, forgets
 from ui.languages import PROMPTS, say
 from ui.media import CLICKS, CLIPS, READING
 from ui.player import films, player
@@ -81,6 +81,7 @@ class Bench(Stage):
                 self.tune = gr.Button(say("Tune"), variant="primary", size="lg", elem_id="tune")
                 with gr.Row(visible=False) as self.running:
                     self.draw = gr.Button(SAMPLE, size="lg", elem_id="sample-tuning")
+                    self.hold = Hold("tuning")
                     self.halt = gr.Button(say("Stop and keep"), variant="stop", size="lg", elem_id="stop-tuning")
                 self.ahead = gr.HTML(elem_id="tune-ahead")
             with gr.Column():
@@ -222,25 +223,29 @@ class Bench(Stage):
             self.running,
             self.draw,
             self.halt,
+            *self.hold.buttons,
         ]
 
     def state(self, view: View) -> dict:
-        going = bool(view.going)
-        job = view.going[0] if going else view.shown
+        going, there = bool(view.going), bool(view.unfinished)
+        job = view.unfinished[0] if there else view.shown
         total = job.task.steps if job is not None and isinstance(job.task, Tune) else 1
         preview = view.moment.preview
         asked = going and view.about == (_mark(view.going[0]),)
         return {
             **self._ends(view),
-            self.line: html.footlights(view.moment) if going else "",
-            self.plot: edit_html.losses(self._losses(view), total) if going or view.shown else "",
+            self.line: html.footlights(view.moment) if there else "",
+            self.plot: edit_html.losses(self._losses(view), total) if job else "",
             self.sample: edit_html.sample(preview.image) if preview else "",
             **{self.tune: gr.Button(visible=not going), self.try_sample: gr.HTML(visible=not going)},
-            self.running: gr.Row(visible=going),
-            self.draw: gr.Button(say("Drawn after the next step…") if asked else SAMPLE, interactive=not asked),
+            self.running: gr.Row(visible=there),
+            self.draw: gr.Button(
+                say("Drawn after the next step…") if asked else SAMPLE, interactive=going and not asked
+            ),
             self.halt: gr.Button(
                 say("Stopping…") if view.stopping else say("Stop and keep"), interactive=not view.stopping
             ),
+            **self.hold.state(view),
         }
 
     def fruitful(self, job: Job, visitor_id: str) -> bool:
@@ -253,15 +258,16 @@ class Bench(Stage):
             return None
 
     def _losses(self, view: View) -> Sequence[float]:
-        if view.going:
+        if view.going or view.moment.losses:
             return view.moment.losses.values if view.moment.losses else ()
-        facts = self._facts(view.shown, view.owner) if view.shown else None
+        job = view.paused[0] if view.paused else view.shown
+        facts = self._facts(job, view.owner) if job else None
         return (facts or {}).get("losses", ())
 
     def _ends(self, view: View) -> dict:
         """How the last tuning ended, and what is to be done next."""
         if not view.failed:
-            done = view.shown is not None and not view.going
+            done = view.shown is not None and not view.unfinished
             card = html.stopped(said("The model has learned the clip."), said("Say below what it should show instead."))
             return {self.message: gr.HTML(card, visible=done)}
         last = view.failed[-1]
@@ -291,7 +297,7 @@ class Bench(Stage):
 
     def arrive(self, visitor_id: str, followed: object, shown: object, awaited: object) -> dict:
         """The page was opened, or a tuning resumed: what is being tuned is shown."""
-        going = [one for one in self.backend.jobs.unfinished(visitor_id) if self.belongs(one, visitor_id)]
+        going = self.unfinished(visitor_id)
         shown = "" if any(one.id == shown for one in going) else shown
         updates = self.updates(visitor_id, followed, shown, awaited)
         return updates | ({self.prompt: going[0].task.prompt} if going else {})
@@ -312,7 +318,7 @@ class Bench(Stage):
         opened = {"fn": self.arrive, "inputs": self.asked, "outputs": [self.prompt, *self.all_outputs], **following}
         arrived.then(**opened)
         changed.change(**opened)
-        self.connect(self.halt)
+        self.connect(self.halt, self.hold)
         self.draw.click(self.ask, self.asked, [self.awaited, *self.all_outputs], **following)
 
 

@@ -20,6 +20,7 @@ from pipelines.serving.assets import Assets
 from pipelines.serving.clip_storage import Clips, Kept
 from pipelines.serving.content import Contents
 from pipelines.serving.dispatcher import Dispatcher
+from pipelines.serving.drained import Drained
 from pipelines.serving.executor import Executor
 from pipelines.serving.inputs import Inputs
 from pipelines.serving.jobs import Jobs
@@ -27,14 +28,14 @@ from pipelines.serving.machine import Machine
 from pipelines.serving.owners import Owners
 from pipelines.serving.previews import Previews
 from pipelines.serving.shown import Shown
-from pipelines.serving.status import Status
+from pipelines.serving.status import Status, Worker
 from pipelines.serving.storage import Storage
 from pipelines.serving.tidy import Tidy
 from pipelines.serving.tunings import Tuning, Tunings
 from pipelines.settings import Settings
 
 # What the page may name.
-__all__ = ["Backend", "Clip", "Kept", "Owners", "PosePreview", "Status", "Tuning", "log_error"]
+__all__ = ["Backend", "Clip", "Kept", "Owners", "PosePreview", "Status", "Tuning", "Worker", "log_error"]
 
 
 class Backend:
@@ -65,12 +66,13 @@ class Backend:
         self.tidy = Tidy(settings, Ages(settings.data / "ages.json"), self.assets.things)
         estimate = partial(machine.estimated, catalog=catalog, table=self.table, executor=executor)
         self.table.estimate = estimate
+        drained = Drained(settings)
         self.dispatcher = Dispatcher(
-            catalog, self.table, self.storage, inputs, contents, executor, estimate, self.tidy.round
+            catalog, self.table, self.storage, inputs, contents, executor, drained, estimate, self.tidy.round
         )
         self.jobs = Jobs(catalog, self.table, self.storage, inputs, self.dispatcher, executor)
         self.previews = Previews(catalog, inputs, executor)
-        self.machine = Machine(settings, catalog, self.table, executor, self.dispatcher, notes)
+        self.machine = Machine(settings, catalog, self.table, executor, self.dispatcher, drained, notes)
         self.dispatcher.start()
 
     def close(self) -> None:

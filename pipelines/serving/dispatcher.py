@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -28,6 +28,7 @@ DIED = said("The process that made this video ended twice. Try again, or try oth
 DIED_FOR_MEMORY = said(
     "The memory of this machine was too small for this video, twice. Try fewer frames or a smaller size."
 )
+LOOK_SECONDS = 0.25  # from one look for a job to the next, where nothing changes
 CLOSING_SECONDS = 5.0  # that the running jobs have to end in when the app is ended
 
 
@@ -42,14 +43,15 @@ class Dispatcher:
         inputs: Inputs,
         contents: Contents,
         executor: Executor,
+        drained: Container[str],
         estimate: Callable[[Task], float | None],
         tidy_up: Callable[[], bool],
     ):
-        """`estimate` tells the seconds that a task will take; `tidy_up` is called now and then, and returns whether it
-        wants to be called again soon."""
+        """Slots that are `drained` take no further job, which may change at any time. `estimate` tells the seconds that
+        a task will take; `tidy_up` is called now and then, and returns whether it wants to be called again soon."""
         self._catalog, self._table, self._storage = catalog, table, storage
         self._inputs, self._contents, self._executor = inputs, contents, executor
-        self._estimate, self._tidy_up = estimate, tidy_up
+        self._drained, self._estimate, self._tidy_up = drained, estimate, tidy_up
         self._next_tidy = time.monotonic() + tidy.FIRST_SECONDS
         self._tidying = threading.Lock()
         self._idle: set[str] = set()  # slots that look for a job; this and the next change under the table's lock
@@ -89,8 +91,13 @@ class Dispatcher:
             finally:
                 self._tidying.release()
         self._table.settle()
+        if slot in self._drained:
+            self._idle.discard(slot)
+            self._executor.rest(slot)
+            time.sleep(LOOK_SECONDS)
+            return
         self._idle.add(slot)
-        job = self._table.take(0.25, partial(self._choose, slot))
+        job = self._table.take(LOOK_SECONDS, partial(self._choose, slot))
         if job is not None:
             self.running[slot] = job.id
             try:
@@ -100,7 +107,7 @@ class Dispatcher:
 
     def _choose(self, slot: str, ready: Sequence[Job]) -> Job | None:
         """The job that `slot` begins; none of those whose model only another idle slot has loaded."""
-        if not ready:  # asked at every change of the table
+        if not ready or slot in self._drained:  # asked at every change of the table
             return None
         loaded = {one.name: {name for held in one.models for name in held.models} for one in self._executor.slots()}
         elsewhere = {name for other in self._idle - {slot} for name in loaded[other]} - loaded[slot]
@@ -125,7 +132,9 @@ class Dispatcher:
         except _Closing:
             self._table.interrupt(job.id)
             return  # its checkpoints stay, for when it is taken again
-        except _Stopped:
+        except (_Paused, _Stopped) as why:
+            if isinstance(why, _Paused) and self._table.set_aside(job.id, self._storage.goes_on(job)):
+                return  # likewise
             self._table.tell(job.id, Failed(STOPPED, stopped=True))
             self.counts.ended["stopped"] += 1
         except WorkerDied as died:
@@ -157,8 +166,11 @@ class Dispatcher:
                 if event is not None:
                     self.loops[slot].beat()
                     self._table.tell(job.id, pace.estimate(event) if isinstance(event, Progress) else event)
-                if self._table.get(job.id).stopping:
+                now = self._table.get(job.id)
+                if now.stopping:
                     raise _Stopped
+                if now.pausing:
+                    raise _Paused
                 if self.closing:
                     raise _Closing
         raise AssertionError("what is made ends with Made")
@@ -171,6 +183,10 @@ class Dispatcher:
 
 class _Stopped(BaseException):
     """Somebody pressed Stop. Not an Exception, so that no library on the way takes it for a failure of its own."""
+
+
+class _Paused(BaseException):
+    """Somebody pressed Pause."""
 
 
 class _Closing(BaseException):

@@ -16,6 +16,7 @@ from pipelines.pose_tasks import FindPoses
 from pipelines.serving.status import Loaded
 from pipelines.tasks import Task
 
+CHECKPOINTS = "checkpoints"  # the folder, within a job's own, of what it goes on from
 BUILT_IN = "built in"  # the kind of a tuned model that comes with the app
 
 
@@ -128,9 +129,9 @@ class Executor(Protocol):
         """Carries out `work` on a free slot.
 
         None stands for a moment in which nothing happened, so that whoever follows can look up. Closing it stops the
-        work: within a step the slot is free, and nothing further is written. A tuning keeps what it has so far, as
-        "tuned" in the job's folder, and goes on from there the next time. Raises what went wrong, and WorkerDied
-        where that is the process which carried it out.
+        work: within a step the slot is free, and nothing further is written. What it has so far is kept in the job's
+        folder, of a tuning as "tuned", and the next run of the same work goes on from there. Raises what went wrong,
+        and WorkerDied where that is the process which carried it out.
         """
         ...
 
@@ -152,6 +153,11 @@ class Executor(Protocol):
 
     def unload(self) -> None:
         """Frees the memory of every model that no work uses right now."""
+        ...
+
+    def rest(self, slot: str) -> None:
+        """Frees what a free slot holds of its device, until work is meant for it again. May be called again and
+        again."""
         ...
 
     def close(self) -> None:

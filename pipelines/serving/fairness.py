@@ -49,21 +49,29 @@ class Use:
 
 
 def check_room(
-    waiting: Sequence[Place], limits: Limits, owner: str, address: str, new: int, served: Iterable[str]
+    waiting: Sequence[Place],
+    paused: Sequence[Place],
+    limits: Limits,
+    owner: str,
+    address: str,
+    new: int,
+    served: Iterable[str],
 ) -> None:
     """Raises ValueError, in words for the owner, where `new` more jobs of theirs may not wait.
 
+    Those `paused` count for their own owner and address, and take no place from others.
     An owner who is none of the `served` is new: all new ones of an address together have what one owner has, until
     a job of theirs has run.
     """
-    mine = sum(place.owner == owner for place in waiting)
+    asked = (*waiting, *paused)
+    mine = sum(place.owner == owner for place in asked)
     if new > limits.each:
         raise ValueError(
             said("That makes {new} videos, and {each} of yours may wait. Ask for fewer.", new=new, each=limits.each)
         )
     if mine + new > limits.each:
         raise ValueError(said("{mine} videos of yours are waiting already. Wait for one, or stop one.", mine=mine))
-    near = [place for place in waiting if address and place.address == address]
+    near = [place for place in asked if address and place.address == address]
     served = frozenset(served)
     if owner not in served and sum(place.owner not in served for place in near) + new > limits.each and near:
         raise ValueError(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pipelines.events import Event, Failed, Losses, Preview, Progress, Result
 from pipelines.tasks import Task
 
-STATES = ("queued", "running", "done", "failed", "cancelled", "interrupted")
+STATES = ("queued", "running", "done", "failed", "cancelled", "interrupted", "paused")
 
 
 @dataclass(frozen=True)
@@ -16,12 +16,13 @@ class Job:
     id: str
     owner: str  # whose it is: nobody else hears of it
     task: Task
-    state: str = "queued"  # or "running", "done", "failed", "cancelled", "interrupted": queued again after a crash
+    state: str = "queued"  # one of STATES; "interrupted" is queued again after a crash
     attempts: int = 0  # how often it was begun
     submitted: float = 0.0  # seconds since 1970, like the others
     started: float | None = None
     ended: float | None = None
     stopping: bool = False  # somebody pressed Stop while it ran
+    pausing: bool = False  # likewise Pause
     progress: Progress | None = None
     preview: Preview | None = None
     end: Result | Failed | None = None
@@ -32,7 +33,17 @@ class Job:
 
     @property
     def waits(self) -> bool:
+        """Whether its turn is to come."""
         return self.state in ("queued", "interrupted")
+
+    @property
+    def runs(self) -> bool:
+        return self.state == "running"
+
+    @property
+    def paused(self) -> bool:
+        """Whether it is set aside until its owner resumes it."""
+        return self.state == "paused"
 
     @property
     def result(self) -> Result:

@@ -1,6 +1,7 @@
 """Jobs, as their owners see them: what the page asks about what is waiting, running and done."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from pipelines.cards import ModelCard
@@ -12,7 +13,7 @@ from pipelines.serving.inputs import Inputs
 from pipelines.serving.job import Job, new_id
 from pipelines.serving.storage import Storage
 from pipelines.serving.table import JobTable
-from pipelines.tasks import Grid, Task, TextToVideo
+from pipelines.tasks import Grid, Task, TextToVideo, Tune
 
 
 class Jobs:
@@ -56,7 +57,7 @@ class Jobs:
         return self._follow(self._table.get(job, owner))
 
     def unfinished(self, owner: str) -> list[Job]:
-        """The owner's jobs that wait or run, oldest first: what a page that is opened again goes on following."""
+        """The owner's jobs that have not ended, oldest first: what a page that is opened again goes on following."""
         return self._table.unfinished(owner)
 
     def finished(
@@ -77,12 +78,31 @@ class Jobs:
         return self._table.get(job, owner)
 
     def cancel(self, job: str, owner: str) -> None:
-        """Takes a waiting job off the queue; a running one ends within one denoising step. Its end is
+        """Ends a job that waits or is paused; a running one ends within one denoising step. Its end is
         Failed(stopped=True). Does nothing to a job that has ended."""
         found = self._table.get(job, owner)
-        self._table.stop(found.id, STOPPED)
-        if found.waits:
+        if self._table.stop(found.id, STOPPED):
             self._executor.forget(found.id)
+            if not isinstance(found.task, Tune):  # what is tuned so far can be used
+                self._storage.clear(found.id)
+
+    def pause(self, job: str, owner: str) -> None:
+        """Takes a waiting job off the queue until it is resumed; a running one stops within one denoising step, and
+        will go on from there. Does nothing to a job that is paused or has ended."""
+        found = self._table.get(job, owner)
+        if self._table.pause(found.id):
+            self._executor.forget(found.id)
+
+    def resume(self, job: str, owner: str, address: str = "") -> None:
+        """Queues a paused job once more. Does nothing to a job that is not paused.
+
+        Raises ValueError as `submit` does, also where what it works on was deleted meanwhile.
+        """
+        found = self._table.get(job, owner)
+        if found.paused:
+            self._admitted(found.task, owner)
+        with self._executor.asking([found.id]) if found.paused else nullcontext():
+            self._table.resume(found.id, address)
 
     def move(self, job: str, owner: str, way: str) -> None:
         """Has a waiting job change places with the owner's next one "up" or "down" the queue; places of others stay.

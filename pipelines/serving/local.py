@@ -114,6 +114,9 @@ class LocalExecutor(OwnMachine):
         if self.manager is not None:
             self.manager.unload_all()
 
+    def rest(self, slot: str) -> None:
+        self.unload()
+
     def close(self) -> None:
         if self._loop is not None:
             self._loop.end()

@@ -1,6 +1,6 @@
 """What the machine can do and how it is: models at hand, estimates, memory, health."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from pipelines.cards import ModelCard
@@ -12,7 +12,7 @@ from pipelines.models.sources import locate
 from pipelines.serving import estimate, health, metrics
 from pipelines.serving.dispatcher import Dispatcher
 from pipelines.serving.executor import Executor
-from pipelines.serving.status import Status
+from pipelines.serving.status import Status, Worker
 from pipelines.serving.table import JobTable
 from pipelines.settings import Settings
 from pipelines.tasks import Finish, Grid, Task, Tune, kind_of
@@ -28,11 +28,12 @@ class Machine:
         table: JobTable,
         executor: Executor,
         dispatcher: Dispatcher,
+        drained: Container[str],
         notes: Sequence[str],
     ):
         """`notes` are what has happened to the data, in sentences."""
         self._settings, self._catalog, self._table, self._notes = settings, catalog, table, notes
-        self._executor, self._dispatcher = executor, dispatcher
+        self._executor, self._dispatcher, self._drained = executor, dispatcher, drained
         self._tokenizers: dict[str, tokens.Tokenizer] = {}  # by model
 
     def availability(self, model: str) -> str | None:
@@ -66,15 +67,15 @@ class Machine:
     def status(self) -> Status:
         """What the machine is at. Loads nothing."""
         jobs = self._table.unfinished()
-        waiting = sum(job.waits for job in jobs)
+        waiting, running = sum(job.waits for job in jobs), sum(job.runs for job in jobs)
         trouble = (said("The table of jobs is {state}.", state=self._table.trouble),) if self._table.trouble else ()
         slots = self._executor.slots()
         found = list(dict.fromkeys(slot.device for slot in slots))
         devices = found[0] if len(found) == 1 else " · ".join(found)  # one alone may be a message
-        running = set(self._dispatcher.running)
-        workers = tuple((slot.device, slot.name in running) for slot in slots)
+        busy = set(self._dispatcher.running)
+        workers = tuple(Worker(slot.device, slot.name in busy, slot.name in self._drained) for slot in slots)
         held = sorted((one for slot in slots for one in slot.models), key=lambda one: -one.bytes)
-        return Status(devices, len(jobs) - waiting, waiting, tuple(held), (*self._notes, *trouble), workers)
+        return Status(devices, running, waiting, tuple(held), (*self._notes, *trouble), workers)
 
     def health(self) -> dict[str, Any]:
         """Whether videos can be made ("ok"), and what is known of the worker, the disk and the table. No secrets."""
@@ -83,9 +84,11 @@ class Machine:
 
     def metrics(self) -> str:
         """For Prometheus: see metrics.text."""
-        waiting = sum(job.waits for job in self._table.unfinished())
+        jobs = self._table.unfinished()
+        waiting, paused = sum(job.waits for job in jobs), sum(job.paused for job in jobs)
         running, slots = list(self._dispatcher.running), self._executor.slots()
-        return metrics.text(waiting, running, slots, self._dispatcher.counts, self.health()["ok"])
+        drained = [slot.name for slot in slots if slot.name in self._drained]
+        return metrics.text(waiting, paused, running, slots, drained, self._dispatcher.counts, self.health()["ok"])
 
     def load_ahead(self) -> None:
         """Somebody has come: has the built-in models loaded while nothing else is to be done. Returns at once."""

@@ -1,7 +1,7 @@
 """What a Prometheus server may read of the app: how many, how long, how large; nothing of who wants what."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,11 +19,22 @@ class Counts:
     seconds: Counter[str] = field(default_factory=Counter)  # that the videos made took, by stage
 
 
-def text(waiting: int, running: Iterable[str], slots: Iterable[Slot], counts: Counts, well: bool) -> str:
-    """In Prometheus' text format (version 0.0.4). `running` names the slots that are at work."""
+def text(
+    waiting: int,
+    paused: int,
+    running: Iterable[str],
+    slots: Iterable[Slot],
+    drained: Container[str],
+    counts: Counts,
+    well: bool,
+) -> str:
+    """In Prometheus' text format (version 0.0.4). `running` names the slots that are at work, `drained` those that take
+    no further jobs."""
     running, slots = set(running), list(slots)
-    jobs: list[Sample] = [({"state": "waiting"}, waiting), ({"state": "running"}, len(running))]
+    numbers = {"waiting": waiting, "paused": paused, "running": len(running)}
+    jobs: list[Sample] = [({"state": state}, number) for state, number in numbers.items()]
     busy: list[Sample] = [({"worker": slot.name}, float(slot.name in running)) for slot in slots]
+    idle: list[Sample] = [({"worker": slot.name}, float(slot.name in drained)) for slot in slots]
     held: list[Sample] = [
         ({"worker": slot.name, "device": one.device, "models": " ".join(one.models)}, one.bytes)
         for slot in slots
@@ -35,6 +46,7 @@ def text(waiting: int, running: Iterable[str], slots: Iterable[Slot], counts: Co
         _metric("jobs_ended_total", "counter", "Jobs that have ended.", _counted("state", counts.ended)),
         _metric("stage_seconds_total", "counter", "Seconds that videos took.", _counted("stage", counts.seconds)),
         _metric("worker_busy", "gauge", "Whether a worker is at work.", busy),
+        _metric("worker_drained", "gauge", "Whether a worker takes no further job.", idle),
         _metric("worker_deaths_total", "counter", "Workers that died at work.", _counted("cause", counts.deaths)),
         _metric("model_bytes", "gauge", "Memory that models hold.", held),
     ]

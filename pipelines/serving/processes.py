@@ -1,6 +1,7 @@
 """The executor of a machine of one's own: a worker, a process of its own, for each device. No torch in this one.
 
-A worker that dies, or gives no sign of life, is replaced with the next work; what it was at raises WorkerDied.
+A worker that dies, or gives no sign of life, is replaced with the next work; what it was at raises WorkerDied. A
+worker ends with the app, whose pipe it reads; one that is stopped meanwhile is ended by the next app.
 """
 
 import itertools
@@ -26,6 +27,7 @@ from pipelines.serving import estimate, status
 from pipelines.serving.backend import Backend
 from pipelines.serving.executor import Slot, Work, WorkerDied
 from pipelines.serving.local import OwnMachine
+from pipelines.serving.orphans import Orphans
 from pipelines.serving.run import PAUSE
 from pipelines.serving.status import Loaded
 from pipelines.serving.worker_process import Pipe
@@ -73,9 +75,15 @@ class ProcessExecutor(OwnMachine):
             "OMP_WAIT_POLICY": "PASSIVE",
         }
         environment |= threads | os.environ
+        orphans = Orphans(settings.data.absolute() / "workers")
         self.workers = {
             str(number): Worker(
-                replace(settings, device=device), catalog, partial(popen, command), environment, silent_seconds
+                replace(settings, device=device),
+                catalog,
+                partial(popen, command),
+                environment,
+                silent_seconds,
+                orphans,
             )
             for number, device in enumerate(devices)
         }
@@ -92,6 +100,7 @@ class ProcessExecutor(OwnMachine):
         """No worker has heard of it."""
 
     def run(self, work: Work, slot: str) -> "Followed":
+        self.workers[slot].resting = False
         return self.workers[slot].begin("run", work)
 
     def look(self, work: Work) -> "Generator[Progress, None, PosePreview | Found]":
@@ -103,8 +112,8 @@ class ProcessExecutor(OwnMachine):
         raise ValueError(DIED_LOOKING)
 
     def _looked(self, work: Work) -> "Generator[Progress, None, PosePreview | Found]":
-        idle = [worker for worker in self.workers.values() if not worker.busy]
-        with closing((idle or list(self.workers.values()))[0].begin("look", work)) as events:
+        chosen = min(self.workers.values(), key=lambda worker: (worker.resting, worker.busy))
+        with closing(chosen.begin("look", work)) as events:
             for event in events:
                 if event is not None:
                     yield event
@@ -116,12 +125,17 @@ class ProcessExecutor(OwnMachine):
 
     def load_ahead(self) -> None:
         for worker in self.workers.values():
-            worker.start()
-            worker.ask("load_ahead")
+            if not worker.resting:
+                worker.start()
+                worker.ask("load_ahead")
 
     def unload(self) -> None:
         for worker in self.workers.values():
             worker.ask("unload")
+
+    def rest(self, slot: str) -> None:
+        """Ends its worker."""
+        self.workers[slot].rest()
 
     def close(self) -> None:
         for worker in self.workers.values():
@@ -138,8 +152,9 @@ class Worker:
         popen: Callable[..., Any],
         environment: Mapping[str, str],
         silent_seconds: float,
+        orphans: Orphans,
     ):
-        self._settings, self._catalog = settings, catalog
+        self._settings, self._catalog, self._orphans = settings, catalog, orphans
         paths = os.pathsep.join([str(ROOT), *filter(None, [environment.get("PYTHONPATH")])])
         self._popen, self._environment = popen, {**environment, "PYTHONPATH": paths}
         self._silent_seconds = silent_seconds
@@ -152,6 +167,7 @@ class Worker:
         self._going: dict[int, Followed] = {}
         self._lock = threading.RLock()
         self._closed = False
+        self.resting = False  # whether it is started for no work of its own
         self._heard = 0.0  # time.monotonic() of the last sign of life
         self._silent = False  # whether it was killed for giving none
 
@@ -165,12 +181,14 @@ class Worker:
         with self._lock:
             if self._closed or (self.process is not None and self.process.poll() is None):
                 return
+            self._orphans.end()
             process = self._popen(
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=self._environment,
                 start_new_session=True,  # Ctrl+C at a terminal is for the app, which then ends its workers
             )
+            self._orphans.note(process.pid)
             self.process, self._pipe = process, Pipe(process.stdout, process.stdin)
             self._pipe.send(self._settings, dict(self._catalog))
             self._heard, self._silent = time.monotonic() + STARTING_SECONDS, False
@@ -200,16 +218,29 @@ class Worker:
                 except OSError:
                     pass
 
+    def rest(self) -> None:
+        """Ends the process, unless it is at something."""
+        with self._lock:
+            self.resting, process = True, self.process
+            if self.busy or process is None:
+                return
+            self.process = self._pipe = None
+            self.models = ()
+        self._end(process)
+
     def close(self) -> None:
         """Ends the process, and what it is at."""
         with self._lock:
             self._closed, process = True, self.process
-            if process is None or process.stdin is None:
-                return
-            try:
+        if process is not None:
+            self._end(process)
+
+    def _end(self, process: subprocess.Popen) -> None:
+        try:
+            if process.stdin is not None:
                 process.stdin.close()  # that ends it
-            except OSError:
-                pass
+        except OSError:
+            pass
         try:
             process.wait(CLOSING_SECONDS)
         except subprocess.TimeoutExpired:
@@ -238,13 +269,14 @@ class Worker:
             elif kind == "log":
                 logging.getLogger(values[0].name).handle(values[0])
         code = process.wait()
+        self._orphans.forget(process.pid)
         with self._lock:
             if self.process is process:
                 self.process = self._pipe = None
                 self.models = ()
             dropped = list(going.values())
             going.clear()
-        if not self._closed:
+        if not (self._closed or self.resting and code == 0):
             log.error("A worker on %s ended with code %s", self._settings.device, code)
         for_memory = code == -KILLED and not self._silent and _kills() > kills
         for followed in dropped:

@@ -121,8 +121,10 @@ def _reconcile(table: JobTable, videos: Path, sidecars: Sidecars, found: Found) 
 
 
 def _resumed(job: Job) -> Job:
-    """`job` as it is taken in: one that had not ended waits again, and is not tried for ever."""
-    return job if job.end is not None else replace(job, state="interrupted", attempts=max(1, job.attempts))
+    """`job` as it is taken in: one that waited or ran waits again, and is not tried for ever."""
+    if job.end is not None or job.paused:
+        return job
+    return replace(job, state="interrupted", attempts=max(1, job.attempts))
 
 
 def _clear_parts(folder: Path) -> None:

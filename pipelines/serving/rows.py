@@ -40,12 +40,7 @@ CREATE TABLE jobs (
 CREATE INDEX jobs_of_owner ON jobs (owner, submitted);
 CREATE INDEX jobs_in_state ON jobs (state, ended);
 """
-_VERSION = 5  # of the schema, in the file's user_version; since 3 no row holds the id of a visitor
-_NEWER = {  # version -> what makes it of the one before
-    2: "ALTER TABLE jobs ADD COLUMN title TEXT",
-    4: "ALTER TABLE jobs ADD COLUMN favourite INTEGER NOT NULL DEFAULT 0",
-    5: "ALTER TABLE jobs ADD COLUMN message TEXT",
-}
+_VERSION = 6  # of the schema, in the file's user_version; since 3 no row holds the id of a visitor
 # What SQLite says where the disk, the folder's rights or another process is at fault, and not the file.
 _ELSEWHERE = ("locked", "unable to open", "readonly", "disk is full", "disk I/O", "out of memory")
 BUSY = said("not to be read or written for now")
@@ -97,11 +92,13 @@ class Rows:
         )
 
     def note(self, job: Job) -> None:
-        """Writes the state and the progress of a job that has not ended."""
+        """Writes the state and the progress of a job that has not ended; of one that is to be paused that it is, for
+        when the app is killed before its next step."""
+        state = "paused" if job.pausing else job.state
         told = (job.progress.stage, job.progress.step, job.progress.total) if job.progress else (None, None, None)
         self._write(
             "UPDATE jobs SET state = ?, attempts = ?, started = ?, stage = ?, step = ?, total = ? WHERE id = ?",
-            (job.state, job.attempts, job.started, *told, job.id),
+            (state, job.attempts, job.started, *told, job.id),
         )
 
     def end(self, job: Job) -> None:
@@ -135,8 +132,8 @@ class Rows:
         return next(iter(self._read("WHERE id = ?", identifier)), None)
 
     def unfinished(self) -> list[Job]:
-        """The jobs that wait, or ran when the app died, oldest first."""
-        return self._read("WHERE state IN ('queued', 'running', 'interrupted') ORDER BY submitted, rowid")
+        """The jobs that wait, are paused, or ran when the app died, oldest first."""
+        return self._read("WHERE state IN ('queued', 'running', 'interrupted', 'paused') ORDER BY submitted, rowid")
 
     def finished(
         self, owner: str | None, search: str, limit: int, offset: int, kind: str, favourites: bool
@@ -269,14 +266,13 @@ def _open(file: Path, renew: Callable[[Iterable[str]], Mapping[str, str]]) -> sq
             for statement in _SCHEMA.split(";\n"):
                 rows.execute(statement)
             renew(())  # files may be older than a table that was lost
-        for newer in range(version + 1, _VERSION + 1) if version else ():
-            if newer == 3:
-                try:
-                    _renew(rows, renew)
-                except (AttributeError, KeyError, TypeError, ValueError) as error:  # a row that makes no job
-                    raise sqlite3.DatabaseError("a row can't be read") from error
-            else:
-                rows.execute(_NEWER[newer])
+        elif version < _VERSION:
+            _rebuild(rows)
+        if 0 < version < 3:
+            try:
+                _renew(rows, renew)
+            except (AttributeError, KeyError, TypeError, ValueError) as error:  # a row that makes no job
+                raise sqlite3.DatabaseError("a row can't be read") from error
         if version < _VERSION:
             rows.execute(f"PRAGMA user_version = {_VERSION}")
         rows.execute("COMMIT")
@@ -302,6 +298,19 @@ def _open(file: Path, renew: Callable[[Iterable[str]], Mapping[str, str]]) -> sq
 def _is_elsewhere(error: sqlite3.Error) -> bool:
     """Whether the disk, the folder's rights or another process is at fault, and not the file."""
     return any(words in str(error) for words in _ELSEWHERE)
+
+
+def _rebuild(rows: sqlite3.Connection) -> None:
+    """Makes a table as the schema says of an older one, with all its rows: SQLite can't change a CHECK in place."""
+    table, *indexes = _SCHEMA.split(";\n")
+    rows.execute("ALTER TABLE jobs RENAME TO older")
+    rows.execute(table)
+    older, newer = ([one["name"] for one in rows.execute(f"PRAGMA table_info({name})")] for name in ("older", "jobs"))
+    kept = ", ".join(["rowid", *(name for name in older if name in newer)])
+    rows.execute(f"INSERT INTO jobs ({kept}) SELECT {kept} FROM older")
+    rows.execute("DROP TABLE older")
+    for statement in indexes:
+        rows.execute(statement)
 
 
 def _renew(rows: sqlite3.Connection, renew: Callable[[Iterable[str]], Mapping[str, str]]) -> None:

@@ -1,6 +1,7 @@
 """A sidecar beside every job's files, `job.json`: what the job table knows of the job, for when that table is lost.
 
-Standard library only. A sidecar is written whole (fsync, then rename) when its job is added, ends or is renamed.
+Standard library only. A sidecar is written whole (fsync, then rename) when its job is added, paused, resumed, renamed
+or ends.
 """
 
 import json
@@ -114,7 +115,7 @@ def _described(job: Job) -> dict[str, Any]:
         "owner": job.owner,
         "task": json.loads(to_json(job.task)),
         # What only lasts while the app runs is not kept: a job that runs is, once the app is gone, one that waits.
-        "state": "queued" if job.end is None else job.state,
+        "state": job.state if job.end or job.paused else "queued",
         "attempts": job.attempts if job.end else 0,
         "submitted": job.submitted,
         "started": job.started if job.end else None,

@@ -27,6 +27,15 @@ class Loaded:
 
 
 @dataclass(frozen=True)
+class Worker:
+    """What works on one device."""
+
+    device: str  # for a person
+    busy: bool
+    drained: bool = False  # whether it takes no further job
+
+
+@dataclass(frozen=True)
 class Status:
     """The machine at one moment. Tells nothing of who wants what."""
 
@@ -35,7 +44,7 @@ class Status:
     waiting: int  # jobs
     loaded: tuple[Loaded, ...]  # the largest first
     notes: tuple[str, ...] = ()  # what has happened to the data, in sentences
-    workers: tuple[tuple[str, bool], ...] = ()  # the device of each, for a person, and whether it is at work
+    workers: tuple["Worker", ...] = ()
 
 
 def loaded(residents: "Iterable[Resident]") -> tuple[Loaded, ...]:

@@ -12,12 +12,14 @@ from pipelines.events import Result
 from pipelines.media import video
 from pipelines.messages import said
 from pipelines.serving import sidecar, tidy
-from pipelines.serving.executor import Made
+from pipelines.serving.executor import CHECKPOINTS, Made
 from pipelines.serving.job import Job
 from pipelines.serving.shown import Shown
 from pipelines.serving.table import JobTable
 from pipelines.settings import Settings
+from pipelines.tasks import Tune
 
+EXPIRED = said("This was paused for so long that it was deleted, as the settings for old videos say.")
 SHOWN_SECONDS = 3600.0  # a video that somebody has just looked at is not deleted for this long
 
 
@@ -45,6 +47,12 @@ class Storage:
     def tuned(self, job: str) -> Path:
         """The folder for the tuned model of the tuning `job`."""
         return self._folder / job / "tuned"
+
+    def goes_on(self, job: Job) -> bool:
+        """Whether something is kept of `job` from which it will go on."""
+        folder = self._folder / job.id
+        kept = folder / ("tuned/tuned.json" if isinstance(job.task, Tune) else CHECKPOINTS)
+        return kept.is_file() or kept.is_dir() and any(kept.iterdir())
 
     def keep(self, job: Job, made: Made) -> Result:
         """Takes what was `made` of `job` for its result, and writes the facts beside the video, as JSON."""
@@ -113,19 +121,30 @@ class Storage:
             raise ValueError(said(full, free=max(free, 0), needed=needed))
 
     def things(self, needed: set[str]) -> list[tidy.Thing]:
-        """The videos and tuned models that may be deleted for their age; those `needed` and those shown are held."""
+        """The videos, tuned models and paused jobs that may be deleted for their age; those `needed` and those shown
+        are held."""
         now = time.monotonic()
         self._shown = {job: when for job, when in self._shown.items() if now - when < SHOWN_SECONDS}
         held, days = needed | self._shown.keys(), self._settings.keep_days
+        ended = [(job, self.delete) for job in (*self._jobs.finished(), *self._jobs.tunings())]
+        paused = [(job, self._expire) for job in self._jobs.unfinished() if job.paused]
         return [
             tidy.Thing(
                 "videos",
                 job.id,
                 self._folder / job.id,
-                job.ended or 0.0,
+                job.ended or job.submitted,
                 days,
                 job.id in held,
-                partial(self.delete, job),
+                partial(delete, job),
             )
-            for job in (*self._jobs.finished(), *self._jobs.tunings())
+            for job, delete in (*ended, *paused)
         ]
+
+    def _expire(self, job: Job) -> None:
+        """Ends a paused job and deletes what is kept of it. Raises ValueError where it is not paused any more."""
+        self._jobs.expire(job.id, EXPIRED)
+        if isinstance(job.task, Tune):  # else it would stand among the tuned models
+            self.delete(job)
+        else:
+            self.clear(job.id)

@@ -1,8 +1,8 @@
 """The job table: what survives a closed page, a crash and a restart. Standard library only.
 
-Queued, running and interrupted jobs are also kept in memory, with what only matters while they last: the latest
-progress and preview. Every change is written to the file first. The file is long because all its methods share one lock
-and one copy in memory.
+Jobs that have not ended are also kept in memory, with what only matters while they last: the latest progress and
+preview. Every change is written to the file first. The file is long because all its methods share one lock and one copy
+in memory.
 """
 
 import hmac
@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from pipelines.events import Event, Failed, Losses, Preview, Progress, Result
 from pipelines.messages import said
@@ -146,7 +146,7 @@ class JobTable:
         return job
 
     def unfinished(self, owner: object = EVERYBODY) -> list[Job]:
-        """The jobs (of `owner`) that wait or run, oldest first."""
+        """The jobs (of `owner`) that have not ended, oldest first."""
         with self._changed:
             return [job for job in self._live.values() if owner in (EVERYBODY, job.owner)]
 
@@ -241,15 +241,76 @@ class JobTable:
                     return self._end(identifier, "failed", event)
             return self._live[identifier]
 
-    def stop(self, identifier: str, message: str) -> None:
-        """Ends a waiting job with `message` and marks a running one to be stopped."""
+    def stop(self, identifier: str, message: str) -> bool:
+        """Ends a job that does not run with `message`, and marks one that runs to be stopped. Returns whether it has
+        ended now."""
         with self._changed:
             job = self._live.get(identifier)
-            if job is not None and job.waits:
-                self._end(identifier, "cancelled", Failed(message, stopped=True))
-                self._tell_positions()
-            elif job is not None:
+            if job is None:
+                return False
+            if job.runs:
                 self._set(identifier, stopping=True)
+                return False
+            self._end(identifier, "cancelled", Failed(message, stopped=True))
+            self._tell_positions()
+            return True
+
+    def pause(self, identifier: str) -> bool:
+        """Sets a waiting job aside until it is resumed, and marks a running one to be. Returns whether it is paused
+        now."""
+        with self._changed:
+            job = self._live.get(identifier)
+            if job is None or job.paused or job.stopping:
+                return False
+            if job.runs:
+                self._set(identifier, pausing=True)
+                return False
+            self._set(identifier, state="paused", progress=None, expected=None)
+            self._note(self._live[identifier])
+            self._tell_positions()
+            return True
+
+    def set_aside(self, identifier: str, kept: bool) -> bool:
+        """Pauses a running job that was marked to be; it waits again where its owner has thought better of it.
+
+        `kept` says whether it will go on from where it is: then how far it came stays told. Returns False, and does
+        nothing, where it is to be stopped meanwhile.
+        """
+        with self._changed:
+            job, now = self._live[identifier], self._clock()
+            if job.stopping:
+                return False
+            self._used.append(self._use(job, now, now - (job.started or now)))
+            told = {"progress": job.progress, "preview": job.preview} if kept and job.pausing else {}
+            self._put_back(identifier, {"progress": None, "preview": None, "attempts": job.attempts - 1} | told)
+            return True
+
+    def resume(self, identifier: str, address: str = "") -> None:
+        """Queues a paused job, behind those that wait already. Raises ValueError as `add` does."""
+        with self._changed:
+            job = self._live.get(identifier)
+            if job is None or not job.paused:
+                if job is not None and job.pausing:
+                    self._set(identifier, pausing=False)
+                return
+            address = self._hashed(address)
+            self._check_room(job.owner, address, int(_counts(job.task)), without=identifier)
+            job = replace(job, submitted=self._clock())
+            self._rows.move(job)
+            del self._live[identifier]  # it becomes the last
+            self._live[identifier] = job
+            self._addresses[identifier] = address
+            self._set(identifier, state="interrupted", preview=None)
+            self._note(self._live[identifier])
+            self._tell_positions()
+
+    def expire(self, identifier: str, message: str) -> None:
+        """Ends a paused job with `message`. Raises ValueError where it is not paused any more."""
+        with self._changed:
+            job = self._live.get(identifier)
+            if job is None or not job.paused:
+                raise ValueError(UNKNOWN)
+            self._end(identifier, "cancelled", Failed(message, stopped=True))
 
     def move(self, identifier: str, by: int) -> None:
         """Has a waiting job change places with that of its owner which waits `by` places behind it.
@@ -258,8 +319,10 @@ class JobTable:
         """
         with self._changed:
             job = self._live.get(identifier)
-            if job is None or not job.waits:
+            if job is None or job.runs:
                 raise ValueError(said("This is being made already."))
+            if job.paused:
+                raise ValueError(said("This is paused. Resume it first."))
             mine = [one for one in self._live.values() if one.waits and one.owner == job.owner]
             place = mine.index(job) + by
             if not 0 <= place < len(mine):
@@ -280,8 +343,8 @@ class JobTable:
         """Puts a running job back into the queue, as if it had not begun: the app is being shut down."""
         with self._changed:
             job = self._live.get(identifier)
-            if job is not None and job.state == "running":
-                self._set(identifier, state="interrupted", attempts=job.attempts - 1, progress=None, preview=None)
+            if job is not None and job.runs:
+                self._put_back(identifier, {"attempts": job.attempts - 1, "progress": None, "preview": None})
 
     def try_again(self, identifier: str, trouble: str) -> bool:
         """Puts a running job back into the queue whose worker died, unless that is one too many: then it has failed, by
@@ -291,7 +354,7 @@ class JobTable:
             if job.attempts >= ATTEMPTS:
                 self._end(identifier, "failed", Failed(trouble))
                 return False
-            self._set(identifier, state="interrupted", progress=None, preview=None)
+            self._put_back(identifier, {"progress": None, "preview": None})
             return True
 
     def settle(self) -> None:
@@ -324,9 +387,12 @@ class JobTable:
         with self._changed:
             self._rows.close()
 
-    def _check_room(self, owner: str, address: str, new: int) -> None:
-        waiting = [self._place(job) for job in self._live.values() if job.waits and _counts(job.task)]
-        fairness.check_room(waiting, self._limits, owner, address, new, self._served)
+    def _check_room(self, owner: str, address: str, new: int, without: str = "") -> None:
+        """Raises ValueError where `new` more jobs may not wait, beside all but the one called `without`."""
+        jobs = [job for job in self._live.values() if _counts(job.task) and job.id != without]
+        waiting = [self._place(job) for job in jobs if job.waits]
+        paused = [self._place(job) for job in jobs if job.paused]
+        fairness.check_room(waiting, paused, self._limits, owner, address, new, self._served)
 
     def _place(self, job: Job, seconds: float | None = None) -> Place:
         return Place(job.id, job.owner, self._addresses.get(job.id, ""), job.submitted, seconds)
@@ -335,7 +401,7 @@ class JobTable:
         return hmac.digest(self._key, address.encode(), "sha256").hex() if address else ""
 
     def _ready(self) -> list[Job]:
-        busy = {job.owner for job in self._live.values() if job.state == "running"}
+        busy = {job.owner for job in self._live.values() if job.runs}
         ready = [
             job for job in self._turns() if not isinstance(job.task, Grid) or not self._live.keys() & job.task.jobs
         ]
@@ -349,7 +415,7 @@ class JobTable:
         running = [
             self._use(job, now, max(now - job.started, self._usual_seconds(job) or fairness.UNKNOWN))
             for job in jobs
-            if job.state == "running" and job.started is not None
+            if job.runs and job.started is not None
         ]
         waiting = [self._place(job, self._usual_seconds(job)) for job in jobs if job.waits]
         return [self._live[job] for job in fairness.turns(waiting, self._used + running, now)]
@@ -361,7 +427,7 @@ class JobTable:
         order = self._turns()
         ahead: float | None = 0.0
         for job in self._live.values():
-            if job.state == "running":
+            if job.runs:
                 left = job.progress.seconds_left if job.progress else None
                 ahead = _sum(ahead, self._usual_seconds(job) if left is None else left)
         for position, job in enumerate(order, 1):
@@ -389,15 +455,25 @@ class JobTable:
         before = self._live[identifier]
         job = replace(before, **changes)
         now = self._clock()
-        if job.state != before.state or job.progress is not before.progress and now - self._noted.get(job.id, 0) > 1:
+        changed = (job.state, job.pausing) != (before.state, before.pausing)
+        if changed or job.progress is not before.progress and now - self._noted.get(job.id, 0) > 1:
             self._noted[job.id] = now
             try:
                 self._rows.note(job)
             except sqlite3.Error:
-                if job.state == "running" and before.state != "running":  # not begun before the attempt counts
+                if job.runs and not before.runs:  # not begun before the attempt counts
                     raise
         self._live[identifier] = job
         self._changed.notify_all()
+
+    def _put_back(self, identifier: str, changes: Mapping[str, Any]) -> None:
+        """Has a running job wait again, or pauses it where that is wanted."""
+        job = self._live[identifier]
+        state = "paused" if job.pausing and not job.stopping else "interrupted"
+        self._set(identifier, state=state, pausing=False, started=None, **changes)
+        if state == "paused":
+            self._note(self._live[identifier])
+        self._tell_positions()
 
     def _end(self, identifier: str, state: str, end: Result | Failed) -> Job:
         ended = self._clock()
@@ -429,10 +505,12 @@ class JobTable:
     def _recover(self) -> None:
         for job in self._rows.unfinished():
             self._live[job.id] = job
-            if job.state == "running" and job.attempts >= ATTEMPTS:
+            if job.runs and job.attempts >= ATTEMPTS:
                 self._end(job.id, "failed", Failed(DIED))
-            elif job.state == "running":
+            elif job.runs:
                 self._set(job.id, state="interrupted", progress=None)
+            elif job.paused:  # killed before its last step ended, it was noted as begun
+                self._live[job.id] = replace(job, started=None)
         self._tell_positions()
 
 

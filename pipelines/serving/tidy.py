@@ -146,8 +146,8 @@ def is_new(path: Path) -> bool:
 
 
 def needed(unfinished: Iterable[Job]) -> set[str]:
-    """The names of all clips, images and jobs that the `unfinished` jobs work on."""
-    tasks = [job.task for job in unfinished]
+    """The names of all clips, images and jobs that the `unfinished` jobs work on; a paused one holds nothing."""
+    tasks = [job.task for job in unfinished if not job.paused]
     names = {getattr(task, field, "") for task in tasks for field in NAMED if field != "jobs"}
     return names | {name for task in tasks for name in getattr(task, "jobs", ())}
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.events import Progress, Result
 from pipelines.pose_tasks import FindPoses
-from pipelines.serving.executor import Asset, Made, Told, Work
+from pipelines.serving.executor import CHECKPOINTS, Asset, Made, Told, Work
 from pipelines.serving.runner import LOADING, Generated, make
 from pipelines.settings import Settings
 from pipelines.tasks import Finish, Grid, PoseToVideo, Tune, kind_of
@@ -88,7 +88,7 @@ def _inputs(work: Work, data: Path) -> dict[str, Any]:
 def _checkpoints(folder: Path) -> "Checkpoints":
     from pipelines.systems.checkpoints import Checkpoints  # and with it torch, which waits for the first job
 
-    return Checkpoints(folder / "checkpoints")
+    return Checkpoints(folder / CHECKPOINTS)
 
 
 def _made(result: Result, work: Work) -> Made:

@@ -189,6 +189,9 @@ class ZeroExecutor:
     def unload(self) -> None:
         self._looking.unload()
 
+    def rest(self, slot: str) -> None:
+        """Nothing is held: the GPU of a job goes back with it."""
+
     def close(self) -> None:
         self._looking.close()
 

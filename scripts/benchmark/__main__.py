@@ -20,6 +20,7 @@ SYSTEMS = {  # -> the module that measures it
     "promises": "promises",
     "windows": "windows",
     "dance": "dance",
+    "workers": "workers",
 }
 
 
