@@ -454,6 +454,7 @@ def test_a_clip_is_tuned_on_and_told_again_in_two_ways(chromium, app):
         expect(page.locator("#retell")).to_contain_text(
             "Edit with “a bear in purple bows on the moon”", timeout=PATIENCE
         )
+        expect(page.locator("#edit-prompt")).to_be_in_viewport(timeout=PATIENCE)  # the page goes there by itself
         page.locator("#edit-prompt textarea").fill("a bear in red bows on the moon\na bear in green bows on the beach")
         page.get_by_role("button", name="Fine settings of the edit").click()
         type_number(page, "#edit-steps", 3)

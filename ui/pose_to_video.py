@@ -45,6 +45,7 @@ EXAMPLES = (
 )
 # What an example leaves as it is by default.
 PLAIN = ("shown", "detector", "gaps", "smoothing", "placing", "retarget", "strength", "tuned")
+_TO_FOUND = "() => document.querySelector('#found').scrollIntoView({block: 'nearest'})"
 _TO_STAGE = "() => document.querySelector('#pose-show').scrollIntoView({block: 'nearest'})"
 _TO_ASK = "() => document.querySelector('#pose-ask').scrollIntoView({block: 'nearest'})"
 
@@ -194,7 +195,8 @@ class PoseToVideoTab(Stage):
         try:
             kept = self.backend.assets.keep_clip(path, visitor_id, poses=True)
         except (ValueError, OSError) as error:
-            return {self.problem: gr.HTML(html.failure(str(error), said("This can't be followed.")), visible=True)}
+            problem = html.failure(str(error), said("This can't be followed."))
+            return {self.file: None, self.problem: gr.HTML(problem, visible=True)}
         return {
             **{self.owner: visitor_id, self.clip: kept.name, self.chosen: "", self.problem: gr.HTML(visible=False)},
             self.controls["fps"]: pose_controls.pace(kept.clip),
@@ -381,6 +383,7 @@ class PoseToVideoTab(Stage):
         self.chosen.click(self.choose_motion, None, self.taken, **QUIET).then(**again)
         uploaded = [self.file.upload, self.file.clear]
         gr.on(uploaded, self.take, [owner, self.file], show_progress_on=self.file, **takes).then(**again)
+        gr.on([self.chosen.click, self.file.upload], None, js=_TO_FOUND, queue=False, **QUIET)
         edits = {owner, self.edited, self.unedited, self.prompt, self.seed, *self.named.values()}
         self.edited.upload(self.take_edits, edits, show_progress="hidden", **takes).then(**again)
         self.undo_edits.click(
