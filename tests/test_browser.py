@@ -175,7 +175,7 @@ def test_a_model_that_is_not_here_says_what_it_needs_and_sets_its_own_defaults_a
     for text in ("Not downloaded", "CC BY-NC", "GPU with 6 GB", "watermark", "Realistic depictions"):
         expect(visitor.locator("#about")).to_contain_text(text)
     expect(visitor.locator("#width input")).to_have_value("256")
-    expect(visitor.locator("#frames input[type=range]")).to_have_attribute("max", "64")
+    expect(visitor.locator("#frames input[type=range]")).to_have_attribute("max", "256")
     expect(visitor.locator("#guidance input[type=number]")).to_have_value("9")
     visitor.locator("#prompt textarea").fill("a robot")
     visitor.locator("#width input").fill("250")
