@@ -380,10 +380,12 @@ class PoseToVideoTab(Stage):
         looked["outputs"] = [self.figure, self.search, self.seen, self.quit_search, poses["person"]]
         again = {"fn": self.look, "trigger_mode": "multiple", **looked}
         takes = {"outputs": [owner, *self.taken], "api_visibility": "private", **READING}
-        self.chosen.click(self.choose_motion, None, self.taken, **QUIET).then(**again)
+        chosen = self.chosen.click(self.choose_motion, None, self.taken, **QUIET)
         uploaded = [self.file.upload, self.file.clear]
-        gr.on(uploaded, self.take, [owner, self.file], show_progress_on=self.file, **takes).then(**again)
-        gr.on([self.chosen.click, self.file.upload], None, js=_TO_FOUND, queue=False, **QUIET)
+        taken = gr.on(uploaded, self.take, [owner, self.file], show_progress_on=self.file, **takes)
+        for one in (chosen, taken):
+            one.then(None, js=_TO_FOUND, **QUIET)
+            one.then(**again)
         edits = {owner, self.edited, self.unedited, self.prompt, self.seed, *self.named.values()}
         self.edited.upload(self.take_edits, edits, show_progress="hidden", **takes).then(**again)
         self.undo_edits.click(
