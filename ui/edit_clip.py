@@ -14,7 +14,7 @@ from pipelines.tasks import Edit
 from ui import controls, edit_html, estimates, finish, forms, hints, html, hub, shortcuts, tune_clip, visitor, why
 from ui.follower import QUIET, Hold, Stage, View, ends, forgets, halting, progress
 from ui.languages import PROMPTS, say, tell
-from ui.media import CLICKS, export
+from ui.media import CLICKS, export, scroll_to
 from ui.player import Film, film, films, player
 from ui.refill import Form
 
@@ -31,7 +31,7 @@ _TO_EDIT = """() => {  // where the page has just said that it goes on there
   }
 }"""
 
-_TO_LINE = "() => document.querySelector('#edit-line').scrollIntoView({block: 'nearest'})"
+_TO_LINE = scroll_to("#edit-line")
 _TO_PANEL = """() => {  // once it is there
   let tries = 50;
   const go = () => {

@@ -14,7 +14,7 @@ from pipelines.tasks import Grid
 from ui import bundle, compare, finish, html
 from ui.follower import QUIET, act_on_job
 from ui.languages import say, tell
-from ui.media import CLICKS, export
+from ui.media import CLICKS, export, scroll_to
 from ui.player import films, player
 from ui.refill import Forms
 from ui.text_to_video import TO_PROMPT
@@ -34,7 +34,7 @@ _COPY = """() => {
   const address = document.querySelector('#chosen-video video')?.src;
   if (window.isSecureContext) navigator.clipboard.writeText(address); else window.prompt('', address);
 }"""
-_TO_CHOSEN = "() => document.querySelector('#chosen')?.scrollIntoView({block: 'nearest'})"
+_TO_CHOSEN = scroll_to("#chosen")
 
 
 def tab(

@@ -32,7 +32,7 @@ from ui import (
 )
 from ui.follower import QUIET, Hold, Stage, View, ends, forgets, halting, progress
 from ui.languages import PROMPTS, say
-from ui.media import CLICKS, CLIPS, READING, export
+from ui.media import CLICKS, CLIPS, READING, export, scroll_to
 from ui.player import film, films, player
 from ui.refill import Form
 from ui.text_to_video import FRAMES_LABEL, sampling
@@ -45,8 +45,8 @@ EXAMPLES = (
 )
 # What an example leaves as it is by default.
 PLAIN = ("shown", "detector", "gaps", "smoothing", "placing", "retarget", "strength", "tuned")
-_TO_FOUND = "() => document.querySelector('#found').scrollIntoView({block: 'nearest'})"
-_TO_STAGE = "() => document.querySelector('#pose-show').scrollIntoView({block: 'nearest'})"
+_TO_FOUND = scroll_to("#found")
+_TO_STAGE = scroll_to("#pose-show")
 _TO_ASK = "() => document.querySelector('#pose-ask').scrollIntoView({block: 'nearest'})"
 
 
