@@ -138,7 +138,7 @@ class PoseToVideoTab(Stage):
             self.generate = gr.Button(say("Generate"), variant="primary", size="lg", elem_id="pose-generate")
             self.hold = Hold("pose")
             self.halt = gr.Button(say("Stop"), variant="stop", size="lg", visible=False, elem_id="pose-stop")
-        self.ahead = gr.HTML(elem_id="pose-ahead")
+        self.ahead = estimates.Ahead(self.backend, "pose-ahead")
         self.message = gr.HTML(visible=False, elem_id="pose-message")
         self.poses = {"tuned": looks}
 
@@ -369,10 +369,10 @@ class PoseToVideoTab(Stage):
         """What the controls say, by the names of the settings; the prompt and the seed are to be added."""
         return {name: data[control] for name, control in self.named.items()}
 
-    def foresee(self, data: dict) -> str:
-        """How long the videos will take."""
+    def foresee(self, data: dict) -> dict:
+        """Tells how long the videos will take."""
         values = self.values(data) | {"prompt": data[self.prompt], "seed": 0}
-        return estimates.of(self.backend, lambda: forms.poses_to_videos(values))
+        return self.ahead.foresee(lambda: forms.poses_to_videos(values))
 
     def _connect_controls(self, this: gr.Tab, arrived: gr.events.Dependency, given: gr.State) -> None:
         poses, there, model, owner = self.poses, self.controls, self.model, self.owner
@@ -415,7 +415,8 @@ class PoseToVideoTab(Stage):
         self.quit_search.click(self.quit_looking, owner, [self.search, self.quit_search], **quiet)
         latest = quiet | {"trigger_mode": "always_last"}
         gr.on(None, self.hint, [self.prompt, model], self.hints, **latest)
-        gr.on(None, self.foresee, {self.prompt, *self.named.values(), self.shown}, self.ahead, **latest)
+        foreseen = {self.prompt, *self.named.values(), self.shown}
+        gr.on(None, self.foresee, foreseen, self.ahead.outputs, **latest)
         frames, fps = there["frames"], there["fps"]
         gr.on(None, None, [frames, fps], frames, js=FRAMES_LABEL, **quiet)
         self.dice.click(lambda: (forms.new_seed(), False), None, [self.seed, self.randomise], **quiet)

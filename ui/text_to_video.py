@@ -151,7 +151,7 @@ class TextToVideoTab(Stage):
             self.hold = Hold("text")
             self.halt = gr.Button(say("Stop"), variant="stop", size="lg", elem_id="stop", visible=False)
         opening = [TextToVideo.for_model(first, "a clip", 0)]
-        self.ahead = gr.HTML(drawn(lambda: estimates.line(self.backend, opening)), elem_id="ahead")
+        self.ahead = estimates.Ahead(self.backend, "ahead", opening)
 
     def _build_stage(self) -> None:
         self.message = gr.HTML(visible=False, elem_id="message")
@@ -242,15 +242,15 @@ class TextToVideoTab(Stage):
         named = self.controls | self.given.named | {"prompt": self.prompt, "model": self.model, "seed": self.seed}
         return {name: data[control] for name, control in named.items()}
 
-    def foresee(self, data: dict) -> str:
-        """How long the video will take, or all of a grid."""
+    def foresee(self, data: dict) -> dict:
+        """Tells how long the video will take, or all of a grid."""
 
         def tasks() -> list[TextToVideo]:
             if data[self.several.on]:
                 return forms.texts_to_videos(self.values(data), data[self.several.seeds])
             return [forms.text_to_video(self.values(data) | {"prompt": "a clip", "seed": 0})]
 
-        return estimates.of(self.backend, tasks)
+        return self.ahead.foresee(tasks)
 
     def _connect_controls(self, begun: gr.State) -> None:
         quiet = QUIET | {"queue": False}
@@ -270,7 +270,7 @@ class TextToVideoTab(Stage):
         gr.on(None, self.hint, hinted, self.hints, trigger_mode="always_last", **quiet)
         foreseen = {*self.several.form, self.prompt, self.model, self.seed, *self.controls.values(), self.shown}
         foreseen |= {*self.given.named.values()}
-        gr.on(None, self.foresee, foreseen, self.ahead, trigger_mode="always_last", **quiet)
+        gr.on(None, self.foresee, foreseen, self.ahead.outputs, trigger_mode="always_last", **quiet)
         gr.on(
             [self.prompt.change, self.model.change],
             lambda text, name: html.chips(text.split("\n")[-1], find(name)),
