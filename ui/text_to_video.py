@@ -308,7 +308,7 @@ class TextToVideoTab(Stage):
             self.note: gr.HTML(visible=ready and film is not None),
             **progress(self.line, self.waiting, view),
             self.result: gr.Column(visible=made is not None and not going),
-            self.caption: html.caption(made.task) if made else "",
+            self.caption: html.caption(made.made) if made else "",
             self.mp4: gr.DownloadButton(value=film if made else None),
             self.facts: html.rounded(made.result.facts) if made else None,
             self.halt: halting(view),
