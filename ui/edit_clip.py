@@ -377,7 +377,7 @@ class Panel(Stage):
         gr.on([self.retell.click, self.prompt.submit], self.press, form, **following)
         self.retell.click(None, js=_TO_LINE, queue=False, **QUIET)  # on a phone it may be out of sight
         arrived.then(self.arrive, self.owner, self.chosen, **QUIET)
-        self.connect(self.halt, self.hold, self.waiting)
+        self.connect(self.halt, self.hold, self.waiting, self.ahead)
         self.table.click(self.show, self.asked, self.all_outputs, concurrency_limit=None, **QUIET)
 
 

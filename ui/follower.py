@@ -86,7 +86,6 @@ class Stage(ABC):
     """A place that shows how jobs of some kinds go, and the video of the last of them."""
 
     KINDS: ClassVar[tuple[type, ...]]  # of tasks
-    ahead: Ahead | None = None  # what its button will take, where it says so
 
     def __init__(self, backend: Backend, owner: gr.BrowserState, *depends: gr.State):
         """Builds what it remembers; the Blocks must be open. What it shows may depend on other states, too."""
@@ -94,6 +93,7 @@ class Stage(ABC):
         self.followed = gr.State(Followed())
         self.shown = gr.State("")  # the job whose video is on the stage; "" for none
         self.clock = gr.Timer(OFTEN, active=False)
+        self.foretold: Ahead | None = None  # what its button will take, where it says so
 
     @abstractmethod
     def state(self, view: View) -> dict:
@@ -160,11 +160,10 @@ class Stage(ABC):
         }
 
     def tick(self, *asked: Any) -> dict:
-        """As `updates`, and with it what its button will take."""
-        if self.ahead is None:
+        """As `updates`; where its button says what it will take, that too: of the tasks that are asked last."""
+        if self.foretold is None:
             return self.updates(*asked)
-        *asked, tasks = asked
-        return {**self.updates(*asked), **self.ahead.again(tasks)}
+        return {**self.updates(*asked[:-1]), **self.foretold.again(asked[-1])}
 
     def unfinished(self, visitor_id: str, *about: object) -> list[Job]:
         """The jobs that belong here: what is made now first, then what waits, then what is paused."""
@@ -207,12 +206,15 @@ class Stage(ABC):
         """What `updates`, `stop_all` and the like are called with."""
         return [self.owner, self.followed, self.shown, *self.depends]
 
-    def connect(self, stop: gr.Button, hold: Hold, waiting: gr.HTML | None = None) -> None:
+    def connect(
+        self, stop: gr.Button, hold: Hold, waiting: gr.HTML | None = None, foretold: Ahead | None = None
+    ) -> None:
         """Lets the page ask how things stand, `stop` and `hold` act on all that goes on, and the buttons in `waiting`
-        on one."""
+        on one; keeps right what is `foretold` beside its button."""
         lively = {"inputs": self.asked, "outputs": self.all_outputs}
         lively |= {"concurrency_limit": None, **QUIET}
-        told = [self.ahead] if self.ahead else []
+        self.foretold = foretold
+        told = [foretold] if foretold else []
         ticking = [*self.asked, *(one.tasks for one in told)], [*self.all_outputs, *(one.line for one in told)]
         # In the queue: else gradio does not tell that a gr.State changed.
         self.clock.tick(self.tick, *ticking, concurrency_limit=None, **QUIET)
@@ -278,7 +280,7 @@ class Watch:
         """Builds itself in the Blocks that is open."""
         self.backend, self.stages = backend, stages
         clock, again = gr.Timer(SELDOM), gr.Button(elem_id="look-again", elem_classes="unseen")
-        self.told = [stage.ahead for stage in stages if stage.ahead]
+        self.told = [stage.foretold for stage in stages if stage.foretold]
         looks = {"fn": self.look, "inputs": [owner, *(one.tasks for one in self.told)], **QUIET}
         looks["outputs"] = [*(stage.clock for stage in stages), *(one.line for one in self.told)]
         clock.tick(queue=False, **looks)

@@ -362,7 +362,7 @@ class TextToVideoTab(Stage):
         gr.on([self.generate.click, self.prompt.submit], self.press, form, pressed, **following)
         opened = list(dict.fromkeys([*self.all_outputs, *self.filled, self.example, self.picked]))
         arrived.then(self.arrive, self.owner, opened, **following)
-        self.connect(self.halt, self.hold, self.waiting)
+        self.connect(self.halt, self.hold, self.waiting, self.ahead)
         self.generate.click(None, js=_TO_STAGE, **QUIET)  # on a phone it may be out of sight
 
     @property

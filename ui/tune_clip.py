@@ -319,7 +319,7 @@ class Bench(Stage):
         opened = {"fn": self.arrive, "inputs": self.asked, "outputs": [self.prompt, *self.all_outputs], **following}
         arrived.then(**opened)
         changed.change(**opened)
-        self.connect(self.halt, self.hold)
+        self.connect(self.halt, self.hold, foretold=self.ahead)
         self.draw.click(self.ask, self.asked, [self.awaited, *self.all_outputs], **following)
 
 
