@@ -17,6 +17,7 @@ from pipelines.settings import Settings
 
 KINDS = ("PNG", "JPEG", "WEBP", "BMP")  # plain pictures; PIL's readers of other kinds do far more than read
 SECONDS = 20  # of computing that one may take to decode
+LEAST, STRETCHED = 64, 5  # pixels of the shorter side at least; how many times as long the other may be
 SHOWN = 512  # pixels: as large as a picture is shown to be drawn on
 LOST = said("There is no such image here. Upload it again.")
 
@@ -90,7 +91,7 @@ def read(path: str | Path, settings: Settings, mode: str = "RGB") -> Image.Image
     """The picture in the file `path`, in colours ("RGB") or grey ("L"), turned upright as its EXIF data say.
 
     It is decoded in a process of its own, as image_parser says. Raises ValueError, in words for the person who uploaded
-    it, where it is no picture, damaged, too large, or takes too long.
+    it, where it is no picture, damaged, too large, too small or narrow to show anything, or takes too long.
     """
     side = settings.upload_side
     try:
@@ -127,4 +128,30 @@ def read(path: str | Path, settings: Settings, mode: str = "RGB") -> Image.Image
             ) from error
         except limited.Failed as error:
             raise ValueError(said("This picture is damaged. Save it again, and upload that.")) from error
-    return Image.frombytes(mode, (facts["width"], facts["height"]), pixels)
+    size = facts["width"], facts["height"]
+    _check_shape(*size)
+    return Image.frombytes(mode, size, pixels)
+
+
+def _check_shape(width: int, height: int) -> None:
+    """Raises ValueError where a picture of so many pixels can't show anything."""
+    if min(width, height) < LEAST:
+        raise ValueError(
+            said(
+                "The picture is {width}x{height}, which is too small: both sides need at least {least} pixels. Use a "
+                "larger one.",
+                width=width,
+                height=height,
+                least=LEAST,
+            )
+        )
+    if max(width, height) > STRETCHED * min(width, height):
+        raise ValueError(
+            said(
+                "The picture is {width}x{height}, which is too narrow: one side may be at most {most} times as long as "
+                "the other. Crop it.",
+                width=width,
+                height=height,
+                most=STRETCHED,
+            )
+        )
