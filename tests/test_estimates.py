@@ -62,7 +62,7 @@ def test_every_tab_that_makes_something_says_it(backend, settings):
     demo = page.build(backend, settings)
     told = {}
     for event in demo.fns.values():
-        if getattr(event.fn, "__name__", "") == "foresee":
+        if getattr(event.fn, "__name__", "") == "foresee" and event.trigger_after is None:
             line, _ = event.outputs
             told[line.elem_id] = event
     assert set(told) == {"ahead", "pose-ahead", "tune-ahead", "edit-ahead"}
@@ -114,3 +114,21 @@ def test_it_stays_right_while_the_queue_and_the_machine_move_on(tmp_path):
         assert told() == estimates.line(backend, foreseen) != alone and "About 60 min" in told()
         backend.jobs.delete(done.id, OTHER)
         assert told() == alone
+
+
+def test_settings_that_are_filled_in_from_elsewhere_are_foreseen_with_them(backend, settings):
+    """Controls out of sight do not tell that they changed: the answer that sets them tells the line, or asks for it."""
+    demo = page.build(backend, settings)
+    events = [(getattr(event.fn, "__name__", ""), event) for event in demo.fns.values()]
+    after = {event.trigger_after for name, event in events if name == "foresee"}
+    fillers = {name for name, event in events if event._id in after}
+    assert fillers == {"choose_model", "choose_image", "begin_with", "refill", "choose_example", "open", "choose_base"}
+    (text,) = {event.fn.__wrapped__.__self__ for name, event in events if name == "foresee" and "ahead" in names(event)}
+    long = text.fill(a_task(LARGE))
+    assert long[text.ahead.line] == estimates.line(backend, [a_task(LARGE)])
+    assert long[text.ahead.tasks] == (a_task(LARGE),)
+    assert all(set(text.ahead.outputs) <= set(event.outputs) for name, event in events if name == "restore")
+
+
+def names(event):
+    return {one.elem_id for one in event.outputs}

@@ -295,7 +295,7 @@ class Panel(Stage):
         filled += [self.about, self.ideas, self.managing, self.name, self.resume, self.really, self.archive]
         pick = shelf.click(_picked, None, self.chosen, **QUIET)
         gr.on([shelf.click, self.retell.click], lambda: gr.HTML(visible=False), None, self.learned, **QUIET)
-        gr.on(
+        opened = gr.on(
             [self.chosen.change, wanted.change],
             self.open,
             [self.owner, self.chosen, wanted],
@@ -308,7 +308,7 @@ class Panel(Stage):
         latest = QUIET | {"trigger_mode": "always_last", "queue": False}
         self.prompt.change(self.hint, [self.owner, self.chosen, self.prompt], self.hints, **latest)
         foreseen = {self.owner, self.chosen, self.prompt, *self.controls.values(), self.shown}
-        gr.on(None, self.foresee, foreseen, self.ahead.outputs, **latest)
+        self.ahead.asks(self.foresee, foreseen, [opened])
         self.delete.click(lambda: gr.Button(visible=True), None, self.really, **QUIET)
         managed = [self.changed, self.chosen, self.heading, self.really, self.archive, self.problem]
         buttons = {"rename": self.rename, "resume": self.resume, "delete": self.really, "export": self.export}

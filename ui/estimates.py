@@ -1,6 +1,7 @@
 """What a click will take, said beside its button before it is pressed; nothing where that is not known."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import gradio as gr
 
@@ -26,6 +27,18 @@ class Ahead:
     def outputs(self) -> list[gr.components.Component]:
         """What `foresee` updates."""
         return [self.line, self.tasks]
+
+    def asks(
+        self, foresee: Callable[[dict], dict], controls: set[Any], fillers: Sequence[gr.events.Dependency]
+    ) -> None:
+        """Has the page ask `foresee` when it opens, whenever one of the `controls` changes, and after the `fillers`,
+        events that set controls: one that is out of sight, in a section that is closed, does not tell that it
+        changed."""
+        asked: dict[str, Any] = {"inputs": controls, "outputs": self.outputs, "trigger_mode": "always_last"}
+        asked |= {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
+        gr.on(None, foresee, **asked)
+        for filler in fillers:
+            filler.then(foresee, **asked)
 
     def foresee(self, tasks: Callable[[], Sequence[Task]]) -> dict:
         """The updates for what `tasks` makes of the controls; the line is empty while they make no possible task."""

@@ -224,7 +224,8 @@ class PoseToVideoTab(Following):
         shown = self.examples.click(self.choose_example, None, self.filled, **QUIET)
         shown.then(None, js=_TO_ASK).then(**again)
         chosen = [self.about, *there.values(), *self.reference.controls]
-        model.input(self.choose_model, model, chosen, **QUIET).then(**again)
+        changed = model.input(self.choose_model, model, chosen, **QUIET)
+        changed.then(**again)
         shortcuts.choose(PoseToVideo, there, find, [model])
         tuned = self.poses["tuned"]
         dressed = {"fn": self.dress, "inputs": [owner, model, tuned], "outputs": tuned, **QUIET}
@@ -234,7 +235,7 @@ class PoseToVideoTab(Following):
         latest = quiet | {"trigger_mode": "always_last"}
         gr.on(None, self.hint, [self.prompt, model], self.hints, **latest)
         foreseen = {self.prompt, *self.named.values(), self.shown}
-        gr.on(None, self.foresee, foreseen, self.ahead.outputs, **latest)
+        self.ahead.asks(self.foresee, foreseen, [refilled, shown, changed])
         frames, fps = there["frames"], there["fps"]
         gr.on(None, None, [frames, fps], frames, js=FRAMES_LABEL, **quiet)
         self.dice.click(lambda: (forms.new_seed(), False), None, [self.seed, self.randomise], **quiet)

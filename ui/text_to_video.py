@@ -124,6 +124,7 @@ class TextToVideoTab(Stage):
             *self.several.form,
             *self.controls.values(),
             *self.given.controls,
+            *self.ahead.outputs,
         ]
         self._connect_controls(begun)
         self._connect_jobs(arrived)
@@ -207,6 +208,7 @@ class TextToVideoTab(Stage):
             | self.several.fill(task)
             | controls.updates(TextToVideo, self.controls, card, values)
             | self.given.fill(card, values)
+            | self.ahead.foresee(lambda: [of] * (len(task.jobs) if isinstance(task, Grid) else 1))
         )
 
     def begin_with(self, frame: tuple[str, float], name: str) -> dict:
@@ -255,11 +257,15 @@ class TextToVideoTab(Stage):
     def _connect_controls(self, begun: gr.State) -> None:
         quiet = QUIET | {"queue": False}
         choosing = [*self.controls.values(), *self.given.controls]
-        self.model.input(self.choose_model, self.model, choosing, **quiet)
-        self.image.choice.input(self.choose_image, [self.image.choice, self.model], [self.model, *choosing], **quiet)
+        changed = [
+            self.model.input(self.choose_model, self.model, choosing, **quiet),
+            self.image.choice.input(
+                self.choose_image, [self.image.choice, self.model], [self.model, *choosing], **quiet
+            ),
+        ]
         shortcuts.choose(TextToVideo, self.controls, find, [self.model])
         # Only an event of the queue has gradio notice that a State has changed: here the first image.
-        begun.change(self.begin_with, [begun, self.model], [self.model, *choosing], **QUIET)
+        changed.append(begun.change(self.begin_with, [begun, self.model], [self.model, *choosing], **QUIET))
         played = list(dict.fromkeys([*self.filled, self.picked, self.example, *self.all_outputs]))
         chosen = {"fn": self.choose_example, "inputs": [self.owner, self.followed], "outputs": played, **QUIET}
         self.examples.click(**chosen).then(None, js=_TO_STAGE)
@@ -270,7 +276,7 @@ class TextToVideoTab(Stage):
         gr.on(None, self.hint, hinted, self.hints, trigger_mode="always_last", **quiet)
         foreseen = {*self.several.form, self.prompt, self.model, self.seed, *self.controls.values(), self.shown}
         foreseen |= {*self.given.named.values()}
-        gr.on(None, self.foresee, foreseen, self.ahead.outputs, trigger_mode="always_last", **quiet)
+        self.ahead.asks(self.foresee, foreseen, changed)
         gr.on(
             [self.prompt.change, self.model.change],
             lambda text, name: html.chips(text.split("\n")[-1], find(name)),

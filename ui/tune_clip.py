@@ -205,10 +205,9 @@ class Bench(Stage):
         gr.on([there[side].change for side in ("width", "height")], **looked, trigger_mode="always_last")
         latest = QUIET | {"trigger_mode": "always_last", "queue": False}
         gr.on([self.prompt.change, self.model.change], self.hint, [self.prompt, self.model], self.hints, **latest)
-        foreseen = {self.model, self.clip, *there.values(), self.shown}
-        gr.on(None, self.foresee, foreseen, self.ahead.outputs, **latest)
         based = [there[name] for name in _BASED]
-        self.model.input(self.choose_base, self.model, [*based, self.card_html], **QUIET)
+        changed = self.model.input(self.choose_base, self.model, [*based, self.card_html], **QUIET)
+        self.ahead.asks(self.foresee, {self.model, self.clip, *there.values(), self.shown}, [changed])
 
     # One click, followed through -----------------------------------------------------------------------------------
 
