@@ -46,7 +46,7 @@ def by_id(updates):
     return {getattr(component, "elem_id", None): update for component, update in updates.items()}
 
 
-def png(mode="L", size=(80, 64), level=255):
+def png(mode="L", size=(40, 30), level=255):
     file = io.BytesIO()
     Image.fromarray(np.full((*size[::-1], len(mode)), level, np.uint8).squeeze(), mode).save(file, "PNG")
     return file.getvalue()

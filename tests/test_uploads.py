@@ -173,7 +173,7 @@ TWO_FRAMES = b"acTL", struct.pack(">II", 2, 0)
 FIRST_FRAME = b"fcTL", struct.pack(">IIIIIHHBB", 0, 5000, 5000, 0, 0, 1, 10, 0, 0)
 FTYP = box(b"ftyp", b"isom\0\0\2\0isomiso2avc1mp41")
 ACCEPTED = "Upload an MP4 or MOV, WebM or MKV, GIF, animated WebP or APNG"
-STILL = "single picture, and has no motion.*Begin with a first image"
+STILL = "single picture, and has no motion. Upload an MP4 or MOV, WebM or MKV, GIF, animated WebP or APNG.*first image"
 DAMAGED = "damaged"
 
 REFUSED = {  # name -> (content, or what makes it; what the sentence says)

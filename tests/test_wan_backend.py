@@ -50,7 +50,7 @@ def clip(backend, tmp_path_factory):
 @pytest.fixture(scope="module")
 def picture(backend, tmp_path_factory):
     path = tmp_path_factory.mktemp("picture") / "who.png"
-    Image.fromarray(np.random.default_rng(1).integers(0, 256, (80, 64, 3), np.uint8)).save(path)
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 24, 3), np.uint8)).save(path)
     return backend.assets.keep_image(path, ME)
 
 

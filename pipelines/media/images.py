@@ -17,7 +17,7 @@ from pipelines.settings import Settings
 
 KINDS = ("PNG", "JPEG", "WEBP", "BMP")  # plain pictures; PIL's readers of other kinds do far more than read
 SECONDS = 20  # of computing that one may take to decode
-LEAST, STRETCHED = 64, 5  # pixels of the shorter side at least; how many times as long the other may be
+LEAST, STRETCHED = 16, 10  # pixels of the shorter side at least; how many times as long the other may be
 SHOWN = 512  # pixels: as large as a picture is shown to be drawn on
 LOST = said("There is no such image here. Upload it again.")
 
@@ -30,8 +30,10 @@ class Images:
         self._folder = settings.data.absolute() / "images"
 
     def keep(self, path: str | Path, owner: str, mask: bool = False) -> str:
-        """Takes a copy of the upload `path`, as plain pixels, and returns its name for a task. Raises as `read`."""
+        """Takes a copy of the upload `path`, as plain pixels, and returns its name for a task. Raises ValueError as
+        `read`, and for a picture that is too small or too narrow to show anything."""
         picture = read(path, self._settings, "L" if mask else "RGB")
+        _check_shape(*picture.size)
         name = secrets.token_hex(16)
         folder = self._folder / name
         folder.mkdir(parents=True)
@@ -91,7 +93,7 @@ def read(path: str | Path, settings: Settings, mode: str = "RGB") -> Image.Image
     """The picture in the file `path`, in colours ("RGB") or grey ("L"), turned upright as its EXIF data say.
 
     It is decoded in a process of its own, as image_parser says. Raises ValueError, in words for the person who uploaded
-    it, where it is no picture, damaged, too large, too small or narrow to show anything, or takes too long.
+    it, where it is no picture, damaged, too large, or takes too long.
     """
     side = settings.upload_side
     try:
@@ -128,9 +130,7 @@ def read(path: str | Path, settings: Settings, mode: str = "RGB") -> Image.Image
             ) from error
         except limited.Failed as error:
             raise ValueError(said("This picture is damaged. Save it again, and upload that.")) from error
-    size = facts["width"], facts["height"]
-    _check_shape(*size)
-    return Image.frombytes(mode, size, pixels)
+    return Image.frombytes(mode, (facts["width"], facts["height"]), pixels)
 
 
 def _check_shape(width: int, height: int) -> None:

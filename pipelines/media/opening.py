@@ -85,8 +85,10 @@ def opened(path: str | Path, settings: Settings) -> Iterator[Upload]:
         if demuxer is None and _is_picture(head):
             raise ValueError(
                 said(
-                    "This is a single picture, and has no motion. Upload a clip; to begin a video with the picture, "
-                    "choose “Begin with a first image” in Text to video."
+                    "This is a single picture, and has no motion. Upload an {kind}, {other}, GIF, animated WebP or "
+                    "APNG file; to begin a video with the picture, choose “Begin with a first image” in Text to video.",
+                    kind=KINDS["mov"],
+                    other=KINDS["matroska"],
                 )
             )
         if demuxer is None:

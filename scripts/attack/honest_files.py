@@ -91,9 +91,9 @@ def gif(number: int) -> bytes:
 IMAGES = {  # name -> mode, options of PIL
     **{f"grey-{mode.replace(';', '')}.png": (mode, {}) for mode in ("1", "L", "LA", "I;16")},
     **{f"colours-{mode}.png": (mode, {}) for mode in ("P", "RGB", "RGBA")},
-    **{f"small-{side}.png": ("RGB", {"size": (side, side)}) for side in (64, 96)},
-    "wide.png": ("RGB", {"size": (600, 120)}),
-    "high.png": ("RGB", {"size": (120, 600)}),
+    **{f"small-{side}.png": ("RGB", {"size": (side, side)}) for side in (16, 64)},
+    "wide.png": ("RGB", {"size": (600, 90)}),
+    "high.png": ("RGB", {"size": (90, 600)}),
     "tight.png": ("RGB", {"compress_level": 9}),
     **{f"plain-{mode}.jpg": (mode, {}) for mode in ("L", "RGB", "CMYK")},
     **{f"turned-{turn}.jpg": ("RGB", {"turn": turn}) for turn in (1, 3, 6, 8)},
