@@ -53,3 +53,23 @@ def test_a_video_of_the_library_is_as_wide_as_the_page(chromium, app):  # noqa: 
         page.wait_for_function("document.querySelector('#chosen-video video')?.readyState > 1")
         assert page.locator("#chosen-video").bounding_box()["width"] > 280
         assert page.evaluate("document.documentElement.scrollWidth") <= SIZES["phone"]["width"]
+
+
+def test_thumbs_of_sliders_are_whole_and_choices_stand_apart(chromium, app):  # noqa: F811
+    """A thumb is higher than its track: whatever cuts off what stands over the track cuts the thumb."""
+    with on_a_phone(chromium, app) as page:
+        page.get_by_role("tab", name="Pose to video").tap()
+        cut_off = page.evaluate(
+            """() => [...document.querySelectorAll('#pose-show input[type=range][id]')].filter(
+                slider => getComputedStyle(slider.closest('.block')).overflow !== 'visible').length"""
+        )
+        assert cut_off == 0 and page.locator("#pose-strength input[type=range]").count() == 1
+        page.locator("#pose-who > button").tap()
+        own, between = page.locator("#pose-detector").evaluate(
+            """choice => {
+                const [one, other] = choice.querySelectorAll('label'), edge = part => part.getBoundingClientRect();
+                const own = edge(one.querySelector('span')).left - edge(one.querySelector('input')).right;
+                return [own, edge(other).left - edge(one).right];
+            }"""
+        )
+        assert between >= 2 * own

@@ -4,13 +4,16 @@ from dataclasses import asdict
 
 import gradio as gr
 import pytest
+from running_app import waiting_backend
 
 from pipelines.catalog import find
+from pipelines.events import Result
 from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
 from pipelines.tasks import TextToVideo
 from ui import estimates, forms, page
 
+VISITOR, OTHER = "1" * 32, "2" * 32
 SMALL, LARGE = find("miniature-modelscope"), find("modelscope-1.7b")
 
 
@@ -47,8 +50,11 @@ def test_it_is_silent_where_nothing_is_known_or_possible(backend):
     def impossible():
         raise ValueError("no")
 
-    assert estimates.of(backend, impossible) == ""
-    assert estimates.of(backend, lambda: [forms.text_to_video({"prompt": "", "model": SMALL.name, "seed": 0})]) == ""
+    with gr.Blocks():
+        ahead = estimates.Ahead(backend, "ahead")
+    silent = {ahead.line: "", ahead.tasks: ()}
+    assert ahead.foresee(impossible) == silent and ahead.again(()) == ahead.again(None) == {}
+    assert ahead.foresee(lambda: [forms.text_to_video({"prompt": "", "model": SMALL.name, "seed": 0})]) == silent
 
 
 def test_every_tab_that_makes_something_says_it(backend, settings):
@@ -56,9 +62,9 @@ def test_every_tab_that_makes_something_says_it(backend, settings):
     demo = page.build(backend, settings)
     told = {}
     for event in demo.fns.values():
-        if getattr(event.fn, "__name__", "") == "foresee":
-            (output,) = event.outputs
-            told[output.elem_id] = event
+        if getattr(event.fn, "__name__", "") == "foresee" and event.trigger_after is None:
+            line, _ = event.outputs
+            told[line.elem_id] = event
     assert set(told) == {"ahead", "pose-ahead", "tune-ahead", "edit-ahead"}
     for name, event in told.items():
         assert not event.queue and isinstance(event.outputs[0], gr.HTML)
@@ -67,10 +73,62 @@ def test_every_tab_that_makes_something_says_it(backend, settings):
         assert steps[name] in listened
 
     def says(name, **changed):
-        return told[name].fn({one: changed.get(one.elem_id, getattr(one, "value", None)) for one in told[name].inputs})
+        line, _ = told[name].outputs
+        values = {one: changed.get(one.elem_id, getattr(one, "value", None)) for one in told[name].inputs}
+        return told[name].fn(values)[line]
 
     assert says("ahead") != says("ahead", model=LARGE.name, **asdict(LARGE.defaults)) != ""
     assert "4 videos" in says("ahead", prompt="a\nb", grid=True, **{"grid-seeds": "1, 2"})
     assert says("ahead", steps=-1) == says("edit-ahead") == ""
     assert "on this machine" in says("pose-ahead") and "on this machine" in says("tune-ahead")
     assert "2 videos" in says("pose-ahead", **{"pose-prompt": "a\nb"})
+
+
+def test_it_stays_right_while_the_queue_and_the_machine_move_on(tmp_path):
+    """The page's own questions, of how things stand, are answered with it: it asks nothing more."""
+    settings = Settings(data=tmp_path / "data", cache=tmp_path / "cache", device="cpu", hub=False)
+    with waiting_backend(tmp_path) as backend:
+        demo = page.build(backend, settings)
+        named = [(getattr(event.fn, "__name__", ""), event) for event in demo.fns.values()]
+        followed = {one.elem_id for name, event in named if name == "tick" for one in event.outputs}
+        assert {"ahead", "pose-ahead", "tune-ahead", "edit-ahead"} <= followed
+        watch = next(
+            event for name, event in named if name == "look" and "ahead" in {one.elem_id for one in event.outputs}
+        )
+        lines = [one for one in watch.outputs if one.elem_id]
+        assert [one.elem_id for one in lines] == ["ahead", "pose-ahead", "tune-ahead", "edit-ahead"]
+        foreseen = (a_task(SMALL),)
+
+        def told():
+            return watch.fn(VISITOR, foreseen, (), (), ()).get(lines[0])
+
+        alone = told()
+        assert "on this machine." in alone and watch.fn(VISITOR, (), (), (), ()).get(lines[0]) is None
+        job = backend.jobs.submit(a_task(SMALL), OTHER)
+        assert "after about" in told()
+        backend.jobs.cancel(job, OTHER)
+        assert told() == alone
+        done = backend.table.add(a_task(SMALL), OTHER)
+        backend.table.take(1)
+        backend.table.tell(done.id, Result(tmp_path, {"working_seconds": 3600.0}))
+        assert told() == estimates.line(backend, foreseen) != alone and "About 60 min" in told()
+        backend.jobs.delete(done.id, OTHER)
+        assert told() == alone
+
+
+def test_settings_that_are_filled_in_from_elsewhere_are_foreseen_with_them(backend, settings):
+    """Controls out of sight do not tell that they changed: the answer that sets them tells the line, or asks for it."""
+    demo = page.build(backend, settings)
+    events = [(getattr(event.fn, "__name__", ""), event) for event in demo.fns.values()]
+    after = {event.trigger_after for name, event in events if name == "foresee"}
+    fillers = {name for name, event in events if event._id in after}
+    assert fillers == {"choose_model", "choose_image", "begin_with", "refill", "choose_example", "open", "choose_base"}
+    (text,) = {event.fn.__wrapped__.__self__ for name, event in events if name == "foresee" and "ahead" in names(event)}
+    long = text.fill(a_task(LARGE))
+    assert long[text.ahead.line] == estimates.line(backend, [a_task(LARGE)])
+    assert long[text.ahead.tasks] == (a_task(LARGE),)
+    assert all(set(text.ahead.outputs) <= set(event.outputs) for name, event in events if name == "restore")
+
+
+def names(event):
+    return {one.elem_id for one in event.outputs}

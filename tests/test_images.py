@@ -148,6 +148,21 @@ def test_what_is_odd_about_a_picture_and_costs_little_is_passed_over(tmp_path, s
     assert np.abs(difference).max() == 0 or content[:2] == b"\xff\xd8"
 
 
+@pytest.mark.parametrize("mask", [False, True], ids=["image", "mask"])
+@pytest.mark.parametrize("size", [(1, 1), (15, 500), (16, 161), (800, 79)], ids=str)
+def test_a_picture_that_can_show_nothing_is_refused_in_words(tmp_path, settings, size, mask):
+    """A first image, a mask and a reference image are kept the same way, from the page and from programs."""
+    says = "both sides need at least 16 pixels" if min(size) < 16 else "at most 10 times as long"
+    with pytest.raises(ValueError, match=f"is {size[0]}x{size[1]}.*{says}"):
+        Images(settings).keep(write(tmp_path, Image.new("RGB", size)), "anna", mask)
+    assert not list(settings.data.glob("images/*"))
+
+
+@pytest.mark.parametrize("size", [(16, 16), (16, 160), (160, 16)], ids=str)
+def test_the_smallest_and_the_narrowest_are_kept(tmp_path, settings, size):
+    assert Images(settings).keep(write(tmp_path, Image.new("RGB", size)), "anna")
+
+
 def test_text_that_unpacks_without_end_is_not_unpacked(tmp_path, settings):
     file = tmp_path / "upload"
     file.write_bytes(texts(2**25))

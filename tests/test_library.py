@@ -13,8 +13,10 @@ from pipelines.events import Result
 from pipelines.media import video
 from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
-from pipelines.tasks import Grid, TextToVideo
+from pipelines.tasks import Grid, PoseToVideo, TextToVideo
 from ui import access, compare, follower, html, page
+from ui.finish import Finishing
+from ui.pose_to_video import PoseToVideoTab
 
 ME, OTHER = "1" * 32, "2" * 32
 BEAR = TextToVideo.for_model(find("miniature-modelscope"), "a <b>bear</b> bows", 7)
@@ -28,12 +30,12 @@ def backend(tmp_path):
         yield backend
 
 
-def finished(backend, visitor_id, task=BEAR):
+def finished(backend, visitor_id, task=BEAR, **facts):
     job = backend.table.add(task, backend.owners.of(visitor_id))
     place: Path = backend.settings.data / "videos" / job.id / "a.mp4"
     place.parent.mkdir(parents=True, exist_ok=True)
     video.write(np.random.default_rng(0).integers(0, 255, (2, 32, 32, 3), np.uint8), place, 8, "")
-    backend.table.adopt(replace(job, state="done", ended=job.submitted, end=Result(place, {})))
+    backend.table.adopt(replace(job, state="done", ended=job.submitted, end=Result(place, facts)))
     return job.id
 
 
@@ -61,6 +63,33 @@ def test_only_ones_own_videos_are_chosen_saved_liked_and_deleted(backend):
         save.fn(ME, [mine, theirs])
     remove.fn(ME, mine, [mine], [mine, theirs])
     assert {job.id for job in backend.table.finished()} == {theirs, also_mine}
+
+
+@pytest.mark.parametrize("told", [{"frames": 9}, {"poses": {"frames": 9}}], ids=["today", "before"])
+def test_of_a_short_clip_the_page_tells_what_was_made(backend, told):
+    """Sixteen frames were asked for, and nine made of the clip."""
+    asked = PoseToVideo.for_model(find("miniature-followyourpose"), "a bear", 7, motion="wave")
+    assert asked.frames == 16 and asked.fps == 8
+    short, whole = finished(backend, ME, asked, **told), finished(backend, ME, asked)
+    demo = page.build(backend, backend.settings)
+    named = [(getattr(event.fn, "__qualname__", ""), event) for event in demo.fns.values()]
+    fns = {name.removeprefix("tab.<locals>."): event.fn for name, event in named}
+
+    def by_name(updates):
+        return {block.elem_id: value for block, value in updates.items()}
+
+    shelf = by_name(fns["look"](ME, "", False, 1, [], []))["shelf"]
+    assert shelf.count("1.1 s") == 1 and shelf.count("2.0 s") == 1 and "Frames 9" in shelf
+    about = by_name(fns["act"](ME, [], [], SimpleNamespace(act="open", job=short)))["chosen-about"]
+    assert "9 frames · 1.1 s" in about
+    stage = follower.View(ME, backend.table.get(short))
+    for place in (event.fn.__wrapped__.__self__ for name, event in named if name.startswith("Stage.tick")):
+        if isinstance(place, PoseToVideoTab):
+            assert "9 frames · 1.1 s" in place.state(stage)[place.figures]
+        if isinstance(place, Finishing):
+            assert "17 frames · 16 a second" in place.look(ME, short, 1, 2)
+    table = fns["panel.<locals>.show"](ME, [short, whole])
+    assert "<td>9</td><td>16</td>" in next(value for value in table.values() if "Frames" in str(value))
 
 
 def test_a_card_tells_the_seed_and_what_differs():

@@ -13,7 +13,7 @@ from pipelines.media import video
 from pipelines.models.folders import card_of_folder
 from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
-from pipelines.tasks import NOBODY, PoseToVideo, Tune
+from pipelines.tasks import NOBODY, Finish, PoseToVideo, Tune
 
 ME, OTHER = "1" * 32, "2" * 32
 SIDE, FRAMES = 64, 8
@@ -58,6 +58,18 @@ def test_kept_keypoints_and_a_motion_become_videos(backend, catalog, tmp_path):
         assert video.read(made.video).shape == (FRAMES, SIDE, SIDE, 3)
         assert backend.assets.task_of(made.video, ME) == task(catalog, **poses)
     assert len(backend.jobs.finished(ME, kind="pose-to-video")) == 2
+
+
+def test_of_a_short_part_it_is_told_how_many_frames_were_made(backend, catalog):
+    asked = task(catalog, motion="wave", end=0.5)
+    job = backend.jobs.submit(asked, ME)
+    facts = follow(backend, job)[-1].facts
+    frames = len(video.read(backend.table.get(job).result.video))
+    assert facts["frames"] == frames < asked.frames and facts["task"]["frames"] == asked.frames
+    assert backend.table.get(job).made == replace(asked, frames=frames)
+    job = backend.jobs.submit(Finish.for_video(asked, job, 1, 2), ME)
+    assert follow(backend, job)[-1].facts["frames"] == 2 * frames - 1
+    assert backend.table.get(job).made.of.frames == frames
 
 
 def test_what_is_somebody_elses_or_not_there_is_refused_at_once(backend, catalog, tmp_path):

@@ -246,6 +246,28 @@ def test_edited_skeletons_are_followed_exactly_and_undone_by_one_button(built, t
     assert again[state] is None
 
 
+def test_no_skeletons_stand_beside_a_clip_that_they_are_not_of(built, tmp_path):
+    """Neither while they are looked for, nor after the search was stopped or has failed."""
+    demo, backend = built
+
+    def figure(updates):
+        return next((value for one, value in updates.items() if one.elem_id == "found"), None)
+
+    def looked(**changed):
+        look = event(demo, "look", "pose-start")
+        values = {one: changed.get(one.elem_id, getattr(one, "value", None)) for one in look.inputs}
+        (owner,) = [one for one in values if isinstance(one, gr.BrowserState)]
+        return [figure(update) for update in look.fn(values | {owner: ME})]
+
+    assert "data:image" in looked()[-1]
+    assert looked(**{"pose-start": 99})[-1] == ""
+    quits = event(demo, "quit_looking")
+    assert figure(quits.fn(ME)) == "" and {one.elem_id for one in quits.outputs} >= {"found"}
+    take = event(demo, "take", "pose-clip")
+    assert figure(take.fn(ME, shutil.copyfile(find_motion("wave"), tmp_path / "wave.json"))) == ""
+    assert {one.elem_id for one in take.outputs} >= {"found"}
+
+
 @pytest.mark.parametrize("wrong", ["not json", '[{"people": [[1, 2, 3]]}]', '[{"people": []}]'])
 def test_edits_that_are_no_skeletons_are_answered(built, tmp_path, wrong):
     (tmp_path / "edited.json").write_text(wrong)

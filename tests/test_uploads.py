@@ -173,6 +173,7 @@ TWO_FRAMES = b"acTL", struct.pack(">II", 2, 0)
 FIRST_FRAME = b"fcTL", struct.pack(">IIIIIHHBB", 0, 5000, 5000, 0, 0, 1, 10, 0, 0)
 FTYP = box(b"ftyp", b"isom\0\0\2\0isomiso2avc1mp41")
 ACCEPTED = "Upload an MP4 or MOV, WebM or MKV, GIF, animated WebP or APNG"
+STILL = "single picture, and has no motion. Upload an MP4 or MOV, WebM or MKV, GIF, animated WebP or APNG.*first image"
 DAMAGED = "damaged"
 
 REFUSED = {  # name -> (content, or what makes it; what the sentence says)
@@ -198,8 +199,8 @@ REFUSED = {  # name -> (content, or what makes it; what the sentence says)
     "transport.ts": (lambda folder: (folder / "secret.ts").read_bytes(), ACCEPTED),
     "weights.mp4": (b"\x80\x04\x95\x1a\0\0\0cposix\nsystem\n", ACCEPTED),
     "archive.mp4": (b"PK\x03\x04" + noise(1), ACCEPTED),
-    "still.avif": (box(b"ftyp", b"avif\0\0\0\0mif1avif") + noise(2), ACCEPTED),
-    "still.heic": (box(b"ftyp", b"heic\0\0\0\0mif1heic") + noise(3), ACCEPTED),
+    "still.avif": (box(b"ftyp", b"avif\0\0\0\0mif1avif") + noise(2), STILL),
+    "still.heic": (box(b"ftyp", b"heic\0\0\0\0mif1heic") + noise(3), STILL),
     "empty.mp4": (b"", "empty"),
     "one byte.mp4": (b"\0", ACCEPTED),
     "header only.mp4": (FTYP, DAMAGED),
@@ -217,11 +218,11 @@ REFUSED = {  # name -> (content, or what makes it; what the sentence says)
     "huge canvas.gif": (gif_canvas(65535, 65535), "65535x65535.*4096"),
     "large canvas.gif": (gif_canvas(5000, 5000), "5000x5000.*4096"),
     "unknown codec.mkv": (rare, "ffv1"),
-    "still.png": (picture("48x32", ["-c:v", "png"], "png"), ACCEPTED),
-    "still.webp": (picture("48x32", ["-c:v", "libwebp"], "webp"), ACCEPTED),
-    "still with a header.webp": (webp((48, 32), False, noise(9)), ACCEPTED),
-    "a word too late.png": (png(png_canvas(8, 8), (b"IDAT", noise(10, 64)), TWO_FRAMES), ACCEPTED),
-    "endless chunk.png": (png(png_canvas(8, 8))[:-4] + b"\xff\xff\xff\xffzTXt" + noise(11), ACCEPTED),
+    "still.png": (picture("48x32", ["-c:v", "png"], "png"), STILL),
+    "still.webp": (picture("48x32", ["-c:v", "libwebp"], "webp"), STILL),
+    "still with a header.webp": (webp((48, 32), False, noise(9)), STILL),
+    "a word too late.png": (png(png_canvas(8, 8), (b"IDAT", noise(10, 64)), TWO_FRAMES), STILL),
+    "endless chunk.png": (png(png_canvas(8, 8))[:-4] + b"\xff\xff\xff\xffzTXt" + noise(11), STILL),
     "header only.webp": (webp((48, 32), True), DAMAGED),
     "noise.webp": (webp((48, 32), True, noise(12)), DAMAGED),
     "noise.png": (png(png_canvas(48, 32), TWO_FRAMES) + noise(13), "damaged|2048 MB of memory"),
@@ -692,6 +693,14 @@ def test_a_single_frame_is_a_short_clip(tmp_path, name, options):
     assert numbers(uploads.frames(path, SETTINGS, frames=16)) == [0]
     uploads.normalise(path, tmp_path / "out.mp4", SETTINGS)
     assert numbers(video.read(tmp_path / "out.mp4")) == [0]
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg", "webp", "bmp"])
+def test_a_single_picture_is_told_where_it_can_be_used(tmp_path, kind):
+    """The file chooser offers some of these: PNG and WebP may move."""
+    Image.new("RGB", (96, 64), "red").save(tmp_path / f"still.{kind}")
+    with pytest.raises(ValueError, match=STILL):
+        measuring.inspect(tmp_path / f"still.{kind}", SETTINGS)
 
 
 def test_an_ffmpeg_that_does_not_know_a_kind_is_named(tmp_path, monkeypatch):

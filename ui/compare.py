@@ -71,7 +71,7 @@ def panel(backend: Backend, owner: gr.BrowserState, compared: gr.State) -> None:
             all_of_it: gr.Column(visible=bool(jobs)),
             heading: _heading(jobs),
             shown: films(*(_film(number, job) for number, job in enumerate(jobs, 1))) if side_by_side else films(),
-            table: differences([job.task for job in jobs]) if side_by_side else "",
+            table: differences([job.made for job in jobs]) if side_by_side else "",
         }
 
     def _film(number: int, job: Job) -> Film | None:

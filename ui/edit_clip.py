@@ -141,7 +141,7 @@ class Panel(Stage):
             self.retell = gr.Button(say("Edit"), variant="primary", size="lg", elem_id="edit")
             self.hold = Hold("edit")
             self.halt = gr.Button(say("Stop"), variant="stop", size="lg", visible=False, elem_id="stop-edit")
-        self.ahead = gr.HTML(elem_id="edit-ahead")
+        self.ahead = estimates.Ahead(self.backend, "edit-ahead")
         with gr.Accordion(say("Fine settings of the edit"), open=False, elem_id="fine-edit"):
             names = ("strength", "guidance", "steps", "scheduler", "negative_prompt", "sound", "seed")
             self.controls = controls.controls(Edit, names, first, "edit-")
@@ -265,10 +265,10 @@ class Panel(Stage):
         """What the controls say, by the names of the settings."""
         return {name: data[control] for name, control in (self.controls | {"prompt": self.prompt}).items()}
 
-    def foresee(self, data: dict) -> str:
-        """How long the edits will take."""
+    def foresee(self, data: dict) -> dict:
+        """Tells how long the edits will take."""
         chosen = data[self.chosen], data[self.owner]
-        return estimates.of(self.backend, lambda: forms.edits(self.values(data), self.tuned(*chosen)))
+        return self.ahead.foresee(lambda: forms.edits(self.values(data), self.tuned(*chosen)))
 
     def manage(self, act: str, visitor_id: str, identifier: str, count: int, title: str) -> dict:
         """One of the buttons of a tuned model was pressed."""
@@ -295,7 +295,7 @@ class Panel(Stage):
         filled += [self.about, self.ideas, self.managing, self.name, self.resume, self.really, self.archive]
         pick = shelf.click(_picked, None, self.chosen, **QUIET)
         gr.on([shelf.click, self.retell.click], lambda: gr.HTML(visible=False), None, self.learned, **QUIET)
-        gr.on(
+        opened = gr.on(
             [self.chosen.change, wanted.change],
             self.open,
             [self.owner, self.chosen, wanted],
@@ -308,7 +308,7 @@ class Panel(Stage):
         latest = QUIET | {"trigger_mode": "always_last", "queue": False}
         self.prompt.change(self.hint, [self.owner, self.chosen, self.prompt], self.hints, **latest)
         foreseen = {self.owner, self.chosen, self.prompt, *self.controls.values(), self.shown}
-        gr.on(None, self.foresee, foreseen, self.ahead, **latest)
+        self.ahead.asks(self.foresee, foreseen, [opened])
         self.delete.click(lambda: gr.Button(visible=True), None, self.really, **QUIET)
         managed = [self.changed, self.chosen, self.heading, self.really, self.archive, self.problem]
         buttons = {"rename": self.rename, "resume": self.resume, "delete": self.really, "export": self.export}
@@ -377,7 +377,7 @@ class Panel(Stage):
         gr.on([self.retell.click, self.prompt.submit], self.press, form, **following)
         self.retell.click(None, js=_TO_LINE, queue=False, **QUIET)  # on a phone it may be out of sight
         arrived.then(self.arrive, self.owner, self.chosen, **QUIET)
-        self.connect(self.halt, self.hold, self.waiting)
+        self.connect(self.halt, self.hold, self.waiting, self.ahead)
         self.table.click(self.show, self.asked, self.all_outputs, concurrency_limit=None, **QUIET)
 
 

@@ -1,21 +1,56 @@
 """What a click will take, said beside its button before it is pressed; nothing where that is not known."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
+
+import gradio as gr
 
 from pipelines.serving.backend import Backend
 from pipelines.tasks import Task, Tune
-from ui.languages import tell
+from ui.languages import drawn, tell
 from ui.stream import about
 
 LONG = 90.0  # seconds: from here on it is worth saying what a GPU would do
 
 
-def of(backend: Backend, tasks: Callable[[], Sequence[Task]]) -> str:
-    """`line` for what `tasks` makes of the controls; nothing while they make no possible task."""
-    try:
-        return line(backend, tasks())
-    except ValueError:
-        return ""
+class Ahead:
+    """The line beside a button. It remembers what a click would make, and is told anew whenever the page asks how
+    things stand: the queue moves on, and the machine turns out to be faster or slower."""
+
+    def __init__(self, backend: Backend, elem_id: str, opening: Sequence[Task] = ()):
+        """Builds itself where it is called; `opening` is what a click makes before anything is changed."""
+        self.backend = backend
+        self.line = gr.HTML(drawn(lambda: line(backend, opening)) if opening else None, elem_id=elem_id)
+        self.tasks = gr.State(())  # what a click would make, or () where that is not known
+
+    @property
+    def outputs(self) -> list[gr.components.Component]:
+        """What `foresee` updates."""
+        return [self.line, self.tasks]
+
+    def asks(
+        self, foresee: Callable[[dict], dict], controls: set[Any], fillers: Sequence[gr.events.Dependency]
+    ) -> None:
+        """Has the page ask `foresee` when it opens, whenever one of the `controls` changes, and after the `fillers`,
+        events that set controls: one that is out of sight, in a section that is closed, does not tell that it
+        changed."""
+        asked: dict[str, Any] = {"inputs": controls, "outputs": self.outputs, "trigger_mode": "always_last"}
+        asked |= {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
+        gr.on(None, foresee, **asked)
+        for filler in fillers:
+            filler.then(foresee, **asked)
+
+    def foresee(self, tasks: Callable[[], Sequence[Task]]) -> dict:
+        """The updates for what `tasks` makes of the controls; the line is empty while they make no possible task."""
+        try:
+            found = tuple(tasks())
+        except ValueError:
+            found = ()
+        return {self.line: line(self.backend, found) if found else "", self.tasks: found}
+
+    def again(self, tasks: object) -> dict:
+        """The update of the line for `tasks`, as they were foreseen, to how things stand now."""
+        return {self.line: line(self.backend, tasks)} if isinstance(tasks, tuple) and tasks else {}
 
 
 def line(backend: Backend, tasks: Sequence[Task]) -> str:

@@ -1,5 +1,7 @@
 """Finishing: what makes a finished video larger and smoother, one piece for every tab that shows one."""
 
+from dataclasses import replace
+
 import gradio as gr
 
 from pipelines.serving.backend import Backend
@@ -53,8 +55,10 @@ class Finishing(Stage):
         told = ""
         if source:
             try:
-                task = forms.finish(self.backend.jobs.get(source, visitor_id), *choice)
-                told = f'<p class="caption">{html.finished(task)}</p>'
+                job = self.backend.jobs.get(source, visitor_id)
+                task = forms.finish(job, *choice)
+                of = job.made.of if isinstance(job.made, Finish) else job.made
+                told = f'<p class="caption">{html.finished(replace(task, of=of))}</p>'
             except ValueError as error:
                 told = f'<p class="hint warning">{html.escape(tell(str(error)))}</p>'
         return told
@@ -83,7 +87,7 @@ class Finishing(Stage):
             self.line: html.footlights(view.moment) if view.unfinished else "",
             self.result: gr.Column(visible=made is not None and not going),
             self.video: films(film),
-            self.caption: html.caption(made.task) if made else "",
+            self.caption: html.caption(made.made) if made else "",
             self.mp4: gr.DownloadButton(value=film),
             self.start: gr.Button(visible=not going),
             self.halt: halting(view),

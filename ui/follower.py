@@ -17,6 +17,7 @@ from pipelines.serving.backend import Backend
 from pipelines.serving.job import Job
 from pipelines.tasks import Grid
 from ui import html, visitor
+from ui.estimates import Ahead
 from ui.languages import say
 from ui.stream import WAITING, Moment
 
@@ -92,6 +93,7 @@ class Stage(ABC):
         self.followed = gr.State(Followed())
         self.shown = gr.State("")  # the job whose video is on the stage; "" for none
         self.clock = gr.Timer(OFTEN, active=False)
+        self.foretold: Ahead | None = None  # what its button will take, where it says so
 
     @abstractmethod
     def state(self, view: View) -> dict:
@@ -157,6 +159,12 @@ class Stage(ABC):
             **self.state(view),
         }
 
+    def tick(self, *asked: Any) -> dict:
+        """As `updates`; where its button says what it will take, that too: of the tasks that are asked last."""
+        if self.foretold is None:
+            return self.updates(*asked)
+        return {**self.updates(*asked[:-1]), **self.foretold.again(asked[-1])}
+
     def unfinished(self, visitor_id: str, *about: object) -> list[Job]:
         """The jobs that belong here: what is made now first, then what waits, then what is paused."""
         jobs = [job for job in self.backend.jobs.unfinished(visitor_id) if self.belongs(job, visitor_id, *about)]
@@ -198,12 +206,18 @@ class Stage(ABC):
         """What `updates`, `stop_all` and the like are called with."""
         return [self.owner, self.followed, self.shown, *self.depends]
 
-    def connect(self, stop: gr.Button, hold: Hold, waiting: gr.HTML | None = None) -> None:
+    def connect(
+        self, stop: gr.Button, hold: Hold, waiting: gr.HTML | None = None, foretold: Ahead | None = None
+    ) -> None:
         """Lets the page ask how things stand, `stop` and `hold` act on all that goes on, and the buttons in `waiting`
-        on one."""
+        on one; keeps right what is `foretold` beside its button."""
         lively = {"inputs": self.asked, "outputs": self.all_outputs}
         lively |= {"concurrency_limit": None, **QUIET}
-        self.clock.tick(self.updates, **lively)  # in the queue: else gradio does not tell that a gr.State changed
+        self.foretold = foretold
+        told = [foretold] if foretold else []
+        ticking = [*self.asked, *(one.tasks for one in told)], [*self.all_outputs, *(one.line for one in told)]
+        # In the queue: else gradio does not tell that a gr.State changed.
+        self.clock.tick(self.tick, *ticking, concurrency_limit=None, **QUIET)
         stop.click(self.stop_all, **lively)
         hold.pause.click(self.pause_all, **lively)
         hold.resume.click(self.resume_all, **lively)
@@ -256,7 +270,7 @@ def halting(view: View) -> gr.Button:
 
 
 class Watch:
-    """Looks whether anything goes on that no place on the page follows yet.
+    """Looks whether anything goes on that no place on the page follows yet, and what their buttons will take now.
 
     It does so now and then, when the page is seen again (assets/awake.js), and, in the queue and so on a stream of
     events, where the answers to other questions are missing (assets/answers.js).
@@ -266,15 +280,22 @@ class Watch:
         """Builds itself in the Blocks that is open."""
         self.backend, self.stages = backend, stages
         clock, again = gr.Timer(SELDOM), gr.Button(elem_id="look-again", elem_classes="unseen")
-        clocks = [stage.clock for stage in stages]
-        clock.tick(self.look, owner, clocks, queue=False, **QUIET)
-        again.click(self.look, owner, clocks, concurrency_limit=None, trigger_mode="multiple", **QUIET)
+        self.told = [stage.foretold for stage in stages if stage.foretold]
+        looks = {"fn": self.look, "inputs": [owner, *(one.tasks for one in self.told)], **QUIET}
+        looks["outputs"] = [*(stage.clock for stage in stages), *(one.line for one in self.told)]
+        clock.tick(queue=False, **looks)
+        again.click(concurrency_limit=None, trigger_mode="multiple", **looks)
 
-    def look(self, visitor_id: str) -> list[gr.Timer]:
-        """Has those places ask to which a job belongs."""
+    def look(self, visitor_id: str, *foreseen: object) -> dict:
+        """Has those places ask to which a job belongs, and tells what was `foreseen` to how things stand now."""
         going = self.backend.jobs.unfinished(visitor.known(visitor_id))
-        wanted = [any(isinstance(job.task, stage.KINDS) for job in going) for stage in self.stages]
-        return [gr.Timer(active=True) if one else gr.skip() for one in wanted]
+        updates = {self.stages[0].clock: gr.skip()}  # gradio takes no answer without any
+        for stage in self.stages:
+            if any(isinstance(job.task, stage.KINDS) for job in going):
+                updates[stage.clock] = gr.Timer(active=True)
+        for ahead, tasks in zip(self.told, foreseen, strict=True):
+            updates |= ahead.again(tasks)
+        return updates
 
 
 def moment_of(jobs: Sequence[str], going: dict[str, Job], ended: Sequence[Job], paused: Sequence[Job] = ()) -> Moment:

@@ -234,7 +234,7 @@ class Card:
     """A finished video as the library shows it."""
 
     job: str
-    task: Task
+    task: Task  # as it came out
     model: str  # its title
     ended: float  # seconds since 1970
     poster: Path | None

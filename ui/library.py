@@ -130,7 +130,7 @@ def tab(
             for at, job in enumerate(grid.jobs, 1)
         }
         cards = []
-        for job, apart in zip(jobs, compare.apart([job.task for job in jobs]), strict=True):
+        for job, apart in zip(jobs, compare.apart([job.made for job in jobs]), strict=True):
             told = " · ".join(filter(None, (places.get(job.id), apart)))
             marks = job.id in together, job.id in selected, job.favourite
             cards.append(_card(job, visitor_id, backend.assets.address(job.result.video), told, *marks))
@@ -141,7 +141,7 @@ def tab(
             poster = backend.jobs.poster(job.id, visitor_id)
         except (ValueError, OSError):  # deleted by hand, or damaged: it can still be deleted here
             poster = None
-        return html.Card(job.id, job.task, html.title(job), job.ended or 0.0, poster, *rest)
+        return html.Card(job.id, job.made, html.title(job), job.ended or 0.0, poster, *rest)
 
     def act(visitor_id: str, together: list[str], selected: list[str], event: gr.EventData) -> dict:
         if event.act == "begin":

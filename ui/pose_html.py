@@ -147,7 +147,7 @@ for _name in DETECTORS:  # so that a browser learns their words
 
 def measures(job: Job) -> str:
     """What was made, and how well it follows."""
-    facts, task = job.result.facts, job.task
+    facts = job.result.facts
     figures = []
     if "pose_accuracy" in facts:
         by = tell("the detector")
@@ -167,4 +167,4 @@ def measures(job: Job) -> str:
         f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd><small>{escape(how)}</small></div>"
         for name, value, how in figures
     )
-    return f'{caption(task)}<dl class="measures">{rows}</dl>'
+    return f'{caption(job.made)}<dl class="measures">{rows}</dl>'

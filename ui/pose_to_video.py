@@ -1,23 +1,18 @@
-"""The pose-to-video tab: what the dancer follows is seen first, then it dances.
-
-It is longer than others because what is followed and what is made of it are set by the same controls.
-"""
+"""The pose-to-video tab: what the dancer follows is seen first (pose_choice.py), then it dances."""
 
 import time
-from collections.abc import Iterator
-from contextlib import closing, suppress
-from dataclasses import asdict, replace
+from contextlib import suppress
+from dataclasses import asdict
 
 import gradio as gr
 
 from pipelines.catalog import find, find_motion, offered
 from pipelines.messages import said
-from pipelines.serving.backend import Backend, Kept, Tuning
+from pipelines.serving.backend import Backend, Tuning
 from pipelines.task_settings import settings_of
 from pipelines.tasks import PoseToVideo, Task
 from ui import (
     controls,
-    edit_html,
     estimates,
     finish,
     forms,
@@ -30,28 +25,28 @@ from ui import (
     visitor,
     why,
 )
-from ui.follower import QUIET, Hold, Stage, View, ends, forgets, halting, progress
+from ui.follower import QUIET, Hold, View, ends, forgets, halting, progress
 from ui.languages import PROMPTS, say
-from ui.media import CLICKS, CLIPS, READING, export, scroll_to
+from ui.media import CLICKS, export, scroll_to
 from ui.player import film, films, player
+from ui.pose_choice import FIRST, Following
 from ui.refill import Form
 from ui.text_to_video import FRAMES_LABEL, sampling
 
 # A motion to begin with each, so that one click sets everything; the first is there on the first visit.
 EXAMPLES = (
-    ("dance, hands up", "An astronaut in orange dancing on the beach", 7),
+    (FIRST, "An astronaut in orange dancing on the beach", 7),
     ("kick", "A robot in green kicking in the snow", 21),
     ("wave", "A bear in pink waving on the moon", 5),
 )
 # What an example leaves as it is by default.
 PLAIN = ("shown", "detector", "gaps", "smoothing", "placing", "retarget", "strength", "tuned")
-_TO_FOUND = scroll_to("#found")
 _TO_STAGE = scroll_to("#pose-show")
 _TO_ASK = "() => document.querySelector('#pose-ask').scrollIntoView({block: 'nearest'})"
 
 
-class PoseToVideoTab(Stage):
-    """The tab: what is followed, its controls, and what its stage shows."""
+class PoseToVideoTab(Following):
+    """The tab: its controls, and what its stage shows."""
 
     KINDS = (PoseToVideo,)
 
@@ -69,16 +64,12 @@ class PoseToVideoTab(Stage):
         """
         super().__init__(backend, owner)
         self.first = next(iter(offered("pose-to-video").values()))
-        self.clip = gr.State("")  # the upload that is followed; "" where it is a motion
-        self.seen = gr.State(False)  # whether skeletons were shown
-        self.wanted = gr.State()  # a task whose settings are to be used again, and when that was wished
-        self.unedited = gr.State()  # the values of the task whose skeletons were edited
         with gr.Row(elem_classes="bench", elem_id="pose-bench"):
             with gr.Column(elem_id="pose-ask"):
                 self._build_question()
             with gr.Column(elem_id="pose-show"):
                 self._build_stage()
-                self._build_skeletons()
+                self._build_settings()
             with gr.Column(elem_id="pose-settings"):
                 self.model = gr.Dropdown(
                     [(say(card.title), name) for name, card in offered("pose-to-video").items()],
@@ -96,10 +87,6 @@ class PoseToVideoTab(Stage):
             elem_id="pose-examples",
             js_on_load=CLICKS,
         )
-        self.taken = [
-            *(self.clip, self.chosen, self.file, self.there, self.source, self.about_clip),
-            *(*self.poses.values(), self.controls["fps"], self.problem, self.undo_edits, self.unedited),
-        ]
         filled = [self.prompt, self.model, self.about, self.seed, self.randomise, *self.controls.values()]
         filled += self.reference.controls
         self.filled = list(dict.fromkeys([*self.taken, *filled]))
@@ -107,21 +94,9 @@ class PoseToVideoTab(Stage):
         self._connect_jobs(arrived)
 
     def _build_question(self) -> None:
-        motion, prompted, _ = EXAMPLES[0]
-        gr.HTML(say("<h2>Choose a motion</h2>"), elem_id="motions-title")
-        gallery = {"html_template": pose_html.gallery(), "label": pose_html.gallery_words()}
-        self.chosen = gr.HTML(motion, elem_id="motions", js_on_load=CLICKS, **gallery)
-        self.file = gr.File(
-            label=say("Or upload a clip, a skeleton video or keypoints"),
-            file_types=[*CLIPS, ".json", ".zip"],
-            elem_id="pose-clip",
-            height=110,
-        )
-        with gr.Column(visible=False, elem_id="pose-clip-chosen") as self.there:
-            self.source = player(say("The upload"), elem_id="pose-clip-video")
-            self.about_clip = gr.HTML()
+        self.build_choice()
         self.prompt = gr.Textbox(
-            prompted,
+            EXAMPLES[0][1],
             label=say("Who dances, and where?"),
             info=PROMPTS,
             placeholder=say("Who, wearing what, where. One video a line."),
@@ -138,7 +113,7 @@ class PoseToVideoTab(Stage):
             self.generate = gr.Button(say("Generate"), variant="primary", size="lg", elem_id="pose-generate")
             self.hold = Hold("pose")
             self.halt = gr.Button(say("Stop"), variant="stop", size="lg", visible=False, elem_id="pose-stop")
-        self.ahead = gr.HTML(elem_id="pose-ahead")
+        self.ahead = estimates.Ahead(self.backend, "pose-ahead")
         self.message = gr.HTML(visible=False, elem_id="pose-message")
         self.poses = {"tuned": looks}
 
@@ -160,15 +135,8 @@ class PoseToVideoTab(Stage):
             with gr.Accordion(say("How it was made"), open=False, elem_id="pose-facts"):
                 self.facts = gr.JSON(show_label=False, container=False)
 
-    def _build_skeletons(self) -> None:
-        with gr.Row(elem_id="pose-stage"):
-            nobody = '<figure class="pose-preview"><div class="pose-screen"></div></figure>'
-            self.figure = gr.HTML(nobody, elem_id="found")
-            self.mist = gr.HTML(visible=False, elem_id="pose-forming")
-        self.edited = gr.File(visible="hidden", file_types=[".json"], elem_id="pose-edited")  # assets/poses.js
-        self.undo_edits = gr.Button(say("Undo the edits of the skeletons"), visible=False, elem_id="pose-undo-edits")
-        self.search = gr.HTML(elem_id="pose-search")
-        self.quit_search = gr.Button(say("Stop looking"), size="md", visible=False, elem_id="pose-stop-search")
+    def _build_settings(self) -> None:
+        self.build_skeletons()
         self.poses |= pose_controls.build(self.first)
         with gr.Accordion(say("Fine settings of the video"), open=False, elem_id="fine-pose"):
             self.controls = sampling(PoseToVideo, self.first, "pose-")
@@ -177,125 +145,7 @@ class PoseToVideoTab(Stage):
     def _about(self, name: str) -> str:
         return html.model_card(find(name), self.backend.machine.availability(name))
 
-    # What is followed ----------------------------------------------------------------------------------------------
-
-    def follow_motion(self, name: str) -> dict:
-        measured = self.backend.assets.motion(name)
-        return {
-            **{self.clip: "", self.chosen: name, self.file: None, self.there: gr.Column(visible=False)},
-            **{self.problem: gr.HTML(visible=False), self.controls["fps"]: pose_controls.pace(measured)},
-            **self._no_edits(),
-            **pose_controls.fitted(self.poses, measured),
-        }
-
-    def take(self, visitor_id: str, path: str | None) -> dict:
-        if path is None:
-            return self.follow_motion(EXAMPLES[0][0])
-        visitor_id = visitor.known(visitor_id)
-        try:
-            kept = self.backend.assets.keep_clip(path, visitor_id, poses=True)
-        except (ValueError, OSError) as error:
-            problem = html.failure(str(error), said("This can't be followed."))
-            return {self.file: None, self.problem: gr.HTML(problem, visible=True)}
-        return {
-            **{self.owner: visitor_id, self.clip: kept.name, self.chosen: "", self.problem: gr.HTML(visible=False)},
-            self.controls["fps"]: pose_controls.pace(kept.clip),
-            **self._no_edits(),
-            **pose_controls.fitted(self.poses, kept.clip),
-            **self._upload(kept),
-        }
-
-    def take_video(self, visitor_id: str, given: tuple[str, float]) -> dict:
-        """As `take`, of a video of the library."""
-        return self.take(visitor_id, given[0])
-
-    def take_edits(self, data: dict) -> dict:
-        """The skeletons as they were edited in the preview are followed as they are."""
-        before = self.values(data) | {"prompt": data[self.prompt], "seed": data[self.seed]}
-        updates = self.take(data[self.owner], data[self.edited])
-        if self.clip not in updates:
-            return updates
-        as_they_are = {"stride": 1, "gaps": False, "smoothing": "none", "placing": "fit", "retarget": False}
-        first = data[self.unedited] or before
-        measured = self.backend.assets.clip(updates[self.clip], updates[self.owner]).clip
-        return updates | {
-            self.controls["fps"]: pose_controls.pace(measured, 1),
-            **{self.poses[name]: value for name, value in as_they_are.items()},
-            **{self.unedited: first, self.undo_edits: gr.Button(visible=True), self.file: None},
-        }
-
-    def _no_edits(self) -> dict:
-        return {self.undo_edits: gr.Button(visible=False), self.unedited: None}
-
-    def forget_edits(self, data: dict) -> dict:
-        """What was followed before the skeletons were edited is followed again."""
-        values = data[self.unedited] | {"prompt": data[self.prompt] or "a dance", "seed": data[self.seed]}
-        try:
-            (task, *_) = forms.poses_to_videos(values)
-        except ValueError as error:
-            return {self.problem: gr.HTML(html.failure(str(error)), visible=True)}
-        return self.fill(replace(task, prompt=data[self.prompt]))
-
-    def _upload(self, kept: Kept) -> dict:
-        measured = kept.clip
-        size = measured.seconds, measured.width, measured.height, measured.fps, measured.cut
-        return {
-            self.there: gr.Column(visible=True),
-            self.source: films(self.backend.assets.address(kept.preview)),
-            self.about_clip: edit_html.about_clip(*size),
-        }
-
-    def look(self, data: dict) -> Iterator[dict]:
-        """Shows what the dancer would follow, looking for it where that takes a while."""
-        visitor_id, found = visitor.known(data[self.owner]), None
-        try:
-            (task,) = forms.poses_to_videos(self.values(data) | {"prompt": "a dance", "seed": 0})
-            with closing(self.backend.previews.poses(task, visitor_id)) as events:
-                while True:
-                    try:
-                        event = next(events)
-                    except StopIteration as finished:
-                        found = finished.value
-                        break
-                    if event is None or task.motion:
-                        yield {self.search: gr.skip()}
-                    else:
-                        yield {self.search: pose_html.searching(event), self.quit_search: gr.Button(visible=True)}
-        except (ValueError, OSError) as error:
-            problem = html.failure(str(error), said("There is nothing to follow yet."))
-            yield {self.search: problem, self.quit_search: gr.Button(visible=False)}
-            return
-        if found is None:  # another search has begun, or somebody stopped this one
-            yield {self.search: gr.skip()}
-            return
-        people = pose_controls.people(found.facts.get("people", 0), task.person)
-        yield {
-            **{self.figure: pose_html.pose_preview(found), self.search: "", self.seen: True},
-            **{self.quit_search: gr.Button(visible=False), self.poses["person"]: gr.Dropdown(people)},
-        }
-
-    def first_look(self, data: dict) -> Iterator[dict]:
-        """As `look`, where nothing was shown yet."""
-        yield {self.search: gr.skip()}  # gradio empties every output of a generator that yields nothing
-        if not data[self.seen]:
-            yield from self.look(data)
-
-    def look_again(self, data: dict) -> Iterator[dict]:
-        """As `look`, once settings were filled in again."""
-        yield {self.search: gr.skip()}  # as above
-        if data[self.wanted] is not None:
-            yield from self.look(data)
-
-    def quit_looking(self, visitor_id: str) -> dict:
-        self.backend.previews.stop(visitor_id)
-        return {
-            self.search: html.stopped(said("Stopped."), said("What was found before is shown.")),
-            self.quit_search: gr.Button(visible=False),
-        }
-
-    def keep_pace(self, visitor_id: str, name: str, motion: str, stride: float) -> float:
-        measured = self.backend.assets.clip(name, visitor_id).clip if name else self.backend.assets.motion(motion)
-        return pose_controls.pace(measured, stride)
+    # What the controls do to each other ---------------------------------------------------------------------------
 
     def refill(self, visitor_id: str, asked: tuple | None) -> dict:
         """The settings of a task that was asked for."""
@@ -335,9 +185,6 @@ class PoseToVideoTab(Stage):
     def dress(self, visitor_id: str, name: str, looks: str) -> gr.Dropdown:
         return pose_controls.wardrobe(self.tuned_for(visitor_id, name), looks)
 
-    def choose_motion(self, event: gr.EventData) -> dict:
-        return self.follow_motion(event.motion)
-
     def choose_example(self, event: gr.EventData) -> dict:
         name, words, number = EXAMPLES[int(event.example)]
         plain = {name: one.default for name, one in settings_of(PoseToVideo).items() if name in PLAIN}
@@ -361,61 +208,34 @@ class PoseToVideoTab(Stage):
 
     @property
     def named(self) -> dict[str, gr.components.Component]:
-        """The controls that the video follows from, by the names of the settings."""
         followed = {"model": self.model, "clip": self.clip, "motion": self.chosen, "reference": self.reference.kept}
         return followed | self.poses | self.controls
 
-    def values(self, data: dict) -> dict[str, object]:
-        """What the controls say, by the names of the settings; the prompt and the seed are to be added."""
-        return {name: data[control] for name, control in self.named.items()}
-
-    def foresee(self, data: dict) -> str:
-        """How long the videos will take."""
+    def foresee(self, data: dict) -> dict:
+        """Tells how long the videos will take."""
         values = self.values(data) | {"prompt": data[self.prompt], "seed": 0}
-        return estimates.of(self.backend, lambda: forms.poses_to_videos(values))
+        return self.ahead.foresee(lambda: forms.poses_to_videos(values))
 
     def _connect_controls(self, this: gr.Tab, arrived: gr.events.Dependency, given: gr.State) -> None:
-        poses, there, model, owner = self.poses, self.controls, self.model, self.owner
-        looked = {"inputs": {owner, *self.named.values()}, "concurrency_limit": None, **QUIET}
-        looked["outputs"] = [self.figure, self.search, self.seen, self.quit_search, poses["person"]]
-        again = {"fn": self.look, "trigger_mode": "multiple", **looked}
-        takes = {"outputs": [owner, *self.taken], "api_visibility": "private", **READING}
-        chosen = self.chosen.click(self.choose_motion, None, self.taken, **QUIET)
-        uploaded = [self.file.upload, self.file.clear]
-        taken = gr.on(uploaded, self.take, [owner, self.file], show_progress_on=self.file, **takes)
-        for one in (chosen, taken):
-            one.then(None, js=_TO_FOUND, **QUIET)
-            one.then(**again)
-        edits = {owner, self.edited, self.unedited, self.prompt, self.seed, *self.named.values()}
-        self.edited.upload(self.take_edits, edits, show_progress="hidden", **takes).then(**again)
-        self.undo_edits.click(
-            self.forget_edits, {self.unedited, self.prompt, self.seed}, [self.wanted, self.problem], **QUIET
-        )
-        given.change(self.take_video, [owner, given], show_progress="hidden", **takes).then(**again)
+        self.connect_choice(this, given)
+        there, model, owner, again = self.controls, self.model, self.owner, self.looks_again
         refilled = self.wanted.change(self.refill, [owner, self.wanted], self.filled, **QUIET)
-        refilled.then(**again | {"fn": self.look_again, "inputs": {self.wanted, *looked["inputs"]}})
+        refilled.then(**again | {"fn": self.look_again, "inputs": {self.wanted, *again["inputs"]}})
         shown = self.examples.click(self.choose_example, None, self.filled, **QUIET)
         shown.then(None, js=_TO_ASK).then(**again)
         chosen = [self.about, *there.values(), *self.reference.controls]
-        model.input(self.choose_model, model, chosen, **QUIET).then(**again)
+        changed = model.input(self.choose_model, model, chosen, **QUIET)
+        changed.then(**again)
         shortcuts.choose(PoseToVideo, there, find, [model])
-        kept_pace = [owner, self.clip, self.chosen, poses["stride"]]
-        poses["stride"].release(self.keep_pace, kept_pace, there["fps"], **QUIET)
-        drawn = ("stride", "left", "right", "top", "bottom")
-        gr.on([*(poses[name].release for name in drawn), there["frames"].release], **again)
-        decided = ("shown", "detector", "person", "gaps", "smoothing", "placing", "retarget")
-        gr.on([poses[name].input for name in decided], **again)
-        boxes = (poses["start"], poses["end"], there["width"], there["height"])
-        gr.on([listen for box in boxes for listen in (box.submit, box.blur)], **again)
-        dressed = {"fn": self.dress, "inputs": [owner, model, poses["tuned"]], "outputs": poses["tuned"], **QUIET}
+        tuned = self.poses["tuned"]
+        dressed = {"fn": self.dress, "inputs": [owner, model, tuned], "outputs": tuned, **QUIET}
         gr.on([this.select, model.input], **dressed)
         arrived.then(**dressed)
-        gr.on([this.select], **looked | {"fn": self.first_look, "inputs": {self.seen, *looked["inputs"]}})
         quiet = QUIET | {"queue": False}
-        self.quit_search.click(self.quit_looking, owner, [self.search, self.quit_search], **quiet)
         latest = quiet | {"trigger_mode": "always_last"}
         gr.on(None, self.hint, [self.prompt, model], self.hints, **latest)
-        gr.on(None, self.foresee, {self.prompt, *self.named.values(), self.shown}, self.ahead, **latest)
+        foreseen = {self.prompt, *self.named.values(), self.shown}
+        self.ahead.asks(self.foresee, foreseen, [refilled, shown, changed])
         frames, fps = there["frames"], there["fps"]
         gr.on(None, None, [frames, fps], frames, js=FRAMES_LABEL, **quiet)
         self.dice.click(lambda: (forms.new_seed(), False), None, [self.seed, self.randomise], **quiet)
@@ -485,7 +305,6 @@ class PoseToVideoTab(Stage):
         return updates
 
     def fill(self, task: Task) -> dict:
-        """The updates that fill in what `task` says; what it follows is then looked for."""
         return {self.wanted: (asdict(task), time.time())}
 
     def _connect_jobs(self, arrived: gr.events.Dependency) -> None:
@@ -494,7 +313,7 @@ class PoseToVideoTab(Stage):
         pressed = [self.owner, self.problem, self.seed, self.search, self.quit_search, *self.all_outputs]
         gr.on([self.generate.click, self.prompt.submit], self.press, form, pressed, **following)
         arrived.then(self.arrive, self.owner, [self.wanted, *self.all_outputs], **following)
-        self.connect(self.halt, self.hold, self.waiting)
+        self.connect(self.halt, self.hold, self.waiting, self.ahead)
         self.generate.click(None, js=_TO_STAGE, queue=False, **QUIET)  # on a phone it may be out of sight
 
     @property

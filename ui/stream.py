@@ -84,4 +84,6 @@ def about(seconds: float) -> str:
         return tell("about {count:.0f} s", count=seconds)
     if seconds < 90 * 60:
         return tell("about {count:.0f} min", count=seconds / 60)
-    return tell("about {count:.1f} h", count=seconds / 3600)
+    if seconds < 48 * 3600:
+        return tell("about {count:.1f} h", count=seconds / 3600)
+    return tell("about {count:.0f} days", count=seconds / 86400)

@@ -124,6 +124,7 @@ class TextToVideoTab(Stage):
             *self.several.form,
             *self.controls.values(),
             *self.given.controls,
+            *self.ahead.outputs,
         ]
         self._connect_controls(begun)
         self._connect_jobs(arrived)
@@ -151,7 +152,7 @@ class TextToVideoTab(Stage):
             self.hold = Hold("text")
             self.halt = gr.Button(say("Stop"), variant="stop", size="lg", elem_id="stop", visible=False)
         opening = [TextToVideo.for_model(first, "a clip", 0)]
-        self.ahead = gr.HTML(drawn(lambda: estimates.line(self.backend, opening)), elem_id="ahead")
+        self.ahead = estimates.Ahead(self.backend, "ahead", opening)
 
     def _build_stage(self) -> None:
         self.message = gr.HTML(visible=False, elem_id="message")
@@ -207,6 +208,7 @@ class TextToVideoTab(Stage):
             | self.several.fill(task)
             | controls.updates(TextToVideo, self.controls, card, values)
             | self.given.fill(card, values)
+            | self.ahead.foresee(lambda: [of] * (len(task.jobs) if isinstance(task, Grid) else 1))
         )
 
     def begin_with(self, frame: tuple[str, float], name: str) -> dict:
@@ -242,24 +244,28 @@ class TextToVideoTab(Stage):
         named = self.controls | self.given.named | {"prompt": self.prompt, "model": self.model, "seed": self.seed}
         return {name: data[control] for name, control in named.items()}
 
-    def foresee(self, data: dict) -> str:
-        """How long the video will take, or all of a grid."""
+    def foresee(self, data: dict) -> dict:
+        """Tells how long the video will take, or all of a grid."""
 
         def tasks() -> list[TextToVideo]:
             if data[self.several.on]:
                 return forms.texts_to_videos(self.values(data), data[self.several.seeds])
             return [forms.text_to_video(self.values(data) | {"prompt": "a clip", "seed": 0})]
 
-        return estimates.of(self.backend, tasks)
+        return self.ahead.foresee(tasks)
 
     def _connect_controls(self, begun: gr.State) -> None:
         quiet = QUIET | {"queue": False}
         choosing = [*self.controls.values(), *self.given.controls]
-        self.model.input(self.choose_model, self.model, choosing, **quiet)
-        self.image.choice.input(self.choose_image, [self.image.choice, self.model], [self.model, *choosing], **quiet)
+        changed = [
+            self.model.input(self.choose_model, self.model, choosing, **quiet),
+            self.image.choice.input(
+                self.choose_image, [self.image.choice, self.model], [self.model, *choosing], **quiet
+            ),
+        ]
         shortcuts.choose(TextToVideo, self.controls, find, [self.model])
         # Only an event of the queue has gradio notice that a State has changed: here the first image.
-        begun.change(self.begin_with, [begun, self.model], [self.model, *choosing], **QUIET)
+        changed.append(begun.change(self.begin_with, [begun, self.model], [self.model, *choosing], **QUIET))
         played = list(dict.fromkeys([*self.filled, self.picked, self.example, *self.all_outputs]))
         chosen = {"fn": self.choose_example, "inputs": [self.owner, self.followed], "outputs": played, **QUIET}
         self.examples.click(**chosen).then(None, js=_TO_STAGE)
@@ -270,7 +276,7 @@ class TextToVideoTab(Stage):
         gr.on(None, self.hint, hinted, self.hints, trigger_mode="always_last", **quiet)
         foreseen = {*self.several.form, self.prompt, self.model, self.seed, *self.controls.values(), self.shown}
         foreseen |= {*self.given.named.values()}
-        gr.on(None, self.foresee, foreseen, self.ahead, trigger_mode="always_last", **quiet)
+        self.ahead.asks(self.foresee, foreseen, changed)
         gr.on(
             [self.prompt.change, self.model.change],
             lambda text, name: html.chips(text.split("\n")[-1], find(name)),
@@ -308,7 +314,7 @@ class TextToVideoTab(Stage):
             self.note: gr.HTML(visible=ready and film is not None),
             **progress(self.line, self.waiting, view),
             self.result: gr.Column(visible=made is not None and not going),
-            self.caption: html.caption(made.task) if made else "",
+            self.caption: html.caption(made.made) if made else "",
             self.mp4: gr.DownloadButton(value=film if made else None),
             self.facts: html.rounded(made.result.facts) if made else None,
             self.halt: halting(view),
@@ -362,7 +368,7 @@ class TextToVideoTab(Stage):
         gr.on([self.generate.click, self.prompt.submit], self.press, form, pressed, **following)
         opened = list(dict.fromkeys([*self.all_outputs, *self.filled, self.example, self.picked]))
         arrived.then(self.arrive, self.owner, opened, **following)
-        self.connect(self.halt, self.hold, self.waiting)
+        self.connect(self.halt, self.hold, self.waiting, self.ahead)
         self.generate.click(None, js=_TO_STAGE, **QUIET)  # on a phone it may be out of sight
 
     @property

@@ -83,7 +83,7 @@ class Bench(Stage):
                     self.draw = gr.Button(SAMPLE, size="lg", elem_id="sample-tuning")
                     self.hold = Hold("tuning")
                     self.halt = gr.Button(say("Stop and keep"), variant="stop", size="lg", elem_id="stop-tuning")
-                self.ahead = gr.HTML(elem_id="tune-ahead")
+                self.ahead = estimates.Ahead(self.backend, "tune-ahead")
             with gr.Column():
                 self.message = gr.HTML(visible=False, elem_id="tune-message")
                 self.line = gr.HTML(elem_id="tune-line")
@@ -174,10 +174,10 @@ class Bench(Stage):
             return {self.strip: html.failure(str(error), said("This part can't be used."))}
         return {self.strip: edit_html.look(picture, choice, task.width, task.height)}
 
-    def foresee(self, data: dict) -> str:
-        """How long the tuning will take."""
+    def foresee(self, data: dict) -> dict:
+        """Tells how long the tuning will take."""
         values = self.values(data) | {"prompt": "a clip", "clip": NOBODY}
-        return estimates.of(self.backend, lambda: [forms.tune(values)])
+        return self.ahead.foresee(lambda: [forms.tune(values)])
 
     def choose_base(self, name: str) -> dict:
         card = find(name)
@@ -205,9 +205,9 @@ class Bench(Stage):
         gr.on([there[side].change for side in ("width", "height")], **looked, trigger_mode="always_last")
         latest = QUIET | {"trigger_mode": "always_last", "queue": False}
         gr.on([self.prompt.change, self.model.change], self.hint, [self.prompt, self.model], self.hints, **latest)
-        gr.on(None, self.foresee, {self.model, self.clip, *there.values(), self.shown}, self.ahead, **latest)
         based = [there[name] for name in _BASED]
-        self.model.input(self.choose_base, self.model, [*based, self.card_html], **QUIET)
+        changed = self.model.input(self.choose_base, self.model, [*based, self.card_html], **QUIET)
+        self.ahead.asks(self.foresee, {self.model, self.clip, *there.values(), self.shown}, [changed])
 
     # One click, followed through -----------------------------------------------------------------------------------
 
@@ -318,7 +318,7 @@ class Bench(Stage):
         opened = {"fn": self.arrive, "inputs": self.asked, "outputs": [self.prompt, *self.all_outputs], **following}
         arrived.then(**opened)
         changed.change(**opened)
-        self.connect(self.halt, self.hold)
+        self.connect(self.halt, self.hold, foretold=self.ahead)
         self.draw.click(self.ask, self.asked, [self.awaited, *self.all_outputs], **following)
 
 

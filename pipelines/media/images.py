@@ -17,6 +17,7 @@ from pipelines.settings import Settings
 
 KINDS = ("PNG", "JPEG", "WEBP", "BMP")  # plain pictures; PIL's readers of other kinds do far more than read
 SECONDS = 20  # of computing that one may take to decode
+LEAST, STRETCHED = 16, 10  # pixels of the shorter side at least; how many times as long the other may be
 SHOWN = 512  # pixels: as large as a picture is shown to be drawn on
 LOST = said("There is no such image here. Upload it again.")
 
@@ -29,8 +30,10 @@ class Images:
         self._folder = settings.data.absolute() / "images"
 
     def keep(self, path: str | Path, owner: str, mask: bool = False) -> str:
-        """Takes a copy of the upload `path`, as plain pixels, and returns its name for a task. Raises as `read`."""
+        """Takes a copy of the upload `path`, as plain pixels, and returns its name for a task. Raises ValueError as
+        `read`, and for a picture that is too small or too narrow to show anything."""
         picture = read(path, self._settings, "L" if mask else "RGB")
+        _check_shape(*picture.size)
         name = secrets.token_hex(16)
         folder = self._folder / name
         folder.mkdir(parents=True)
@@ -128,3 +131,27 @@ def read(path: str | Path, settings: Settings, mode: str = "RGB") -> Image.Image
         except limited.Failed as error:
             raise ValueError(said("This picture is damaged. Save it again, and upload that.")) from error
     return Image.frombytes(mode, (facts["width"], facts["height"]), pixels)
+
+
+def _check_shape(width: int, height: int) -> None:
+    """Raises ValueError where a picture of so many pixels can't show anything."""
+    if min(width, height) < LEAST:
+        raise ValueError(
+            said(
+                "The picture is {width}x{height}, which is too small: both sides need at least {least} pixels. Use a "
+                "larger one.",
+                width=width,
+                height=height,
+                least=LEAST,
+            )
+        )
+    if max(width, height) > STRETCHED * min(width, height):
+        raise ValueError(
+            said(
+                "The picture is {width}x{height}, which is too narrow: one side may be at most {most} times as long as "
+                "the other. Crop it.",
+                width=width,
+                height=height,
+                most=STRETCHED,
+            )
+        )

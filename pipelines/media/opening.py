@@ -80,7 +80,17 @@ def opened(path: str | Path, settings: Settings) -> Iterator[Upload]:
                     advice=SMALLER,
                 )
             )
-        demuxer = _sniff(file.read(HEAD))
+        head = file.read(HEAD)
+        demuxer = _sniff(head)
+        if demuxer is None and _is_picture(head):
+            raise ValueError(
+                said(
+                    "This is a single picture, and has no motion. Upload an {kind}, {other}, GIF, animated WebP or "
+                    "APNG file; to begin a video with the picture, choose “Begin with a first image” in Text to video.",
+                    kind=KINDS["mov"],
+                    other=KINDS["matroska"],
+                )
+            )
         if demuxer is None:
             raise ValueError(
                 said(
@@ -105,6 +115,13 @@ def _sniff(head: bytes) -> str | None:
     if head.startswith(b"\x89PNG\r\n\x1a\n") and _moves(head):
         return "apng"
     return None
+
+
+def _is_picture(head: bytes) -> bool:
+    """Whether a file that is no video is a picture: PNG, JPEG, WebP, BMP, HEIC or AVIF."""
+    if head.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")) or (head.startswith(b"BM") and not any(head[6:10])):
+        return True
+    return (head[:4] == b"RIFF" and head[8:12] == b"WEBP") or (head[4:8] == b"ftyp" and head[8:12] in STILLS)
 
 
 def _moves(png: bytes) -> bool:

@@ -69,8 +69,8 @@ def seconds(task: Task, card: ModelCard | None, made: Iterable[Job], speed: floa
     own = work(task, card)
     if isinstance(task, Grid):
         speed = LAID
-    took = ((_seconds(job, task), job.task) for job in made)
-    paces = [one / work(done, card) for one, done in took if one is not None and work(done, card)]
+    took = ((_seconds(job, task), job) for job in made)
+    paces = [one / work(job.made, card) for one, job in took if one is not None and work(job.made, card)]
     if paces and own:
         return statistics.median(paces[:LATEST]) * own
     known = isinstance(task, Grid) or (card is not None and card.flops)

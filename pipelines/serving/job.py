@@ -1,10 +1,10 @@
 """A job: what somebody asked for and how far it is. Standard library only."""
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipelines.events import Event, Failed, Losses, Preview, Progress, Result
-from pipelines.tasks import Task
+from pipelines.tasks import Finish, Grid, Task, Tune
 
 STATES = ("queued", "running", "done", "failed", "cancelled", "interrupted", "paused")
 
@@ -50,6 +50,20 @@ class Job:
         """What a job made; only for one whose state is "done"."""
         assert isinstance(self.end, Result), f"a job that is {self.state} has made nothing"
         return self.end
+
+    @property
+    def made(self) -> Task:
+        """The task as it came out: of a clip that was too short, with fewer frames than were asked for."""
+        facts = self.result.facts
+        match self.task:
+            case Finish(of=of) if of is not None:
+                frames = facts.get("from", {}).get("frames", of.frames)
+                return replace(self.task, of=replace(of, frames=frames))
+            case Finish() | Grid() | Tune():
+                return self.task
+            case task:  # the frames of videos from before those were told for themselves are told with the poses
+                frames = facts.get("frames", facts.get("poses", {}).get("frames", task.frames))
+                return replace(task, frames=frames)
 
     @property
     def events(self) -> tuple[Event, ...]:

@@ -15,7 +15,7 @@ from pipelines.serving.executor import Executor
 from pipelines.serving.status import Status, Worker
 from pipelines.serving.table import JobTable
 from pipelines.settings import Settings
-from pipelines.tasks import Finish, Grid, Task, Tune, kind_of
+from pipelines.tasks import Finish, Grid, Task, kind_of
 
 
 class Machine:
@@ -113,5 +113,4 @@ class Machine:
 def estimated(task: Task, catalog: Mapping[str, ModelCard], table: JobTable, executor: Executor) -> float | None:
     """As Machine.estimate: by the jobs in `table` that were like it, else by the executor's usual speed."""
     card = None if isinstance(task, Finish | Grid) else find(task.model, catalog)
-    made = table.tunings() if isinstance(task, Tune) else table.finished(kind=kind_of(task), limit=20)
-    return estimate.seconds(task, card, made, executor.speed)
+    return estimate.seconds(task, card, table.latest(kind_of(task)), executor.speed)

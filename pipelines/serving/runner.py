@@ -61,6 +61,7 @@ def make(
         yield Progress(WRITING, 0, 1)
         if not isinstance(task, Tune):
             video.write(frames, path, task.fps, description, sound)
+            facts |= {"frames": len(frames)}  # fewer than were asked for, where a clip is short
     if companions and isinstance(task, PoseToVideo) and sequence is not None:
         from pipelines.poses import pose_sequence  # and with it OpenCV, which waits for the first job
 

@@ -23,6 +23,7 @@ from pipelines.serving.job import Job, new_id
 from pipelines.serving.rows import BUSY, Rows, unusable
 from pipelines.tasks import Grid, Task, kind_of
 
+LATEST = 20  # videos from which estimates follow
 ATTEMPTS = 2  # a job under which the app died twice is not tried a third time
 UNKNOWN = said("There is no such job here. It may have been deleted.")
 EVERYBODY = object()  # in place of an owner, and nothing that a browser could send: None and "" own nothing
@@ -76,6 +77,7 @@ class JobTable:
         self._key = secrets.token_bytes(16)  # of the hashes that stand for addresses, which are written nowhere
         self._addresses: dict[str, str] = {}  # hashes, by job that has not ended
         self._usual: dict[tuple, float | None] = {}  # see _usual_seconds
+        self._latest: dict[str, list[Job]] = {}  # see latest; emptied whenever one of them may be another
         self.estimate: Callable[[Task], float | None] = lambda task: None  # the seconds that a task will take
         self._ahead: float | None = 0.0  # seconds until all that waits and runs is done
         self._told = 0.0  # when the positions were last told
@@ -123,6 +125,7 @@ class JobTable:
     def adopt(self, job: Job) -> None:
         """Takes `job` in as it is, in place of what the table has of it; one that has not ended waits."""
         with self._changed:
+            self._latest.clear()
             self._rows.put(job)
             self._live.pop(job.id, None)
             if job.end is None:
@@ -174,9 +177,21 @@ class JobTable:
         with self._changed:
             return self._rows.tunings(_named(owner))
 
+    def latest(self, kind: str) -> Sequence[Job]:
+        """The LATEST videos, or all tunings, of a `kind` of task, newest first. They are read anew only once another
+        has ended or is gone: every page that is open asks for them again and again."""
+        with self._changed:
+            try:
+                if kind not in self._latest:
+                    self._latest[kind] = self.tunings() if kind == "tune" else self.finished(kind=kind, limit=LATEST)
+                return self._latest[kind]
+            except sqlite3.Error:  # nobody is to wait for want of an estimate
+                return ()
+
     def again(self, identifier: str, address: str = "") -> None:
         """Queues a job that was stopped or has failed once more. Raises ValueError as `add` does."""
         with self._changed:
+            self._latest.clear()
             job = self.get(identifier)
             if not isinstance(job.end, Failed):
                 raise ValueError(said("Only what was stopped or has failed can be resumed."))
@@ -360,6 +375,7 @@ class JobTable:
     def settle(self) -> None:
         """Writes the ends of jobs that the file could not take. Raises sqlite3.Error where it still can't."""
         with self._changed:
+            self._latest.clear()
             for job in list(self._owed.values()):
                 self._rows.end(job)
                 del self._owed[job.id]
@@ -375,6 +391,7 @@ class JobTable:
             if self._notes is not None:
                 self._notes.bury(identifier)
             self._rows.delete(identifier)
+            self._latest.clear()
             self._owed.pop(identifier, None)
 
     def wait(self, job: Job, seconds: float) -> Job:
@@ -489,6 +506,7 @@ class JobTable:
             self._owed[identifier] = job
         if job.started is not None:
             self._used.append(self._use(job, ended, ended - job.started))
+        self._latest.clear()
         if state == "done":
             self._served.add(job.owner)
             self._usual.clear()
