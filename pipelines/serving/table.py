@@ -375,10 +375,10 @@ class JobTable:
     def settle(self) -> None:
         """Writes the ends of jobs that the file could not take. Raises sqlite3.Error where it still can't."""
         with self._changed:
-            self._latest.clear()
             for job in list(self._owed.values()):
                 self._rows.end(job)
                 del self._owed[job.id]
+                self._latest.clear()
                 self._note(job)
             if self.trouble == BUSY:
                 self._rows.probe()
