@@ -1,5 +1,5 @@
-"""The contract that every executor keeps, tried on each: this process's own, workers' processes, and ZeroGPU on
-lent_gpu.py."""
+"""The contract that every executor keeps, tried on each: this process's own, workers' processes, ZeroGPU on
+lent_gpu.py, and a Ray cluster of this machine."""
 
 import gc
 import hashlib
@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import scripted_ray
 import tiny
 import torch
 from lent_gpu import Spaces
@@ -117,10 +118,12 @@ def made_by(kind, data, **more):
         return LocalExecutor(settings, CATALOG)
     if kind == "processes":
         return ProcessExecutor(settings, CATALOG, (sys.executable, str(Path(__file__).parent / "scripted_worker.py")))
+    if kind == "ray":
+        return scripted_ray.executor(settings, CATALOG)
     return ZeroExecutor(settings, CATALOG, Spaces())
 
 
-@pytest.fixture(scope="module", params=["local", "processes", "zerogpu"])
+@pytest.fixture(scope="module", params=["local", "processes", "zerogpu", "ray"])
 def executor(request, data):
     with pytest.MonkeyPatch.context() as patch:
         engine = replace(modelscope.ENGINE, generate={TextToVideo: generate, Tune: tune}, parts=())

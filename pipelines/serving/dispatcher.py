@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -60,18 +60,23 @@ class Dispatcher:
         self.running: dict[str, str] = {}  # jobs by the slot that is at them
         self._past: dict[tuple, dict[str, float]] = {}  # seconds a stage took, by kind of job: see Pace
         self.closing = False
+        self._paused = False
+        self._adding = threading.Lock()
         self.loops = {slot.name: Loop(partial(self._turn, slot.name)) for slot in executor.slots()}
 
     def start(self) -> None:
-        for loop in self.loops.values():
+        for loop in list(self.loops.values()):
             loop.start()
 
     def pause(self, seconds: float | None = None) -> bool:
         """Takes no further job. Waits for those that run, up to `seconds`; returns whether they have ended."""
-        for loop in self.loops.values():
+        with self._adding:
+            self._paused = True
+        loops = list(self.loops.values())
+        for loop in loops:
             loop.end()
         end = None if seconds is None else time.monotonic() + seconds
-        waits = [loop.join(None if end is None else max(0.0, end - time.monotonic())) for loop in self.loops.values()]
+        waits = [loop.join(None if end is None else max(0.0, end - time.monotonic())) for loop in loops]
         return all(waits)
 
     def close(self) -> None:
@@ -91,6 +96,12 @@ class Dispatcher:
             finally:
                 self._tidying.release()
         self._table.settle()
+        slots = {one.name: one for one in self._executor.slots()}
+        self._follow_slots(slots)
+        if slot not in slots or not slots[slot].ready:
+            self._idle.discard(slot)
+            time.sleep(LOOK_SECONDS)
+            return
         if slot in self._drained:
             self._idle.discard(slot)
             self._executor.rest(slot)
@@ -105,18 +116,27 @@ class Dispatcher:
             finally:
                 del self.running[slot]
 
+    def _follow_slots(self, slots: Iterable[str]) -> None:
+        """Has a loop for each of the `slots` that there are now."""
+        with self._adding:
+            for name in set(slots) - self.loops.keys():
+                if not self._paused:
+                    self.loops = self.loops | {name: Loop(partial(self._turn, name))}
+                    self.loops[name].start()
+
     def _choose(self, slot: str, ready: Sequence[Job]) -> Job | None:
         """The job that `slot` begins; none of those whose model only another idle slot has loaded."""
         if not ready or slot in self._drained:  # asked at every change of the table
             return None
         loaded = {one.name: {name for held in one.models for name in held.models} for one in self._executor.slots()}
-        elsewhere = {name for other in self._idle - {slot} for name in loaded[other]} - loaded[slot]
+        held_here = loaded.get(slot, set())
+        elsewhere = {name for other in self._idle - {slot} for name in loaded.get(other, ())} - held_here
         models = {job.id: "" if isinstance(job.task, Finish | Grid) else job.task.model for job in ready}
         free = [job for job in ready if models[job.id] not in elsewhere]
         self._passed = {job: count for job, count in self._passed.items() if job in models}
         if not free:
             return None
-        held = [models[job.id] in loaded[slot] for job in free]
+        held = [models[job.id] in held_here for job in free]
         place = fairness.choice(held, self._passed.get(free[0].id, 0))
         for job in free[:place]:
             self._passed[job.id] = self._passed.get(job.id, 0) + 1
