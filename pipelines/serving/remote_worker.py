@@ -72,11 +72,11 @@ class RemoteWorker:
             run = self._going[number] = self._executor.run(work, SLOT)
             return run
 
-        return self._served(number, work, files, begin)
+        yield from self._served(number, work, files, begin)
 
     def look(self, number: str, work: Work, files: Mapping[str, tuple[str, list[Any]]]) -> Generator[Item, None, None]:
         """Looks for poses, as Executor.look, in what `files` hold."""
-        return self._served(number, work, files, lambda: self._executor.look(work))
+        yield from self._served(number, work, files, lambda: self._executor.look(work))
 
     def stop(self, number: str) -> None:
         """Ends `number` at its next step, also where it has yet to begin."""
