@@ -22,6 +22,9 @@ class ScriptedWorker(RemoteWorker):
         import_module("scripted_worker")
         super().__init__(*arguments)
 
+    def process(self):
+        return os.getpid()
+
 
 def executor(settings, catalog):
     """An executor with one worker, on a cluster that ends with it."""

@@ -73,7 +73,8 @@ class Worker:
         self.going: dict[str, Run] = {}
         self._actor: Any = None
         self._beat: Any = None  # that it was asked for, and has yet to give
-        self._asked = 0.0  # time.monotonic() of that
+        self._asked, self._asked_in = 0.0, ""  # time.monotonic() of that, and the era
+        self.era = secrets.token_hex(8)  # ends when the actor counts as lost: it drops what it began in an earlier one
         self._ended = False
         self._lock = threading.RLock()
 
@@ -121,24 +122,26 @@ class Worker:
             if self._beat is not None and not self._ray.wait([self._beat], timeout=0)[0]:
                 if self.alive and time.monotonic() - self._asked > self._silent_seconds:
                     log.error("Worker %s was silent for %g seconds", self._name, self._silent_seconds)
-                    self._lose()
+                    self.lose()
                     self._ray.kill(self._actor, no_restart=False)
                 return
             beat, self._beat = self._beat, None
             if beat is not None:
                 self._take(beat)
             if self._actor is not None:
-                self._asked = time.monotonic()
-                self._beat = self._actor.beat.options(concurrency_group="control").remote()
+                self._asked, self._asked_in = time.monotonic(), self.era
+                self._beat = self._actor.beat.options(concurrency_group="control").remote(self.era)
 
     def _take(self, beat: Any) -> None:
         try:
             state: State = self._ray.get(beat)
         except self._ray.exceptions.RayError as error:
-            if self.alive:
+            died = isinstance(error, self._ray.exceptions.ActorDiedError)  # and Ray starts no other
+            if self.alive or died:
                 log.error("Worker %s is gone: %s", self._name, error)
-            self._lose()
-            if isinstance(error, self._ray.exceptions.ActorDiedError):  # and Ray starts no other
+            if self._asked_in == self.era:
+                self.lose(_is_for_memory(error))
+            if died:
                 self._actor = None
             return
         for record in state.records:
@@ -147,16 +150,16 @@ class Worker:
             self._ray.kill(self._actor)
             self._actor = None
             return
-        if not self.alive:
-            self._actor.stop_all.options(concurrency_group="control").remote()
-        self.state = state
+        if self._asked_in == self.era:
+            self.state = state
 
-    def _lose(self) -> None:
-        """What it was at has died with it."""
-        self.state = None
-        for run in list(self.going.values()):
-            if run.begun:
-                run.end(WorkerDied())
+    def lose(self, for_memory: bool = False) -> None:
+        """What it was at counts as dead."""
+        with self._lock:
+            self.state, self.era = None, secrets.token_hex(8)
+            for run in list(self.going.values()):
+                if run.era:
+                    run.end(WorkerDied(for_memory))
 
     def rest(self) -> None:
         """Ends the actor, unless it is at something."""
@@ -185,8 +188,9 @@ class Worker:
         except self._ray.exceptions.RayTaskError as error:
             run.end(RuntimeError(str(error)))
         except self._ray.exceptions.RayError as error:
-            self.state = None
-            run.end(WorkerDied(isinstance(error, self._ray.exceptions.OutOfMemoryError)))
+            run.end(WorkerDied(_is_for_memory(error)))
+            if run.era == self.era:
+                self.lose(_is_for_memory(error))
         except BaseException as error:
             self.ask("stop", run.number)
             run.end(error)
@@ -194,14 +198,17 @@ class Worker:
             self.going.pop(run.number, None)
 
     def _followed(self, run: "Run") -> tuple[BaseException | None, Any]:
+        end = time.monotonic() + self._silent_seconds
         while not self.alive:
             if run.stopped.wait(0.1) or run.over.is_set():
                 return None, None
+            if time.monotonic() > end:
+                return WorkerDied(), None
         files = self._store.put(file_transfer.needed(run.work, self._data))
         with self._lock:
-            if self._actor is None or run.stopped.is_set():
+            if not self.alive or run.stopped.is_set():
                 return (None, None) if run.stopped.is_set() else (WorkerDied(), None)
-            run.begun = True
+            run.era = self.era
             group = {"concurrency_group": "look"} if run.kind == "look" else {}
             method = getattr(self._actor, run.kind).options(num_returns="streaming", **group)
             items = method.remote(run.number, run.work, files)
@@ -210,13 +217,18 @@ class Worker:
             del item
             if kind == "ended":
                 return value
-            if run.over.is_set():  # it counts as dead: nothing of it is taken any more
-                break
-            if kind == "files":
-                file_transfer.unpack(value, run.work, self._data)
-            else:
-                run.news.put((kind, value))
+            with run.taking:
+                if run.over.is_set():  # it counts as dead: nothing of it is taken any more
+                    break
+                if kind == "files":
+                    file_transfer.unpack(value, run.work, self._data)
+                else:
+                    run.news.put((kind, value))
         return WorkerDied(), None
+
+
+def _is_for_memory(error: Exception) -> bool:
+    return type(error).__name__ == "OutOfMemoryError" or "low on memory" in str(error)
 
 
 class Run(Followed):
@@ -225,14 +237,17 @@ class Run(Followed):
     def __init__(self, worker: Worker, kind: str, work: Work):
         self.number, self.kind, self.work = secrets.token_hex(8), kind, work
         self.stopped, self.over = threading.Event(), threading.Event()
-        self.begun = False  # whether the actor has heard of it
+        self.taking = threading.Lock()  # what comes of it
+        self.era = ""  # of the worker, when it was begun
         self._worker = worker
         super().__init__(self._stop)
 
     def end(self, error: BaseException | None, value: Any = None) -> None:
-        """Tells how it ended; what is told later does not count."""
-        self.over.set()
-        self.news.put(("ended", (error, value)))
+        """Tells how it ended, once. After that nothing of it is taken or written."""
+        with self.taking:
+            if not self.over.is_set():
+                self.over.set()
+                self.news.put(("ended", (error, value)))
 
     def _stop(self) -> None:
         self.stopped.set()

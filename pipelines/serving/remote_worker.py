@@ -62,7 +62,7 @@ class RemoteWorker:
         logging.getLogger("pipelines").setLevel(logging.INFO)
         self._stopped: set[str] = set()  # numbers of what is to end
         self._going: dict[str, Run | None] = {}
-        self._heard = time.monotonic()  # of the app
+        self._heard, self._era = time.monotonic(), ""  # of the app
         threading.Thread(target=self._watch, daemon=True).start()
 
     def run(self, number: str, work: Work, files: Mapping[str, tuple[str, list[Any]]]) -> Generator[Item, None, None]:
@@ -84,11 +84,6 @@ class RemoteWorker:
         if run := self._going.get(number):
             run.stop()
 
-    def stop_all(self) -> None:
-        """Ends what was begun by an app that is gone."""
-        for number in list(self._going):
-            self.stop(number)
-
     def sample(self, job: str) -> None:
         self._executor.sample(job)
 
@@ -98,9 +93,12 @@ class RemoteWorker:
     def unload(self) -> None:
         self._executor.unload()
 
-    def beat(self) -> State:
-        """A sign of life, asked for every second."""
+    def beat(self, era: str) -> State:
+        """A sign of life, asked for every second. In another era than before, nobody waits any more for what goes on."""
         self._heard = time.monotonic()
+        if era != self._era:
+            self._era = era
+            self._stop_all()
         (slot,) = self._executor.slots()
         records = tuple(self._records.popleft() for _ in range(len(self._records)))
         return State(self._key, slot.device, socket.gethostname(), slot.models, self._executor.speed, records)
@@ -145,6 +143,10 @@ class RemoteWorker:
             yield "files", last
         yield "ended", end
 
+    def _stop_all(self) -> None:
+        for number in list(self._going):
+            self.stop(number)
+
     def _watch(self) -> None:
         """Where the app is gone, nobody wants what is made."""
         alone = False
@@ -152,6 +154,6 @@ class RemoteWorker:
             time.sleep(1)
             was, alone = alone, time.monotonic() - self._heard > ALONE_SECONDS
             if alone and not was:
-                self.stop_all()
+                self._stop_all()
             if alone and not self._going:
                 self._executor.unload()
