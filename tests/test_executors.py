@@ -64,7 +64,10 @@ def generate(task, models, image=None, checkpoints=None):
 
 
 def denoised(checkpoints, seconds):
-    """A true loop around a stand-in for a network, which takes `seconds` a step; a slow one keeps every step. Returns a hash of the latents as a fact."""
+    """A true loop around a stand-in for a network, which takes `seconds` a step; a slow one keeps every step.
+
+    Returns a hash of the latents as a fact.
+    """
     checkpoints = Checkpoints(checkpoints._folder, 0.0) if seconds > 0.1 else checkpoints
     checkpoint = checkpoints.of("loop", "here")
     solver = diffusion.solver("dpm++", {**tiny.SCHEDULER, "num_train_timesteps": 1000}, 8)

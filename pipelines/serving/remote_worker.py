@@ -94,7 +94,7 @@ class RemoteWorker:
         self._executor.unload()
 
     def beat(self, era: str) -> State:
-        """A sign of life, asked for every second. In another era than before, nobody waits any more for what goes on."""
+        """A sign of life, asked for every second. In a new era nobody waits any more for what goes on."""
         self._heard = time.monotonic()
         if era != self._era:
             self._era = era
