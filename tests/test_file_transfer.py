@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from test_executors import SCRIPTED
 
+from pipelines.media import video
 from pipelines.serving import file_transfer
 from pipelines.serving.executor import Asset, Work
 from pipelines.serving.file_transfer import Changes, Inputs, Watch
@@ -43,6 +44,9 @@ def test_what_has_changed_is_told_once_and_only_when_it_is_complete(data):
     assert not watch.changes()  # it may still be written
     assert watch.changes().files == {f"videos/{JOB}/a.mp4": b"half"}
     assert not watch.changes()
+    with video.whole(data / "videos" / JOB / "a.mp4") as draft:
+        draft.write_bytes(b"another")
+    assert watch.changes().files == {f"videos/{JOB}/a.mp4": b"another"}  # whole from the beginning
     write(data, **{f"videos/{JOB}/a.mp4": b"whole"})
     (data / "videos" / JOB / "checkpoints" / "loop.safetensors").unlink()
     last = watch.changes(ended=True)

@@ -99,12 +99,14 @@ class Watch:
 
     def changes(self, ended: bool = False) -> Changes:
         """What has changed since the last call. Unless the work has `ended`, a file is taken when it is as it was at
-        the look before."""
+        the last call, or has taken that one's place."""
         seen, before = self._look(), self._seen
         self._seen = seen
         files = {}
         for name, state in seen.items():
-            if state == self._told.get(name) or not (ended or state == before.get(name)):
+            last = before.get(name)
+            is_complete = ended or last is not None and (state == last or state[-1] != last[-1])
+            if state == self._told.get(name) or not is_complete:
                 continue
             with suppress(FileNotFoundError):  # replaced, or deleted, since
                 with (self._data / name).open("rb") as file:
