@@ -8,7 +8,7 @@ from test_executors import SCRIPTED
 from pipelines.media import video
 from pipelines.serving import file_transfer
 from pipelines.serving.executor import Asset, Work
-from pipelines.serving.file_transfer import Changes, Inputs, Watch
+from pipelines.serving.file_transfer import Changes, Inputs, TransferError, Watch
 from pipelines.tasks import TextToVideo
 
 JOB, CLIP = "1" * 32, "2" * 32
@@ -82,7 +82,7 @@ def test_a_file_that_is_not_the_works_is_refused(data, name):
     (data / "videos" / JOB / "link").symlink_to(data / "videos" / "other")
     before = {path: path.read_bytes() for path in data.rglob("*") if path.is_file()}
     for changes in (Changes({name: b"bad"}), Changes(gone=(name,))):
-        with pytest.raises(ValueError, match="not its own"):
+        with pytest.raises(TransferError, match="not its own"):
             file_transfer.unpack(changes, WORK, data)
     assert before == {path: path.read_bytes() for path in data.rglob("*") if path.is_file()}
 
@@ -104,5 +104,5 @@ def test_inputs_are_fetched_once_and_laid_out_while_a_work_goes_on(tmp_path):
         inputs.clear()
         assert not list(inputs.data.iterdir())
     assert fetched == [b"content"]
-    with pytest.raises(OSError, match="damaged"):
+    with pytest.raises(TransferError, match="damaged"):
         inputs.lay_out({"clips/1/upload": ("0" * 64, [b"content"])}, own)

@@ -92,8 +92,7 @@ def test_a_job_whose_worker_is_killed_or_silent_goes_on_with_the_same_latents(ex
         with pytest.raises(WorkerDied) as died:
             for _ in events:
                 pass
-    assert not died.value.for_memory
-    wait_for(lambda: ready(executor))
+    assert not died.value.for_memory and not ready(executor)
     again = told(executor, asked)[-1].facts
     assert again["from"] > 0 and again["latents"] == whole["latents"]
     assert process_of(executor, "0") != first

@@ -23,6 +23,10 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")  # of a file or folder that m
 KEPT_BYTES = 4 * 2**30  # of inputs that a worker keeps for further works
 
 
+class TransferError(Exception):
+    """A file is not what, or where, it must be: nothing that a visitor could do anything about."""
+
+
 @dataclass(frozen=True)
 class Changes:
     """Files that a work has written, and those that it has deleted."""
@@ -58,7 +62,7 @@ def unpack(changes: Changes, work: Work, data: Path) -> None:
     """Makes the `changes` among the data of the app, each file whole or not at all.
 
     In the job's own folder everything is changed but its sidecar; elsewhere files are added and none replaced. Raises
-    ValueError for a file that the work has no business with, and OSError where one can't be written; a checkpoint that
+    TransferError for a file that is not the work's, and OSError where one can't be written; a checkpoint that
     can't be is left out.
     """
     own = f"videos/{work.job}" if work.job else None
@@ -152,7 +156,7 @@ class Inputs:
                         draft.write_bytes(self._fetch(content[0]))
                     if digest(kept) != sha:
                         kept.unlink()
-                        raise OSError(f"{name} has arrived damaged.")
+                        raise TransferError(f"{name} has arrived damaged.")
                 os.utime(kept)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with tempfile.TemporaryDirectory(dir=path.parent, prefix=".", suffix=".part") as draft:
@@ -204,15 +208,15 @@ def _state(stat: os.stat_result) -> tuple:
 
 
 def _place(name: str, work: Work, data: Path) -> Path:
-    """The path of the file `name`. Raises ValueError where `work` has no business with it."""
+    """The path of the file `name`. Raises TransferError where `work` has no business with it."""
     parts = PurePosixPath(name).parts
     within = any(name.startswith(f"{folder}/") for folder in watched(work))
     if not (within and all(NAME.fullmatch(part) for part in parts)) or parts[-1] == sidecar.NAME:
-        raise ValueError(f"A worker sent a file that is not its own: {name!r}.")
+        raise TransferError(f"A worker sent a file that is not its own: {name!r}.")
     path = data.absolute() / name
     folder = data.absolute() / parts[0] / parts[1]
     if not path.parent.resolve().is_relative_to(folder.resolve()):
-        raise ValueError(f"A worker sent a file that is not its own: {name!r}.")
+        raise TransferError(f"A worker sent a file that is not its own: {name!r}.")
     return path
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from pipelines.messages import said
 from pipelines.serving import file_transfer
 from pipelines.serving.executor import Slot, Work, WorkerDied
-from pipelines.serving.processes import Followed
+from pipelines.serving.processes import STARTING_SECONDS, Followed
 from pipelines.serving.remote_worker import State
 
 STORED_BYTES = 2**30  # of inputs that the object store keeps for further works
@@ -188,9 +188,9 @@ class Worker:
         except self._ray.exceptions.RayTaskError as error:
             run.end(RuntimeError(str(error)))
         except self._ray.exceptions.RayError as error:
-            run.end(WorkerDied(_is_for_memory(error)))
             if run.era == self.era:
-                self.lose(_is_for_memory(error))
+                self.lose(_is_for_memory(error))  # before anybody hears of it and comes with the next work
+            run.end(WorkerDied(_is_for_memory(error)))
         except BaseException as error:
             self.ask("stop", run.number)
             run.end(error)
@@ -198,7 +198,7 @@ class Worker:
             self.going.pop(run.number, None)
 
     def _followed(self, run: "Run") -> tuple[BaseException | None, Any]:
-        end = time.monotonic() + self._silent_seconds
+        end = time.monotonic() + STARTING_SECONDS
         while not self.alive:
             if run.stopped.wait(0.1) or run.over.is_set():
                 return None, None
