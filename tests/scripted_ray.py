@@ -30,8 +30,8 @@ def executor(settings, catalog):
     """An executor with one worker, on a cluster that ends with it."""
     ray = installed()
     options = {"object_store_memory": STORE_BYTES, "include_dashboard": False, "log_to_driver": False}
-    ray.init(num_cpus=2, namespace="marionette", **options)
-    return RayExecutor(settings, catalog, ScriptedWorker, ENVIRONMENT)
+    ray.init(num_cpus=2, namespace="marionette", runtime_env=ENVIRONMENT, **options)
+    return RayExecutor(settings, catalog, ScriptedWorker)
 
 
 def installed():

@@ -27,7 +27,8 @@ def cluster():
 
     store = {"object_store_memory": scripted_ray.STORE_BYTES}
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **store})
-    ray.init(address=cluster.address, namespace="marionette", log_to_driver=False)
+    environment = scripted_ray.ENVIRONMENT
+    ray.init(address=cluster.address, namespace="marionette", log_to_driver=False, runtime_env=environment)
     cluster.add = lambda: cluster.add_node(num_cpus=2, **store)
     yield cluster
     ray.shutdown()
@@ -37,8 +38,7 @@ def cluster():
 @pytest.fixture(scope="module")
 def executor(cluster, tmp_path_factory):
     settings = Settings(data=tmp_path_factory.mktemp("data"), device="cpu", hub=False, ray="auto")
-    environment = scripted_ray.ENVIRONMENT
-    with closing(RayExecutor(settings, CATALOG, scripted_ray.ScriptedWorker, environment, SILENT_SECONDS)) as executor:
+    with closing(RayExecutor(settings, CATALOG, scripted_ray.ScriptedWorker, SILENT_SECONDS)) as executor:
         yield executor
 
 

@@ -37,8 +37,8 @@ CORES = 2  # for each worker of a cluster without GPUs
 LOOK_SECONDS = 1.0  # from one look at the cluster, and one heartbeat, to the next
 STARTING_SECONDS = 10.0  # that the executor waits for a first worker at its start
 NONE_FREE = said("No machine of the cluster has a worker ready at this moment. Try again in a minute.")
-# Every machine runs the app's own code; of the libraries each has its own installation.
-ENVIRONMENT = {"working_dir": str(ROOT), "excludes": [".git", "data", ".venv", "docs", "tests", "scripts", "training"]}
+# Of the app's folder the machines need the code and what comes with it.
+LEFT_OUT = ("/.git", "/.venv", "/data", "/docs", "/tests", "/scripts", "/training", "/artefacts")
 
 log = logging.getLogger(__name__)
 
@@ -56,21 +56,19 @@ class RayExecutor(OwnMachine):
         settings: Settings,
         catalog: Mapping[str, ModelCard] = CATALOG,
         worker: type = RemoteWorker,
-        environment: Mapping[str, Any] = ENVIRONMENT,
         silent_seconds: float = SILENT_SECONDS,
     ):
-        """`worker` and `environment` are the actors' class and runtime environment.
+        """`worker` is the actors' class.
 
         Raises ValueError where ray is not installed, or has no cluster where the settings say.
         """
         super().__init__(settings, catalog)
-        self._ray = _connected(settings.ray)
+        self._ray = _connected(settings)
         self._silent_seconds = silent_seconds
         sent = replace(settings, device="auto", password="", admitted="")
         self._key = hashlib.sha256(pickle.dumps((_code(), sent, dict(catalog)))).hexdigest()
         self._app = hashlib.sha256(f"{platform.node()}:{settings.data.absolute()}".encode()).hexdigest()[:12]
-        self._worker, self._environment = worker, dict(environment)
-        self._sent = sent, dict(catalog)
+        self._worker, self._sent = worker, (sent, dict(catalog))
         self._store = Store(self._ray)
         self._gpus = False
         self.workers: dict[int, Worker] = {}
@@ -192,7 +190,6 @@ class RayExecutor(OwnMachine):
                 lifetime="detached",
                 max_restarts=-1,
                 max_task_retries=0,
-                runtime_env=self._environment,
                 **size,
             )
             device = "cuda" if self._gpus else "cpu"
@@ -201,8 +198,9 @@ class RayExecutor(OwnMachine):
         return make
 
 
-def _connected(address: str) -> Any:
+def _connected(settings: Settings) -> Any:
     """ray, connected. Raises ValueError where it can't be."""
+    address = settings.ray
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         ray = import_module("ray")
@@ -213,13 +211,21 @@ def _connected(address: str) -> Any:
         ) from error
     try:
         if not ray.is_initialized():
-            ray.init(address=address, namespace="marionette", log_to_driver=False, configure_logging=False)
+            options = {"namespace": "marionette", "log_to_driver": False, "configure_logging": False}
+            ray.init(address=address, runtime_env=_environment(settings), **options)
     except (OSError, RuntimeError, ValueError) as error:
         raise ValueError(
             f"MARIONETTE_RAY={address}: there is no Ray cluster that this machine is part of ({error}). Start it with "
             "ray start --head, and on every other machine ray start --address=..."
         ) from error
     return ray
+
+
+def _environment(settings: Settings) -> dict[str, Any]:
+    """What the machines are sent: every one runs the app's own code, with the libraries that are installed there."""
+    own = [folder.absolute() for folder in (settings.data, settings.cache)]
+    inside = [f"/{folder.relative_to(ROOT).as_posix()}" for folder in own if folder.is_relative_to(ROOT)]
+    return {"working_dir": str(ROOT), "excludes": [*LEFT_OUT, *inside]}
 
 
 def _code() -> str:
