@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.cards import ModelCard
+from pipelines.catalog import CATALOG
 from pipelines.serving.executor import Made, Work
 from pipelines.serving.file_transfer import Inputs, Watch, watched
 from pipelines.serving.local import SLOT, LocalExecutor
@@ -56,7 +57,8 @@ class RemoteWorker:
         self._key = key
         self._inputs = Inputs(Path(tempfile.mkdtemp(prefix=prefix)), fetch)
         self._settings = replace(settings, data=self._inputs.data, cache=Settings.from_environment().cache)
-        self._executor = LocalExecutor(self._settings, catalog)
+        here = {name: CATALOG.get(name, card) for name, card in catalog.items()}  # where the built-in ones lie
+        self._executor = LocalExecutor(self._settings, here)
         self._records: deque[logging.LogRecord] = deque(maxlen=1000)
         logging.getLogger().addHandler(Log(lambda _, record: self._records.append(record)))
         logging.getLogger("pipelines").setLevel(logging.INFO)
