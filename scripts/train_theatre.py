@@ -36,7 +36,7 @@ STAGES = {  # in the order in which they need each other
     "referee": Stage(train_referee, 2500),
     "openpose": Stage(train_openpose, 5000),
     "latents": Stage(cache_latents, 4000),  # clips
-    "sd": Stage(train_sd, 3000),
+    "sd": Stage(train_sd, 9000),
     "modelscope": Stage(train_modelscope, 6000),
     "decoder": Stage(train_decoder, 6000),
     "lcm-sd": Stage(train_lcm_sd, 1500),
