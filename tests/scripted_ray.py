@@ -30,7 +30,7 @@ def executor(settings, catalog):
     """An executor with one worker, on a cluster that ends with it."""
     ray = installed()
     options = {"object_store_memory": STORE_BYTES, "include_dashboard": False, "log_to_driver": False}
-    ray.init(num_cpus=2, namespace="marionette", runtime_env=ENVIRONMENT, **options)
+    ray.init("local", num_cpus=2, namespace="marionette", runtime_env=ENVIRONMENT, **options)
     return RayExecutor(settings, catalog, ScriptedWorker)
 
 
