@@ -104,5 +104,7 @@ def test_inputs_are_fetched_once_and_laid_out_while_a_work_goes_on(tmp_path):
         inputs.clear()
         assert not list(inputs.data.iterdir())
     assert fetched == [b"content"]
+    inputs.forget()
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["source"]
     with pytest.raises(TransferError, match="damaged"):
         inputs.lay_out({"clips/1/upload": ("0" * 64, [b"content"])}, own)

@@ -3,8 +3,10 @@
 import os
 import signal
 import sys
+import tempfile
 import time
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 import scripted_ray
@@ -123,6 +125,14 @@ def test_a_worker_of_an_app_that_was_killed_is_found_again_and_drops_its_work(ex
     events.close()
     assert isinstance(list(executor.run(work(), "0"))[-1], Made)
     assert process_of(executor, "0") == process
+
+
+def test_a_worker_that_ends_leaves_no_file_and_is_started_again_for_work(executor):
+    folders = Path(tempfile.gettempdir()).glob(f"marionette-{executor._app}-0-*")
+    (folder,) = folders
+    executor.rest("0")
+    assert not folder.exists() and ready(executor) == ["0"]
+    assert isinstance(list(executor.run(work(), "0"))[-1], Made)
 
 
 def test_what_is_missing_is_said_in_words(monkeypatch):

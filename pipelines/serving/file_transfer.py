@@ -181,6 +181,12 @@ class Inputs:
                 if total > KEPT_BYTES:
                     file.unlink()
 
+    def forget(self) -> None:
+        """Deletes the contents that are kept."""
+        with self._lock:
+            for file in self._kept.iterdir():
+                file.unlink()
+
 
 def _assets(work: Work) -> list[Asset]:
     found = []

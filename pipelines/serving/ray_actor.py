@@ -15,7 +15,7 @@ from typing import Any
 from pipelines.messages import said
 from pipelines.serving import file_transfer
 from pipelines.serving.executor import Slot, Work, WorkerDied
-from pipelines.serving.processes import STARTING_SECONDS, Followed
+from pipelines.serving.processes import CLOSING_SECONDS, STARTING_SECONDS, Followed
 from pipelines.serving.remote_worker import State
 
 STORED_BYTES = 2**30  # of inputs that the object store keeps for further works
@@ -177,9 +177,15 @@ class Worker:
             run.end(WorkerDied())
 
     def _kill(self) -> None:
-        actor, self._actor, self._beat, self.state = self._actor, None, None, None
-        if actor is not None:
-            self._ray.kill(actor)
+        actor, was, self._actor, self._beat, self.state = self._actor, self.alive, None, None, None
+        if actor is None:
+            return
+        if was:
+            try:
+                self._ray.get(actor.close.options(concurrency_group="control").remote(), timeout=CLOSING_SECONDS)
+            except self._ray.exceptions.RayError:
+                pass  # it hangs, or has just died
+        self._ray.kill(actor)
 
     def _follow(self, run: "Run") -> None:
         """Has the actor carry out the run, takes the files that come of it, and tells what else comes of it."""

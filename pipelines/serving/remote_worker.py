@@ -55,7 +55,8 @@ class RemoteWorker:
         for old in Path(tempfile.gettempdir()).glob(f"{prefix}*"):  # of one that was killed here
             shutil.rmtree(old, ignore_errors=True)
         self._key = key
-        self._inputs = Inputs(Path(tempfile.mkdtemp(prefix=prefix)), fetch)
+        self._folder = Path(tempfile.mkdtemp(prefix=prefix))
+        self._inputs = Inputs(self._folder, fetch)
         self._settings = replace(settings, data=self._inputs.data, cache=Settings.from_environment().cache)
         here = {name: CATALOG.get(name, card) for name, card in catalog.items()}  # where the built-in ones lie
         self._executor = LocalExecutor(self._settings, here)
@@ -104,6 +105,11 @@ class RemoteWorker:
         (slot,) = self._executor.slots()
         records = tuple(self._records.popleft() for _ in range(len(self._records)))
         return State(self._key, slot.device, socket.gethostname(), slot.models, self._executor.speed, records)
+
+    def close(self) -> None:
+        """Leaves nothing of its app's on this machine; then it is ended."""
+        self._stop_all()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _served(
         self, number: str, work: Work, files: Mapping[str, tuple[str, list[Any]]], begin: Callable[[], Any]
@@ -159,3 +165,4 @@ class RemoteWorker:
                 self._stop_all()
             if alone and not self._going:
                 self._executor.unload()
+                self._inputs.forget()
