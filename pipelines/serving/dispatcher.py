@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -13,7 +13,7 @@ from pipelines.events import Failed, Progress, Result
 from pipelines.messages import said
 from pipelines.serving import fairness, tidy
 from pipelines.serving.content import Contents
-from pipelines.serving.executor import Executor, Made, Work, WorkerDied
+from pipelines.serving.executor import Executor, Made, Slot, Work, WorkerDied
 from pipelines.serving.inputs import Inputs
 from pipelines.serving.job import Job
 from pipelines.serving.metrics import Counts
@@ -96,8 +96,7 @@ class Dispatcher:
             finally:
                 self._tidying.release()
         self._table.settle()
-        slots = {one.name: one for one in self._executor.slots()}
-        self._follow_slots(slots)
+        slots = self._follow_slots()
         if slot not in slots or not slots[slot].ready:
             self._idle.discard(slot)
             time.sleep(LOOK_SECONDS)
@@ -116,13 +115,16 @@ class Dispatcher:
             finally:
                 del self.running[slot]
 
-    def _follow_slots(self, slots: Iterable[str]) -> None:
-        """Has a loop for each of the `slots` that there are now."""
-        with self._adding:
-            for name in set(slots) - self.loops.keys():
-                if not self._paused:
-                    self.loops = self.loops | {name: Loop(partial(self._turn, name))}
-                    self.loops[name].start()
+    def _follow_slots(self) -> dict[str, Slot]:
+        """The slots that there are now, by name; each has a loop from now on."""
+        slots = {one.name: one for one in self._executor.slots()}
+        if slots.keys() - self.loops.keys():
+            with self._adding:
+                for name in slots.keys() - self.loops.keys():
+                    if not self._paused:
+                        self.loops = self.loops | {name: Loop(partial(self._turn, name))}
+                        self.loops[name].start()
+        return slots
 
     def _choose(self, slot: str, ready: Sequence[Job]) -> Job | None:
         """The job that `slot` begins; none of those whose model only another idle slot has loaded."""
@@ -186,6 +188,7 @@ class Dispatcher:
                 if event is not None:
                     self.loops[slot].beat()
                     self._table.tell(job.id, pace.estimate(event) if isinstance(event, Progress) else event)
+                self._follow_slots()  # all the others may be at work as well
                 now = self._table.get(job.id)
                 if now.stopping:
                     raise _Stopped
