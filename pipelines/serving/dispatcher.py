@@ -130,8 +130,11 @@ class Dispatcher:
         """The job that `slot` begins; none of those whose model only another idle slot has loaded."""
         if not ready or slot in self._drained:  # asked at every change of the table
             return None
-        loaded = {one.name: {name for held in one.models for name in held.models} for one in self._executor.slots()}
-        held_here = loaded.get(slot, set())
+        slots = [one for one in self._executor.slots() if one.ready]
+        loaded = {one.name: {name for held in one.models for name in held.models} for one in slots}
+        if slot not in loaded:
+            return None
+        held_here = loaded[slot]
         elsewhere = {name for other in self._idle - {slot} for name in loaded.get(other, ())} - held_here
         models = {job.id: "" if isinstance(job.task, Finish | Grid) else job.task.model for job in ready}
         free = [job for job in ready if models[job.id] not in elsewhere]
