@@ -53,11 +53,11 @@
     const {canvas_width: width, canvas_height: height, people} = state.frames[frame];
     const words = figure.querySelector('.timeline').dataset.words.split('|');  // ui/pose_html.py
     const [joints, ofPerson, place, confidenceOf, nobody, frameOf] = words.slice(JOINTS.length);
-    const focused = document.activeElement?.dataset?.joint;
+    const held = document.activeElement?.dataset?.joint;
     state.at = frame;
     const stage = figure.querySelector('.pose-screen');
-    stage.querySelector('svg')?.remove();
     stage.querySelector('picture').hidden = true;
+    const before = stage.querySelector('svg');
     const drawing = make(stage, 'svg', {viewBox: `-0.5 -0.5 ${width} ${height}`, 'data-part': 'drawing', role: 'group',
       'aria-label': joints});
     for (const person of people) {
@@ -77,8 +77,18 @@
           tabindex: 0, role: 'button', 'data-joint': `${number} ${joint}`,
           'aria-label': filled(place, name, Math.round(x), Math.round(y))});
         make(handle, 'title', {}).textContent = name;
-        if (handle.dataset.joint === focused) handle.focus({preventScroll: true});
       });
+    }
+    // What a finger holds must stay in the page: where it is taken out, the browser begins to scroll instead.
+    const kept = before?.childElementCount === drawing.childElementCount && held && before.querySelector(`[data-joint="${held}"]`);
+    if (kept) {
+      [...before.children].forEach((old, number) => {
+        for (const {name, value} of drawing.children[number].attributes) old.setAttribute(name, value);
+      });
+      drawing.remove();
+    } else {
+      before?.remove();
+      drawing.querySelector(`[data-joint="${held}"]`)?.focus({preventScroll: true});
     }
     const slider = part(figure, 'frame');
     slider.value = frame;
@@ -171,6 +181,7 @@
     const {x, y} = new DOMPoint(event.clientX, event.clientY).matrixTransform(matrix.inverse());
     move(held.figure, held.name, x, y);
   });
+  document.addEventListener('touchmove', event => { if (held) event.preventDefault(); }, {passive: false});  // no scrolling
   for (const ended of ['pointerup', 'pointercancel']) document.addEventListener(ended, () => { held = null; });
   document.addEventListener('keydown', event => {
     const name = event.target.dataset?.joint;

@@ -192,6 +192,15 @@ def number(noun: str, value: object, allowed: Range) -> int | float:
     Raises ValueError where it is no number or not `allowed`.
     """
     low, high, step = allowed.low, allowed.high, allowed.step
+    if value is None:
+        raise ValueError(
+            said(
+                "The {noun} must be a number from {low:.10g} to {high:.10g}, and there is none.",
+                noun=noun,
+                low=low,
+                high=high,
+            )
+        )
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         raise ValueError(
             said(

@@ -11,6 +11,7 @@ from pipelines.media import video
 from pipelines.settings import Settings
 from ui import agents
 
+OF_A_JOB = ("stop", "pause", "resume")
 ACTIONS = ("text_to_video", "grid", "pose_to_video", "poses", "tune", "edit", "finish")
 
 
@@ -38,11 +39,11 @@ def ask(app, question):
 
 def test_an_agent_reads_what_each_tool_does_wants_and_returns(app):
     tools = {tool.name: tool for tool in ask(app, lambda session: session.list_tools()).tools}
-    assert set(tools) == {*ACTIONS, "stop"}
+    assert set(tools) == {*ACTIONS, *OF_A_JOB}
     for name, tool in tools.items():
         first, *_ = tool.description.split(". ")
         assert 10 < len(first) < 120 and "Parameters:" not in tool.description
-        assert name == "stop" or "Returns: The" in tool.description
+        assert name in OF_A_JOB or "Returns: The" in tool.description
         for parameter, told in tool.inputSchema["properties"].items():
             assert told["description"].endswith("."), (name, parameter)
     schema = tools["text_to_video"].inputSchema

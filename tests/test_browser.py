@@ -175,7 +175,7 @@ def test_a_model_that_is_not_here_says_what_it_needs_and_sets_its_own_defaults_a
     for text in ("Not downloaded", "CC BY-NC", "GPU with 6 GB", "watermark", "Realistic depictions"):
         expect(visitor.locator("#about")).to_contain_text(text)
     expect(visitor.locator("#width input")).to_have_value("256")
-    expect(visitor.locator("#frames input[type=range]")).to_have_attribute("max", "64")
+    expect(visitor.locator("#frames input[type=range]")).to_have_attribute("max", "256")
     expect(visitor.locator("#guidance input[type=number]")).to_have_value("9")
     visitor.locator("#prompt textarea").fill("a robot")
     visitor.locator("#width input").fill("250")
@@ -454,6 +454,7 @@ def test_a_clip_is_tuned_on_and_told_again_in_two_ways(chromium, app):
         expect(page.locator("#retell")).to_contain_text(
             "Edit with “a bear in purple bows on the moon”", timeout=PATIENCE
         )
+        expect(page.locator("#edit-prompt")).to_be_in_viewport(timeout=PATIENCE)  # the page goes there by itself
         page.locator("#edit-prompt textarea").fill("a bear in red bows on the moon\na bear in green bows on the beach")
         page.get_by_role("button", name="Fine settings of the edit").click()
         type_number(page, "#edit-steps", 3)

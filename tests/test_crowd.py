@@ -42,6 +42,7 @@ def crowded(tmp_path, monkeypatch):
     """A backend for tiny videos, and a function that makes a task for it."""
 
     def write(frames, path, fps, comment="", sound=None):
+        time.sleep(0.05)  # all two hundred have time to hear their places before the next job is taken
         with video.whole(path) as file:
             file.write_bytes(f"{comment} {frames.shape}".encode())
 

@@ -82,7 +82,7 @@ def test_the_poses_are_among_what_is_cached():
 def test_outside_the_interval_only_the_prompt_counts():
     asked = []
 
-    def network(states):
+    def network(states, frames):
         def predict(latents, timestep):
             asked.append((timestep, len(states)))
             return states.mean((1, 2)).view(-1, 1) * latents

@@ -73,6 +73,9 @@ def test_the_newest_checkpoint_of_an_unfinished_stage_is_saved(work, tmp_path):
     assert checkpoints.read_steps(tmp_path / "saved") == {"sd": 2}
     unet = miniature.image_unet(data.CHANNELS)
     checkpoints.restore(tmp_path / "saved", "sd", unet)
+    checkpoints.keep(tmp_path / "weights", "sd", miniature.image_unet(data.CHANNELS).state_dict(), 1, torch.float32)
+    checkpoints.save_all(tmp_path, train_theatre.STAGES, tmp_path / "again")  # it had ended, and learns once more
+    assert checkpoints.read_steps(tmp_path / "again") == {"sd": 2}
 
 
 def test_a_missing_stage_is_named(tmp_path):

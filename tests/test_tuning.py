@@ -12,6 +12,7 @@ import pytest
 import tiny
 import torch
 from PIL import Image
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from pipelines.catalog import CATALOG
 from pipelines.events import TUNING, Losses, Preview, Progress
@@ -117,6 +118,25 @@ def test_the_loss_falls(models, clip, tmp_path):
     _, tuned = tune(models, clip, tmp_path, steps=60, learning_rate=3e-3)
     losses = tuned.facts["losses"]
     assert np.mean(losses[-20:]) < 0.9 * np.mean(losses[:20])
+
+
+def test_no_step_is_taken_by_gradients_longer_than_one(models, clip, tmp_path):
+    norms = []
+
+    def look(optimizer, *_):
+        gradients = [one.grad.norm() for group in optimizer.param_groups for one in group["params"]]
+        norms.append(float(torch.stack(gradients).norm()))
+
+    hook = register_optimizer_step_pre_hook(look)
+    with models.lease("sd/inflated_unet") as unet, torch.no_grad():
+        unet.conv_out.weight.mul_(16)  # so that it is very wrong
+    try:
+        tune(models, clip, tmp_path)
+    finally:
+        hook.remove()
+        with torch.no_grad():
+            unet.conv_out.weight.div_(16)
+    assert max(norms) == pytest.approx(1, abs=1e-3)
 
 
 def test_the_same_tuning_twice_is_the_same(models, clip, tmp_path):

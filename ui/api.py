@@ -142,8 +142,7 @@ def endpoints(backend: Backend, settings: Settings) -> None:
         What is stopped is kept as far as it came.
 
         Parameters:
-            clip: An MP4, MOV, WebM, MKV, GIF, WebP or APNG: {"path": what /gradio_api/upload answers to a POST of
-                the file}.
+            clip: A video or moving picture: {"path": what /gradio_api/upload answers to a POST of the file}.
             prompt: What the clip shows: who, wearing what, doing what, where.
             model: The Stable Diffusion that it starts from.
 

@@ -14,7 +14,7 @@ from pipelines.tasks import Edit
 from ui import controls, edit_html, estimates, finish, forms, hints, html, hub, shortcuts, tune_clip, visitor, why
 from ui.follower import QUIET, Hold, Stage, View, ends, forgets, halting, progress
 from ui.languages import PROMPTS, say, tell
-from ui.media import CLICKS, export
+from ui.media import CLICKS, export, scroll_to
 from ui.player import Film, film, films, player
 from ui.refill import Form
 
@@ -23,13 +23,15 @@ LEARNED = say(
     "Change some of the words below, and press Edit.</div>"
 )
 PUBLISHED = {name: card for name, card in offered("edit").items() if card.tuning is None}
-_TO_EDIT = """() => {
+_TO_EDIT = """() => {  // where the page has just said that it goes on there
+  if (!document.querySelector('#learned')?.offsetHeight) return;
   document.querySelector('#retell')?.scrollIntoView({block: 'start'});
   if (document.activeElement === document.body) {
     document.querySelector('#edit-prompt textarea')?.focus({preventScroll: true});
   }
 }"""
 
+_TO_LINE = scroll_to("#edit-line")
 _TO_PANEL = """() => {  // once it is there
   let tries = 50;
   const go = () => {
@@ -69,7 +71,7 @@ class EditTab:
         seen = {"fn": self.list_tuned, "inputs": [owner, self.chosen], "outputs": self.shelf, **QUIET}
         tuned = self.bench.shown
         learned = tuned.change(self.go_on, tuned, [self.chosen, self.panel.learned], **QUIET).then(**seen)
-        learned.then(None, tuned, js=f"identifier => {{ if (identifier) setTimeout({_TO_EDIT}, 300); }}")
+        learned.then(None, js=f"() => setTimeout({_TO_EDIT}, 300)", **QUIET)
         gr.on([this.select, self.changed.change, self.chosen.change], **seen)
 
     def go_on(self, identifier: str) -> dict:
@@ -373,6 +375,7 @@ class Panel(Stage):
         following = {"outputs": [self.problem, *self.all_outputs], "concurrency_limit": None, **QUIET}
         form = {*self.asked, self.prompt, *self.controls.values()}
         gr.on([self.retell.click, self.prompt.submit], self.press, form, **following)
+        self.retell.click(None, js=_TO_LINE, queue=False, **QUIET)  # on a phone it may be out of sight
         arrived.then(self.arrive, self.owner, self.chosen, **QUIET)
         self.connect(self.halt, self.hold, self.waiting)
         self.table.click(self.show, self.asked, self.all_outputs, concurrency_limit=None, **QUIET)

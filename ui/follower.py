@@ -283,13 +283,12 @@ def moment_of(jobs: Sequence[str], going: dict[str, Job], ended: Sequence[Job], 
     current = next(iter(going.values()), None)
     if current is None:
         return next((Moment(one.progress, one.preview, one.losses, paused=True) for one in paused), Moment())
+    counted = [job for job in (*ended, *going.values()) if not isinstance(job.task, Grid)]
+    place = min(sum(job.id not in going for job in counted) + 1, max(len(counted), 1)), max(len(counted), 1)
     for job in going.values():
         if isinstance(job.task, Grid) and current.id in job.task.jobs:  # true also where the page came later
             place = job.task.jobs.index(current.id) + 1, len(job.task.jobs)
-            return Moment(current.progress, current.preview, current.losses, None, place)
-    counted = [job for job in (*ended, *going.values()) if not isinstance(job.task, Grid)]
-    place = min(sum(job.id not in going for job in counted) + 1, max(len(counted), 1))
-    moment = Moment(current.progress, current.preview, current.losses, None, (place, max(len(counted), 1)))
+    moment = Moment(current.progress, current.preview, current.losses, None, place)
     waiting = [job for job in going.values() if job.waits]
     if not waiting or current.waits:
         return moment

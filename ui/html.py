@@ -140,7 +140,7 @@ def failure(message: str, head: str = said("No video this time.")) -> str:
     return f'<div class="message failed" role="alert"><b>{tell(head)}</b><p>{told}</p></div>'
 
 
-def stopped(message: str, what: str = said("Nothing was made or kept.")) -> str:
+def stopped(message: str, what: str = said("That video was not made.")) -> str:
     return f'<div class="message stopped" role="status"><b>{escape(tell(message))}</b> {tell(what)}</div>'
 
 

@@ -14,9 +14,10 @@ from pipelines.tasks import Grid
 from ui import bundle, compare, finish, html
 from ui.follower import QUIET, act_on_job
 from ui.languages import say, tell
-from ui.media import CLICKS, export
+from ui.media import CLICKS, export, scroll_to
 from ui.player import films, player
 from ui.refill import Forms
+from ui.text_to_video import TO_PROMPT
 
 PAGE = 24  # videos that one look shows; more on demand
 KINDS = {"mp4": "Save MP4", "gif": "Save GIF", "webm": "Save WebM"}
@@ -33,7 +34,7 @@ _COPY = """() => {
   const address = document.querySelector('#chosen-video video')?.src;
   if (window.isSecureContext) navigator.clipboard.writeText(address); else window.prompt('', address);
 }"""
-_TO_CHOSEN = "() => document.querySelector('#chosen')?.scrollIntoView({block: 'nearest'})"
+_TO_CHOSEN = scroll_to("#chosen")
 
 
 def tab(
@@ -204,7 +205,8 @@ def tab(
     seen["inputs"] = [owner, search, favourites, pages, compared, picked]
     this.select(lambda: gr.Timer(active=True), None, timer, **QUIET).then(**seen)
     timer.tick(**seen)
-    gr.on([search.change, favourites.change], lambda: 1, None, pages, **QUIET).then(**seen)
+    # What is not shown any more is not selected: nobody deletes what they don't see.
+    gr.on([search.change, favourites.change], lambda: (1, []), None, [pages, picked], **QUIET).then(**seen)
     more.click(lambda number: number + 1, pages, pages, **QUIET).then(**seen)
     compared.change(**seen)
     picked.change(show_picked, picked, [together_bar, count, really_all], **QUIET).then(**seen)
@@ -212,7 +214,7 @@ def tab(
     acted += [favourites, picked]
     gr.on([shelf.click, making.click], act, [owner, compared, picked], acted, **QUIET).then(**seen)
     opened.change(None, js=_TO_CHOSEN)
-    use.click(use_settings, [owner, chosen], forms.controls, **QUIET)
+    use.click(use_settings, [owner, chosen], forms.controls, **QUIET).success(None, js=TO_PROMPT)
     for tab_id, button in as_clip.items():
         button.click(
             lambda *values, tab_id=tab_id: use_as_clip(tab_id, *values),

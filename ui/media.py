@@ -42,6 +42,12 @@ element.addEventListener('keydown', event => {
 READING = {"concurrency_id": "uploads", "concurrency_limit": 12}
 
 
+def scroll_to(*parts: str) -> str:
+    """JavaScript that brings the `parts` of the page, selectors, into view where they are not, the last one surely."""
+    each = ", ".join(f"'{part}'" for part in parts)
+    return f"() => [{each}].forEach((part) => document.querySelector(part)?.scrollIntoView({{block: 'nearest'}}))"
+
+
 def export(title: I18nData, kind: str, backend: Backend, owner: gr.BrowserState, job: gr.State, name: str) -> None:
     """Builds a button called `name` that saves the video of `job` as a file of `kind`."""
     button = gr.Button(title, size="md", elem_id=name)

@@ -32,7 +32,7 @@ from ui import (
 )
 from ui.follower import QUIET, Hold, Stage, View, ends, forgets, halting, progress
 from ui.languages import PROMPTS, say
-from ui.media import CLICKS, CLIPS, READING, export
+from ui.media import CLICKS, CLIPS, READING, export, scroll_to
 from ui.player import film, films, player
 from ui.refill import Form
 from ui.text_to_video import FRAMES_LABEL, sampling
@@ -45,7 +45,8 @@ EXAMPLES = (
 )
 # What an example leaves as it is by default.
 PLAIN = ("shown", "detector", "gaps", "smoothing", "placing", "retarget", "strength", "tuned")
-_TO_STAGE = "() => document.querySelector('#pose-show').scrollIntoView({block: 'nearest'})"
+_TO_FOUND = scroll_to("#found")
+_TO_STAGE = scroll_to("#pose-show")
 _TO_ASK = "() => document.querySelector('#pose-ask').scrollIntoView({block: 'nearest'})"
 
 
@@ -194,7 +195,8 @@ class PoseToVideoTab(Stage):
         try:
             kept = self.backend.assets.keep_clip(path, visitor_id, poses=True)
         except (ValueError, OSError) as error:
-            return {self.problem: gr.HTML(html.failure(str(error), said("This can't be followed.")), visible=True)}
+            problem = html.failure(str(error), said("This can't be followed."))
+            return {self.file: None, self.problem: gr.HTML(problem, visible=True)}
         return {
             **{self.owner: visitor_id, self.clip: kept.name, self.chosen: "", self.problem: gr.HTML(visible=False)},
             self.controls["fps"]: pose_controls.pace(kept.clip),
@@ -378,9 +380,12 @@ class PoseToVideoTab(Stage):
         looked["outputs"] = [self.figure, self.search, self.seen, self.quit_search, poses["person"]]
         again = {"fn": self.look, "trigger_mode": "multiple", **looked}
         takes = {"outputs": [owner, *self.taken], "api_visibility": "private", **READING}
-        self.chosen.click(self.choose_motion, None, self.taken, **QUIET).then(**again)
+        chosen = self.chosen.click(self.choose_motion, None, self.taken, **QUIET)
         uploaded = [self.file.upload, self.file.clear]
-        gr.on(uploaded, self.take, [owner, self.file], show_progress_on=self.file, **takes).then(**again)
+        taken = gr.on(uploaded, self.take, [owner, self.file], show_progress_on=self.file, **takes)
+        for one in (chosen, taken):
+            one.then(None, js=_TO_FOUND, **QUIET)
+            one.then(**again)
         edits = {owner, self.edited, self.unedited, self.prompt, self.seed, *self.named.values()}
         self.edited.upload(self.take_edits, edits, show_progress="hidden", **takes).then(**again)
         self.undo_edits.click(

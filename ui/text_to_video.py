@@ -30,7 +30,7 @@ from ui import (
 )
 from ui.follower import QUIET, Hold, Stage, View, ends, forgets, halting, progress
 from ui.languages import PROMPTS, drawn, say
-from ui.media import ARROWS, CLICKS, export
+from ui.media import ARROWS, CLICKS, export, scroll_to
 from ui.player import films, player
 from ui.refill import Form
 from ui.words import with_word
@@ -74,8 +74,11 @@ EXAMPLES = (
 
 ON_STAGE = 2  # the number of the example that plays before a visitor has made anything
 EXAMPLE_NOTE = say('<p class="caption"><b>An example</b>, made before. Press Generate to make your own.</p>')
-TO_PROMPT = "() => document.querySelector('#prompt').scrollIntoView({block: 'center'})"
-_TO_STAGE = "() => document.querySelector('#stage').scrollIntoView({block: 'nearest'})"
+TO_PROMPT = """() => setTimeout(() => {  // of the tab that is open by then
+  const prompts = [...document.querySelectorAll('#prompt, #pose-prompt, #edit-prompt, #clip-caption')];
+  prompts.reverse().find((one) => one.offsetHeight)?.scrollIntoView({block: 'center'});
+}, 300)"""
+_TO_STAGE = scroll_to("#stage", "#line")
 FRAMES_LABEL = f"""(frames, fps) => ({{__type__: 'update', label: '{say("Frames")}' + (
   frames && fps ? `: ${{frames}} = ${{(frames / fps).toFixed(1)}} s` : '')}})"""
 

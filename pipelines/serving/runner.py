@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.catalog import CLIP
+from pipelines.detectors import AUTO, DETECTORS
 from pipelines.errors import log_error
 from pipelines.events import LONGEST, Losses, Preview, Progress, Result
 from pipelines.media import clips, video
@@ -113,7 +114,8 @@ def _sound(
 def _pose_accuracy(
     frames: "np.ndarray", task: PoseToVideo, wanted: "Poses", models: "ModelManager"
 ) -> Generator[Progress, None, dict[str, Any]]:
-    """How well the people in the video stand where they should, as the task's own detector sees them.
+    """How well the people in the video stand where they should, as the detector that fits the video sees them, or as
+    OpenPose does where that was asked for: a drawn dancer may follow a real person.
 
     Nothing where that would take too long: a detector that sees people everywhere, in what it does not know, is slow.
     """
@@ -121,7 +123,9 @@ def _pose_accuracy(
     from pipelines.systems import metrics
 
     try:
-        with closing(detection.find(frames, task.fps, task.detector, models, stage=MEASURING)) as events:
+        weights = DETECTORS[task.detector].source
+        detector = AUTO if weights is None or weights.is_folder else task.detector
+        with closing(detection.find(frames, task.fps, detector, models, stage=MEASURING)) as events:
             while True:
                 try:
                     event = next(events)

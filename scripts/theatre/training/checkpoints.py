@@ -88,14 +88,12 @@ def save_all(work: Path, stages: Iterable[str], folder: Path) -> None:
     finished = read_steps(work / "weights")
     for stage in stages:
         checkpoint = work / f"{stage}.pt"
-        if stage in finished:
+        weights, steps = averages(checkpoint) if checkpoint.exists() else ({}, 0)
+        if finished.get(stage, 0) >= steps:  # a finished stage may have changed its averages; or it learns once more
             shards = sorted((work / "weights").glob(f"{stage}-*.safetensors"))
-            weights, steps = {k: v for shard in shards for k, v in load_file(shard).items()}, finished[stage]
-        elif checkpoint.exists():
-            weights, steps = averages(checkpoint)
-        else:
-            continue
-        keep(folder, stage, weights, steps, torch.float16)
+            weights, steps = {k: v for shard in shards for k, v in load_file(shard).items()}, finished.get(stage, 0)
+        if steps:
+            keep(folder, stage, weights, steps, torch.float16)
 
 
 def averages(checkpoint: Path) -> tuple[dict[str, Tensor], int]:
