@@ -1,6 +1,7 @@
 """Kills of the workers that make videos, on this machine's own processes and on a Ray cluster of two nodes."""
 
 import hashlib
+import math
 import os
 import random
 import signal
@@ -21,8 +22,8 @@ from scripts.attack.report import Case, Skip, slowness
 from scripts.attack.target import OwnApp
 
 OWNER = "0123456789abcdef" * 2
-SIZE = {"steps": 60, "frames": 8}  # long enough for a checkpoint or two
-SEEDS = 4  # the videos that are made, again and again
+LENGTH_SECONDS = 2 * SECONDS  # of the steps of a video: long enough for a checkpoint
+SEEDS = 3  # the videos that are made, again and again
 STAGE = "Denoising"
 
 
@@ -60,13 +61,24 @@ def ray_workers(arena: Arena) -> Iterator[Case | Skip]:
 def _kills(arena: Arena, app: OwnApp, workers: Callable[[], list[int]]) -> Iterator[Case]:
     """Whenever a worker is killed, the video is made once, and the same as if nothing had been."""
     draw = random.Random(6)
+    steps, usual = 0, 0.0  # of a video, and the seconds that it takes
     whole: list[str] = []  # the frames of the videos that nobody disturbed
     count, again = 0, [0.0]  # kills; seconds of denoising that were done again
 
-    def undisturbed(seed: int) -> None:
-        whole.append(_frames(app, app.video(OWNER, seed=seed, **SIZE)[1]["job"]))
+    def made(seed: int, steps: int) -> float:
+        began = time.monotonic()
+        whole.append(_frames(app, app.video(OWNER, seed=seed, steps=steps)[1]["job"]))
+        return time.monotonic() - began
 
-    def kill(number: int, usual: float) -> str | None:
+    def measure() -> None:
+        nonlocal steps, usual
+        made(0, 2)  # loads the model
+        step = max(0.01, (made(0, 12) - made(0, 2)) / 10)
+        steps = math.ceil(LENGTH_SECONDS / step)
+        whole.clear()
+        usual = max(made(seed, steps) for seed in range(SEEDS))
+
+    def kill(number: int) -> str | None:
         before, seed = _done(app), number % SEEDS
         reached: list[tuple[float, Mapping[str, Any]]] = []
         killed: list[float] = []
@@ -85,7 +97,8 @@ def _kills(arena: Arena, app: OwnApp, workers: Callable[[], list[int]]) -> Itera
 
         timer = threading.Timer(draw.uniform(0, usual), act)
         timer.start()
-        answer = app.call("text_to_video", until=follow, prompt="a robot in blue", seed=seed, visitor_id=OWNER, **SIZE)
+        values = target.QUICK | {"seed": seed, "steps": steps}
+        answer = app.call("text_to_video", until=follow, visitor_id=OWNER, **values)
         timer.join()
         if answer.failed or answer.status != 200:
             return f"the job was lost: {answer.said or answer.text}"
@@ -98,19 +111,15 @@ def _kills(arena: Arena, app: OwnApp, workers: Callable[[], list[int]]) -> Itera
         limit = (SECONDS + 1) * slowness()
         return f"{again[-1]:.1f} s of steps were done again" if again[-1] > limit else None
 
-    for seed in range(SEEDS):
-        yield Case(f"undisturbed {seed}", lambda seed=seed: undisturbed(seed), patience=300)
-    began = time.monotonic()
-    app.video(OWNER, seed=0, **SIZE)
-    usual = time.monotonic() - began
+    yield Case("undisturbed", measure, patience=300)
     try:
         for number in range(arena.many(100, 10)):
             count += 1
-            yield Case(f"kill {number}", lambda number=number: kill(number, usual), patience=300)
+            yield Case(f"kill {number}", lambda number=number: kill(number), patience=300)
     finally:
         resumed = sum(one > 0 for one in again)
         told = f"{count} kills, {resumed} while steps were done; steps done again: {max(again):.1f} s at most, "
-        told += f"{sum(again) / max(1, resumed):.1f} s on average; a video takes {usual:.1f} s"
+        told += f"{sum(again) / max(1, resumed):.1f} s on average; a video takes {usual:.1f} s, {steps} steps"
         print(told, file=sys.stderr)
 
 
