@@ -128,7 +128,7 @@ def made_by(kind, data, **more):
     return ZeroExecutor(settings, CATALOG, Spaces())
 
 
-@pytest.fixture(scope="module", params=["local", "processes", "zerogpu", "ray"])
+@pytest.fixture(scope="module", params=["local", "processes", "zerogpu", pytest.param("ray", marks=pytest.mark.ray)])
 def executor(request, data):
     with pytest.MonkeyPatch.context() as patch:
         engine = replace(modelscope.ENGINE, generate={TextToVideo: generate, Tune: tune}, parts=())

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 import tempfile
 import time
 from contextlib import closing
@@ -17,6 +16,7 @@ from pipelines.serving.ray_actor import WAITING
 from pipelines.serving.ray_executor import RayExecutor
 from pipelines.settings import Settings
 
+pytestmark = pytest.mark.ray
 SILENT_SECONDS = 6
 PATIENCE = 120  # seconds: a busy machine starts an actor slowly
 
@@ -133,15 +133,3 @@ def test_a_worker_that_ends_leaves_no_file_and_is_started_again_for_work(executo
     executor.rest("0")
     assert not folder.exists() and ready(executor) == ["0"]
     assert isinstance(list(executor.run(work(), "0"))[-1], Made)
-
-
-def test_what_is_missing_is_said_in_words(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ValueError, match="pip install -r requirements-cluster.txt"):
-        RayExecutor(Settings(ray="auto"))
-
-
-@pytest.mark.parametrize("address", ["ray://host:10001", "host", "a b:1"])
-def test_an_address_that_cant_be_one_is_refused(address):
-    with pytest.raises(ValueError, match="MARIONETTE_RAY"):
-        Settings.from_environment({"MARIONETTE_RAY": address})

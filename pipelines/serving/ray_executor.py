@@ -127,7 +127,9 @@ class RayExecutor(OwnMachine):
             return events.value
 
     def sample(self, job: str) -> None:
-        self._ask_all("sample", job)
+        for worker in list(self.workers.values()):
+            if any(run.work.job == job for run in list(worker.going.values())):
+                worker.ask("sample", job)
 
     def load_ahead(self) -> None:
         self._ask_all("load_ahead")
