@@ -69,6 +69,7 @@ class Worker:
         self._name, self._make, self._key, self._data, self._store, self._ray = name, make, key, data, store, ray
         self._silent_seconds = silent_seconds
         self.state: State | None = None  # None while it is not there
+        self._place = WAITING  # for a person: where it is, or was when it was put to rest
         self.resting = False
         self.going: dict[str, Run] = {}
         self._actor: Any = None
@@ -90,14 +91,14 @@ class Worker:
     @property
     def is_idle(self) -> bool:
         """Whether nothing is lost with it."""
-        return not (self.ready or self.going)
+        return not (self.alive or self.going)
 
     @property
     def slot(self) -> Slot:
         state = self.state
         if state is None:
-            return Slot(self._name, WAITING, ready=self.resting)
-        return Slot(self._name, said("{device} on {node}", device=state.device, node=state.node), state.models)
+            return Slot(self._name, self._place if self.resting else WAITING, ready=self.resting)
+        return Slot(self._name, self._place, state.models)
 
     def begin(self, kind: str, work: Work) -> "Run":
         """Has `work` carried out, or looked at, once the actor is there."""
@@ -151,6 +152,7 @@ class Worker:
             self._actor = None
             return
         if self._asked_in == self.era:
+            self._place = said("{device} on {node}", device=state.device, node=state.node)
             self.state = state
 
     def lose(self, for_memory: bool = False) -> None:

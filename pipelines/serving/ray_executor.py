@@ -7,7 +7,6 @@ there on another. Ray retries nothing: what dies raises WorkerDied, and the job 
 import hashlib
 import logging
 import os
-import pickle
 import platform
 import threading
 import time
@@ -66,7 +65,7 @@ class RayExecutor(OwnMachine):
         self._ray = _connected(settings)
         self._silent_seconds = silent_seconds
         sent = replace(settings, device="auto", password="", admitted="")
-        self._key = hashlib.sha256(pickle.dumps((_code(), sent, dict(catalog)))).hexdigest()
+        self._key = version(sent)
         self._app = hashlib.sha256(f"{platform.node()}:{settings.data.absolute()}".encode()).hexdigest()[:12]
         self._worker, self._sent = worker, (sent, dict(catalog))
         self._store = Store(self._ray)
@@ -230,7 +229,7 @@ def _environment(settings: Settings) -> dict[str, Any]:
     return {"working_dir": str(ROOT), "excludes": [*LEFT_OUT, *inside]}
 
 
-def _code() -> str:
-    """A hash of the app's own code: a worker of an older version is not taken over."""
+def version(settings: Settings) -> str:
+    """A hash of the app's own code and of `settings`: a worker of others is not taken over."""
     files = sorted((ROOT / "pipelines").rglob("*.py"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    return hashlib.sha256(b"".join([repr(settings).encode(), *(file.read_bytes() for file in files)])).hexdigest()

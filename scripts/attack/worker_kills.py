@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -47,10 +47,9 @@ def ray_workers(arena: Arena) -> Iterator[Case | Skip]:
         raylets = [raylet.process.pid for one in nodes for raylet in one.all_processes["raylet"]]
 
         def workers() -> list[int]:
-            """The actors at work, or all of them where none is."""
-            actors = {pid: _title(pid) for raylet in raylets for pid in target.children(raylet)}
-            actors = {pid: title for pid, title in actors.items() if title.startswith("ray::RemoteWorker")}
-            return [pid for pid, title in actors.items() if title.endswith(".run")] or list(actors)
+            """The one that is at work."""
+            found = [pid for raylet in raylets for pid in target.children(raylet)]
+            return busiest([pid for pid in found if is_actor(pid)])
 
         with target.running(arena.folder / "ray-worker-kills", variables=variables) as app:
             yield from _kills(arena, app, workers)
@@ -143,8 +142,24 @@ def _done(app: OwnApp) -> set[str]:
     return {row["id"] for row in app.table() if row["state"] == "done"}
 
 
-def _title(pid: int) -> str:
+def busiest(processes: Sequence[int]) -> list[int]:
+    """The one of the `processes` that computes most, none where there are none."""
+    before = {pid: _ticks(pid) for pid in processes}
+    time.sleep(0.2)
+    return sorted(processes, key=lambda pid: before[pid] - _ticks(pid))[:1]
+
+
+def is_actor(pid: int) -> bool:
+    """Whether it is a worker of a Ray cluster."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0 ").decode(errors="replace")
+        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::RemoteWorker")
     except OSError:
-        return ""
+        return False
+
+
+def _ticks(pid: int) -> int:
+    """Of CPU time."""
+    try:
+        return sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
+    except OSError:
+        return 0
