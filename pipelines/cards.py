@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipelines.messages import said
+from pipelines.windows import latent_frames, windows
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,11 @@ class Limits:
         """The frames of each window in which such a video is made; 0 where it is made at once."""
         most = self.at_once(width, height)
         return min(self.window, most) if self.once and frames > most else 0
+
+    def windows_of(self, frames: int, width: int, height: int) -> list[range]:
+        """The windows in which such a video is made, of frames of latents; one where it is made at once."""
+        length, step = self.window_of(frames, width, height), int(self.frames.step)
+        return windows(latent_frames(frames, step), latent_frames(length, step))
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ _WAN_PARTS = ("tokenizer", "scheduler", "text_encoder", "transformer", "vae")
 _WAN_DEFAULTS = Defaults(
     frames=81, width=832, height=480, fps=16, steps=50, guidance=6.0, scheduler="unipc", negative_prompt=_LEFT_OUT
 )
-_WAN_LIMITS = Limits(frames=Range(1, 121, 4), side=Range(128, 1280, 16), voxels=121 * 832 * 480)
+_WAN_LIMITS = Limits(frames=Range(1, 481, 4), side=Range(128, 1280, 16), voxels=121 * 832 * 480, once=121, window=81)
 _WAN_NOT_FOR = "Nothing illegal, no harassment, no false information, and no harm to minors."
 _WAN_SHORTCOMINGS = (
     "Made for 81 frames at 832x480; worse at other sizes. Frames count from 1 in fours, width and height in sixteens. "
@@ -175,7 +175,7 @@ CATALOG: Mapping[str, ModelCard] = {
             flops=8.75e6,
             flow_shift=8.0,
             defaults=_WAN_DEFAULTS,
-            limits=replace(_WAN_LIMITS, frames=Range(1, 481, 4), once=121, window=81),
+            limits=_WAN_LIMITS,
             summary="Alibaba's open video model of 2025: sharp, steady clips of five seconds, of people, animals and "
             "landscapes. Long prompts make better ones. It can also change a clip of yours.",
             licence=_APACHE,

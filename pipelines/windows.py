@@ -17,6 +17,13 @@ def windows(frames: int, length: int) -> list[range]:
     return [range(start, start + length) for start in starts]
 
 
-def seen(frames: int, length: int) -> int:
-    """How many frames a network computes for a video of `frames`: what windows share counts in each of them."""
-    return sum(map(len, windows(frames, length)))
+def latent_frames(frames: int, step: int) -> int:
+    """Of so many frames, where a VAE makes one frame of latents of the first, and one of every `step` after it."""
+    return (frames - 1) // step + 1
+
+
+def seen(frames: int, length: int, step: int = 1) -> int:
+    """How many frames a network computes for a video of `frames`: what windows share counts in each of them. Windows
+    are of latents, of which each stands for `step` frames, as in `latent_frames`."""
+    parts = windows(latent_frames(frames, step), latent_frames(length, step))
+    return sum(step * (len(part) - 1) + 1 for part in parts)

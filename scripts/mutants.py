@@ -85,9 +85,7 @@ MUTANTS: tuple[Mutant, ...] = (
         LONG,
     ),
     _of("windows.py", "windows that hardly overlap", "OVERLAP = 1 / 3", "OVERLAP = 0", LONG),
-    _in(
-        "wan", "windows of as many latents as frames", "latent_frames(way.sampling.window)", "way.sampling.window", WAN
-    ),
+    _in("wan", "windows of as many latents as frames", "latent_frames(shortcuts.window)", "shortcuts.window", WAN),
     _of(
         "serving/estimate.py", "what windows share is not counted", "seen(task.frames, ", "seen(task.frames, 0 * ", LONG
     ),

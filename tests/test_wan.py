@@ -27,6 +27,7 @@ from pipelines.catalog import find
 from pipelines.events import Preview, Progress
 from pipelines.media import clips, video
 from pipelines.models.folders import card_of_folder
+from pipelines.models.memory import peak_bytes
 from pipelines.serving import estimate
 from pipelines.settings import Settings
 from pipelines.systems import umt5, wan
@@ -353,12 +354,23 @@ def test_branches_one_after_the_other_are_the_same_in_less_memory(card, models):
     assert tiny.relative_error(both, each) < 1e-5
 
 
+def test_encoding_takes_no_more_memory_for_more_frames(models, card):
+    vae = models.empty(f"{card.name}/vae")
+
+    def peak(frames):
+        # A clip that is not on the device yet: what is counted is what encoding brings there.
+        clip = torch.empty(1, 3, 1, 1, 1, device="meta").expand(1, 3, frames, 64, 64)
+        return peak_bytes(lambda: wan.encode_clip(vae, clip))
+
+    latent = 2 * tiny_wan.CHANNELS * 8 * 8 * 4  # bytes of one frame of them, mean and deviation
+    assert peak(33) - peak(9) < 6 * 4 * latent
+
+
 def test_decoding_takes_no_more_memory_for_more_frames(models, card):
     vae = models.empty(f"{card.name}/vae")
 
     def peak(frames):
         latents = torch.empty(1, tiny_wan.CHANNELS, frames, 8, 8, device="meta")
-        from pipelines.models.memory import peak_bytes
 
         def work():
             past = [None] * vae._cached_conv_counts["decoder"]
@@ -431,5 +443,5 @@ def test_a_long_video_is_made_in_windows_of_latents(card, tmp_path):
     with models.lease(f"{card.name}/transformer") as transformer:
         transformer.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[2]))
         _, frames, facts = run(task(card, frames=25), models)
-    assert len(frames) == 25 and "windows of 9 frames" in facts["approximations"]
+    assert len(frames) == 25 and "3 windows of 9 frames" in facts["approximations"]
     assert set(seen) == {3} and len(seen) > SMALL["steps"]

@@ -12,6 +12,7 @@ from diffusers import UniPCMultistepScheduler, WanVACEPipeline, WanVACETransform
 from PIL import Image
 
 from pipelines.__main__ import main
+from pipelines.cards import Range
 from pipelines.catalog import find, find_motion, motions
 from pipelines.media import video
 from pipelines.models.folders import card_of_folder
@@ -235,6 +236,27 @@ def test_a_strength_of_0_follows_nothing(cards, models):
     one, other = (followed(cards, strength=0.0, motion=motion) for motion in MOTIONS[:2])
     frames = [tiny.finish(wan_vace.follow_poses(task, models))[1][0] for task in (one, other)]
     assert np.array_equal(*frames)
+
+
+def test_every_window_of_a_long_dance_sees_its_own_poses_and_the_reference(cards, tmp_path):
+    card = cards["pose-to-video"]
+    card = replace(card, limits=replace(card.limits, frames=Range(1, 41, 4), once=13, window=9))
+    models, seen = tiny_wan.manager({card.name: card}, tmp_path), []
+    picture(4, 40, 40).save(tmp_path / "who.png")
+    task = followed({card.name: card}, frames=21, reference=NOBODY, guidance=1.0, steps=1)
+    _, sequence = tiny.finish(skeletons(task, models))
+    with models.lease(f"{card.name}/vae") as vae, torch.no_grad():
+        drawn, who = wan.as_clip(sequence.pictures), wan_vace.laid_out(picture(4, 40, 40), 48, 32)
+        control = wan_vace.control_latents(vae, drawn, torch.ones_like(drawn[:, :1]), [who])
+    with models.lease(f"{card.name}/transformer") as transformer:
+        watched = transformer.register_forward_pre_hook(lambda _, *given: seen.append(given), with_kwargs=True)
+        _, (frames, facts) = tiny.finish(wan_vace.follow_poses(task, models, reference=tmp_path / "who.png"))
+        watched.remove()
+    assert len(frames) == 21 and "3 windows of 9 frames" in facts["approximations"]
+    noise = draw_noise((1, tiny_wan.CHANNELS, 7, 4, 6), seed=7)
+    for ((latents, *_), given), places in zip(seen, ([0, 1, 2, 3], [0, 3, 4, 5], [0, 4, 5, 6]), strict=True):
+        assert tiny.relative_error(given["control_hidden_states"], control[:, :, places]) < 1e-5
+        assert latents.equal(noise[:, :, places])
 
 
 def test_of_a_short_clip_the_first_frames_are_followed(cards, models, tmp_path):

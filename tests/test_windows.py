@@ -60,6 +60,23 @@ def test_each_window_is_seen_alone_and_the_middle_of_it_counts_most():
     assert torch.allclose(found, expected.view(7, 1, 1).expand_as(found))
 
 
+def test_pictures_before_the_video_are_seen_in_every_window():
+    asked = []
+
+    def network(frames):
+        def predict(latents, timestep):
+            asked.append((frames, latents[0, 0, :, 0, 0].tolist()))
+            return torch.full_like(latents, float(frames.start))
+
+        return predict
+
+    latents = torch.arange(9.0).view(1, 1, 9, 1, 1)
+    found = windowed(network, 5, before=2)(latents, 400)
+    assert asked == [(slice(0, 5), [0, 1, 2, 3, 4, 5, 6]), (slice(2, 7), [0, 1, 4, 5, 6, 7, 8])]
+    expected = torch.tensor([1, 1, 0, 0, 2 * 1 / 4, 2 * 2 / 4, 2 * 3 / 4, 2, 2])
+    assert torch.allclose(found.flatten(), expected)
+
+
 @torch.no_grad()
 def test_what_fits_into_one_window_is_made_as_ever():
     unet, texts, noise = tiny.unet(), draw_noise((2, 7, tiny.WIDTH), 9), draw_noise((1, 4, 6, 8, 8), 1)
@@ -134,6 +151,13 @@ def test_the_estimate_counts_what_windows_share_twice():
 
     assert calls(23) == calls(24)
     assert calls(40) == pytest.approx(calls(24) * 48 / 40)
+
+
+def test_where_time_is_compressed_windows_are_of_latents():
+    limits = find("wan-2.1-1.3b").limits  # 241 frames are 61 of latents, a window of 81 is 21
+    assert limits.windows_of(241, 832, 480) == [range(0, 21), range(13, 34), range(27, 48), range(40, 61)]
+    assert limits.windows_of(121, 832, 480) == [range(31)]
+    assert seen(241, 81, 4) == 4 * 81 and seen(121, 0, 4) == 121
 
 
 @pytest.mark.parametrize("name", [name for name, card in CATALOG.items() if card.limits.once])

@@ -55,7 +55,8 @@ def step(task: TextToVideo, card: ModelCard) -> float:
 
 
 def _call(task: TextToVideo | PoseToVideo | Tune | Edit, card: ModelCard) -> float:
-    frames = seen(task.frames, card.limits.window_of(task.frames, task.width, task.height))
+    limits = card.limits
+    frames = seen(task.frames, limits.window_of(task.frames, task.width, task.height), int(limits.frames.step))
     return (card.flops or 1.0) * frames * task.width * task.height
 
 

@@ -12,7 +12,6 @@ from pipelines.models import lora
 from pipelines.models.lora import LowRank, Network
 from pipelines.models.networks import caching
 from pipelines.systems.prediction import Shortcuts
-from pipelines.windows import windows
 
 if TYPE_CHECKING:
     from pipelines.models.manager import ModelManager
@@ -53,9 +52,10 @@ def plan(task: "TextToVideo | PoseToVideo | Edit", models: "ModelManager", part:
     if (task.guided_from, task.guided_until) != (0, 1) and task.guidance > 1:
         told.append(f"guidance only from {task.guided_from:g} to {task.guided_until:g} of the way")
     card = models.card(task.model)
-    window = card.limits.window_of(task.frames, task.width, task.height)
+    size = task.frames, task.width, task.height
+    window = card.limits.window_of(*size)
     if window:
-        told.append(f"{len(windows(task.frames, window))} windows of {window} frames, averaged where they overlap")
+        told.append(f"{len(card.limits.windows_of(*size))} windows of {window} frames, averaged where they overlap")
     sampling = Shortcuts(window, task.caching, task.guided_from, task.guided_until)
     chosen = card.loras.get(task.lora)
     if chosen is None:

@@ -8,7 +8,7 @@ task nor a manager.
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from diffusers import (
 from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 from torch import Tensor
 
+from pipelines import windows
 from pipelines.events import DENOISING, Progress
 from pipelines.media import clips
 from pipelines.media.measuring import Measured
@@ -93,12 +94,13 @@ def generate(
     began = time.perf_counter()
     with models.lease(f"{task.model}/{way.part}", working_bytes=working_bytes) as transformer:
         noise = draw_noise(shape, task.seed).to(transformer.device)
-        of = partial(network, transformer, slices=slices)
         key = models.key(f"{task.model}/{way.part}")
         checkpoint = checkpoint_of(checkpoints, "denoising", transformer, key, slices, way.sampling)
-        sampling = replace(way.sampling, window=latent_frames(way.sampling.window))
-        settings = schedule, task.scheduler, task.steps, task.guidance, sampling, checkpoint
-        steps = sample(of, text_states, noise, *settings, start, task.steps - task.steps_made)
+        settings = schedule, task.scheduler, task.steps, task.guidance, way.sampling, checkpoint
+        skipped = task.steps - task.steps_made
+        steps = sample(
+            lambda states, _: network(transformer, states, slices), text_states, noise, *settings, start, skipped
+        )
         step = yield from report_progress(steps, DENOISING, previewer)
         facts = run_facts(step, transformer, slices, models, SAVING) | {"approximations": way.approximations}
     seconds[DENOISING] = time.perf_counter() - began
@@ -114,7 +116,7 @@ def generate(
 
 
 def sample(
-    of: Callable[[Tensor], Predict],
+    of: Callable[[Tensor, slice], Predict],
     text_states: Tensor,
     noise: Tensor,
     schedule: Mapping[str, Any],
@@ -125,15 +127,18 @@ def sample(
     checkpoint: Checkpoint | None = None,
     clip: Tensor | None = None,
     skipped: int = 0,
+    before: int = 0,
 ) -> Iterator[Step]:
-    """Denoises `noise` (1, c, f, h, w), fp32; `of` makes the network for text states.
+    """Denoises `noise` (1, c, f, h, w), fp32; `of` makes the network for text states and some of the frames.
 
     `text_states` are those of the negative and the positive prompt (2, 512, c), or with guidance of 1 or less those of
     the prompt alone (1, 512, c). `schedule` is the checkpoint's scheduler config, as `shifted` leaves it. With a
     `checkpoint` it goes on as `denoise` does. With the scaled latents of a `clip`, as `noise` in shape, the first steps
-    are `skipped`: it begins with the clip in as much noise as is left after them (Meng et al., 2021, "SDEdit").
+    are `skipped`: it begins with the clip in as much noise as is left after them (Meng et al., 2021, "SDEdit"). So many
+    of the frames come `before` the video's: VACE's reference pictures.
     """
-    predict = prediction(lambda states, frames: of(states), text_states, guidance, schedule, shortcuts)
+    shortcuts = replace(shortcuts, window=latent_frames(shortcuts.window))
+    predict = prediction(of, text_states, guidance, schedule, shortcuts, before)
     way = solver(scheduler, schedule, steps, skipped)
     if clip is not None:
         sigma = float(way.scheduler.sigmas[skipped])
@@ -204,7 +209,7 @@ def estimate(schedule: Mapping[str, Any]) -> Estimate:
 
 def latent_frames(frames: int) -> int:
     """Of 4k + 1 frames: k + 1."""
-    return (frames - 1) // 4 + 1
+    return windows.latent_frames(frames, 4)
 
 
 def latent_shape(vae: AutoencoderKLWan, frames: int, height: int, width: int) -> tuple[int, ...]:
@@ -220,10 +225,18 @@ def as_clip(pictures: np.ndarray) -> Tensor:
 
 def encode_clip(vae: AutoencoderKLWan, clip: Tensor) -> Tensor:
     """The scaled latents (1, c, k + 1, h, w), fp32, of a clip (1, 3, 4k + 1, H, W) in [-1, 1]: the mean of what the VAE
-    finds, not a sample."""
-    found = vae.encode(clip.to(vae.device, vae.dtype)).latent_dist.mode().float()
-    mean, deviation = statistics(vae, found)
-    return (found - mean) / deviation
+    finds, not a sample.
+
+    As `vae.encode`, which wants the whole clip on its device: a frame goes there, then k times four of them.
+    """
+    past: list[Any] = [None] * vae._cached_conv_counts["encoder"]  # of each convolution, which replaces its own
+    found = [
+        vae.encoder(clip[:, :, start:end].to(vae.device, vae.dtype), feat_cache=past, feat_idx=[0])
+        for start, end in pairwise([0, *range(1, clip.shape[2] + 1, 4)])
+    ]
+    latents = vae.quant_conv(torch.cat(found, dim=2)).chunk(2, dim=1)[0].float()
+    mean, deviation = statistics(vae, latents)
+    return (latents - mean) / deviation
 
 
 def decode(vae: AutoencoderKLWan, latents: Tensor) -> Iterator[np.ndarray]:
@@ -317,11 +330,11 @@ def decoding_memory(vae: AutoencoderKLWan, height: int, width: int) -> int:
 
 @remembered
 def encoding_memory(vae: AutoencoderKLWan, height: int, width: int) -> int:
-    """Bytes that encoding a clip takes beside the weights: what nine frames take, as more keep little more. Height and
+    """Bytes that encoding a clip takes beside the weights: what nine frames take, as more keep no more. Height and
     width of the latents."""
     factor = vae.config.scale_factor_spatial
     clip = torch.empty(1, 3, 9, factor * height, factor * width, device="meta", dtype=vae.dtype)
-    return peak_bytes(lambda: vae.encode(clip).latent_dist.mode())
+    return peak_bytes(lambda: encode_clip(vae, clip))
 
 
 # Loading

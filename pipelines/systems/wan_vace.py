@@ -9,7 +9,6 @@ it, decode. All but the control is Wan's (wan.py).
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,11 +135,12 @@ def _generate(
     began = time.perf_counter()
     with models.lease(f"{task.model}/{way.part}", working_bytes=working_bytes) as transformer:
         noise = draw_noise((*shape[:2], *control.shape[2:]), task.seed).to(transformer.device)
-        of = partial(network, transformer, slices=slices, control=control, strength=strength)
+        of = under(control, transformer, slices, strength, len(references))
         key = models.key(f"{task.model}/{way.part}")
         checkpoint = checkpoint_of(checkpoints, "denoising", transformer, key, slices, way.sampling)
         settings = schedule, task.scheduler, task.steps, task.guidance, way.sampling, checkpoint
-        steps = without_references(wan.sample(of, text_states, noise, *settings), len(references))
+        steps = wan.sample(of, text_states, noise, *settings, before=len(references))
+        steps = without_references(steps, len(references))
         step = yield from report_progress(steps, DENOISING, previewer)
         facts = run_facts(step, transformer, slices, models, wan.SAVING) | {"approximations": way.approximations}
     seconds[DENOISING] = time.perf_counter() - began
@@ -212,6 +212,20 @@ def without_references(steps: Iterator[Step], references: int) -> Iterator[Step]
     """`steps`, without the latents of so many reference pictures, which come before the video's."""
     for step in steps:
         yield replace(step, latents=step.latents[:, :, references:], denoised=step.denoised[:, :, references:])
+
+
+def under(
+    control: Tensor, transformer: WanVACETransformer3DModel, slices: int, strength: float, references: int
+) -> Callable[[Tensor, slice], Predict]:
+    """Makes the network, under `control`, for text states and some frames of the video, before which it sees all the
+    reference pictures."""
+    pictures, video = control[:, :, :references], control[:, :, references:]
+
+    def of(states: Tensor, frames: slice) -> Predict:
+        seen = torch.cat([pictures, video[:, :, frames]], dim=2)
+        return network(transformer, states, slices, seen, strength)
+
+    return of
 
 
 def latent_mask(mask: Tensor, size: Sequence[int], factor: int) -> Tensor:
