@@ -19,6 +19,7 @@ from pipelines.serving.processes import CLOSING_SECONDS, STARTING_SECONDS, Follo
 from pipelines.serving.remote_worker import State
 
 STORED_BYTES = 2**30  # of inputs that the object store keeps for further works
+QUIET_SECONDS = 60.0  # between two words on a worker that is not there
 WAITING = said("Waiting for a worker")
 
 log = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ class Worker:
         self._asked, self._asked_in = 0.0, ""  # time.monotonic() of that, and the era
         self.era = secrets.token_hex(8)  # ends when the actor counts as lost: it drops what it began in an earlier one
         self._ended = False
+        self._quiet_until = 0.0  # time.monotonic(): one that can't be started dies again and again
         self._lock = threading.RLock()
 
     @property
@@ -122,8 +124,7 @@ class Worker:
                 self._actor, self._beat = self._make(), None
             if self._beat is not None and not self._ray.wait([self._beat], timeout=0)[0]:
                 if self.alive and time.monotonic() - self._asked > self._silent_seconds:
-                    log.error("Worker %s was silent for %g seconds", self._name, self._silent_seconds)
-                    self.lose()
+                    self.lose(f"silent for {self._silent_seconds:g} seconds")
                     self._ray.kill(self._actor, no_restart=False)
                 return
             beat, self._beat = self._beat, None
@@ -137,12 +138,9 @@ class Worker:
         try:
             state: State = self._ray.get(beat)
         except self._ray.exceptions.RayError as error:
-            died = isinstance(error, self._ray.exceptions.ActorDiedError)  # and Ray starts no other
-            if self.alive or died:
-                log.error("Worker %s is gone: %s", self._name, error)
             if self._asked_in == self.era:
-                self.lose(_is_for_memory(error))
-            if died:
+                self.lose(str(error), _is_for_memory(error))
+            if isinstance(error, self._ray.exceptions.ActorDiedError):  # and Ray starts no other
                 self._actor = None
             return
         for record in state.records:
@@ -155,9 +153,12 @@ class Worker:
             self._place = said("{device} on {node}", device=state.device, node=state.node)
             self.state = state
 
-    def lose(self, for_memory: bool = False) -> None:
+    def lose(self, why: str, for_memory: bool = False) -> None:
         """What it was at counts as dead."""
         with self._lock:
+            if self.alive or time.monotonic() > self._quiet_until:
+                log.error("Worker %s is gone: %s", self._name, why)
+                self._quiet_until = time.monotonic() + QUIET_SECONDS
             self.state, self.era = None, secrets.token_hex(8)
             for run in list(self.going.values()):
                 if run.era:
@@ -197,7 +198,7 @@ class Worker:
             run.end(RuntimeError(str(error)))
         except self._ray.exceptions.RayError as error:
             if run.era == self.era:
-                self.lose(_is_for_memory(error))  # before anybody hears of it and comes with the next work
+                self.lose(str(error), _is_for_memory(error))  # before anybody hears of it and comes with the next work
             run.end(WorkerDied(_is_for_memory(error)))
         except BaseException as error:
             self.ask("stop", run.number)
