@@ -98,6 +98,9 @@ _LEFT_OUT = (  # as Wan's makers advise, in English
     "poorly drawn faces, deformed, disfigured, misshapen limbs, fused fingers, still picture, messy background, three "
     "legs, many people in the background, walking backwards"
 )
+_STABLE_LIMITS = Limits(
+    frames=Range(2, 128), side=Range(256, 768, 8), fps=Range(0.1, 60, 0), voxels=32 * 512 * 512, once=32, window=24
+)
 _WAN_PARTS = ("tokenizer", "scheduler", "text_encoder", "transformer", "vae")
 _WAN_DEFAULTS = Defaults(
     frames=81, width=832, height=480, fps=16, steps=50, guidance=6.0, scheduler="unipc", negative_prompt=_LEFT_OUT
@@ -329,7 +332,14 @@ CATALOG: Mapping[str, ModelCard] = {
             source=Source(str(MINIATURES / "sd")),
             flops=0.035e6,
             defaults=Defaults(frames=16, width=128, height=128, fps=8, steps=25, guidance=2.0, scheduler="ddim"),
-            limits=Limits(frames=Range(2, 32), side=Range(128, 128, 8), fps=Range(0.1, 60, 0), voxels=32 * 128 * 128),
+            limits=Limits(
+                frames=Range(2, 128),
+                side=Range(128, 128, 8),
+                fps=Range(0.1, 60, 0),
+                voxels=32 * 128 * 128,
+                once=32,
+                window=32,
+            ),
             summary="A small Stable Diffusion, trained on drawn paper dancers. Tunes anywhere, within a minute or two.",
             licence="MIT, like this app",
             shortcomings="Draws paper figures only, also from real footage.",
@@ -349,7 +359,7 @@ CATALOG: Mapping[str, ModelCard] = {
             flops=3.7e6,
             defaults=Defaults(frames=24, width=512, height=512, fps=8, steps=50, guidance=12.5, scheduler="ddim"),
             loras=_LORAS_STABLE_DIFFUSION,
-            limits=Limits(frames=Range(2, 32), side=Range(256, 768, 8), fps=Range(0.1, 60, 0), voxels=32 * 512 * 512),
+            limits=_STABLE_LIMITS,
             summary="The base model of the Tune-A-Video paper.",
             licence="CreativeML Open RAIL-M: its use restrictions apply to what you make",
             shortcomings="English only. Hands, faces and text come out badly.",
@@ -367,7 +377,7 @@ CATALOG: Mapping[str, ModelCard] = {
             source=Source("Tune-A-Video-library/a-man-is-surfing", "bd2d290aeff36a4f9a8bc4e6e69b6f38d2f6b0cd"),
             defaults=Defaults(frames=8, width=512, height=512, fps=8, steps=50, guidance=7.5, scheduler="ddim"),
             loras=_LORAS_STABLE_DIFFUSION,
-            limits=Limits(frames=Range(2, 32), side=Range(256, 768, 8), fps=Range(0.1, 60, 0), voxels=32 * 512 * 512),
+            limits=_STABLE_LIMITS,
             summary=(
                 "Stable Diffusion 1.4, tuned by its makers on a clip of a surfer. Make somebody else surf: a "
                 "panda, an astronaut."

@@ -34,7 +34,7 @@ COUNTED = "tests/test_tempofunk.py", "tests/test_modelscope.py"
 UPLOADS, COLOUR, CLIPS = "tests/test_uploads.py", "tests/test_colour.py", "tests/test_clips.py"
 KEYPOINTS, TRACKING, DETECTION = "tests/test_keypoints.py", "tests/test_tracking.py", "tests/test_pose_detection.py"
 FOLLOWED, DIFFUSION, TUNE = "tests/test_followyourpose.py", "tests/test_diffusion.py", "tests/test_tuning.py"
-LONG, WAN = "tests/test_windows.py", "tests/test_wan.py"
+LONG, WAN, VACE = "tests/test_windows.py", "tests/test_wan.py", "tests/test_wan_vace.py"
 JOBS, DATA, BITES = "tests/test_jobs.py", "tests/test_trust_data.py", "tests/test_bites.py"
 
 # fmt: off  a mutant a line
@@ -84,6 +84,22 @@ MUTANTS: tuple[Mutant, ...] = (
         "slope**0",
         LONG,
     ),
+    _in(
+        "prediction",
+        "pictures before a video are frames of it",
+        "range(before + part.start, before + part.stop)",
+        "range(part.start, part.stop)",
+        LONG,
+    ),
+    _in(
+        "wan_vace",
+        "all windows follow the first poses",
+        "video[:, :, frames]",
+        "video[:, :, : frames.stop - frames.start]",
+        VACE,
+    ),
+    _in("tuning", "each step learns the beginning", "slice(first, first + window", "slice(0 * first, window", TUNE),
+    _in("tuneavideo", "a long clip is inverted as a whole", "frames: predict, window)", "frames: predict, 0)", TUNE),
     _of("windows.py", "windows that hardly overlap", "OVERLAP = 1 / 3", "OVERLAP = 0", LONG),
     _in("wan", "windows of as many latents as frames", "latent_frames(shortcuts.window)", "shortcuts.window", WAN),
     _of(

@@ -12,8 +12,10 @@ import pytest
 import tiny
 import torch
 from PIL import Image
+from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from pipelines.cards import Range
 from pipelines.catalog import CATALOG
 from pipelines.events import TUNING, Losses, Preview, Progress
 from pipelines.media import clips, ffmpeg, video
@@ -118,6 +120,62 @@ def test_the_loss_falls(models, clip, tmp_path):
     _, tuned = tune(models, clip, tmp_path, steps=60, learning_rate=3e-3)
     losses = tuned.facts["losses"]
     assert np.mean(losses[-20:]) < 0.9 * np.mean(losses[:20])
+
+
+@pytest.fixture(scope="module")
+def short_sighted(models):
+    """The same model where it sees eight frames at once."""
+    card = models.card("sd")
+    limits = replace(card.limits, frames=Range(2, 40), voxels=8 * SIDE * SIDE, once=8, window=8)
+    return ModelManager({"sd": replace(card, limits=limits)}, models.settings, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def long_clip(tmp_path_factory):
+    """A bright square that walks on and on."""
+    frames = np.full((12, SIDE, SIDE, 3), 40, np.uint8)
+    for number, frame in enumerate(frames):
+        frame[20:40, 4 * number : 4 * number + 16] = (230, 120, 60)
+    path = tmp_path_factory.mktemp("clip") / "long.mp4"
+    video.write(frames, path, 8)
+    return path
+
+
+def test_of_a_longer_clip_each_step_learns_a_window(short_sighted, long_clip, tmp_path):
+    learned = []
+
+    def look(module, given):
+        if isinstance(module, tuning.TuningLoss):
+            learned.append([part.clone() for part in given])
+
+    hook = register_module_forward_pre_hook(look)
+    try:
+        _, tuned = tune(short_sighted, long_clip, tmp_path, frames=12, steps=6)
+    finally:
+        hook.remove()
+    starts = []
+    for step, (latents, noise, _) in enumerate(learned):
+        generator = torch.Generator().manual_seed(5 * 2**20 + step)
+        _, drawn = (torch.randn(tuned.latents.shape, generator=generator) for _ in range(2))
+        starts += [start for start in range(5) if noise.equal(drawn[:, :, start : start + 8])]
+        far = [(latents - tuned.latents[:, :, start : start + 8]).square().mean() for start in range(5)]
+        assert np.argmin(far) == starts[-1]
+    assert len(starts) == 6 and len(set(starts)) > 1
+    tune(short_sighted, long_clip, tmp_path / "resumed", stop_after=3, frames=12, steps=6)
+    _, resumed = tune(short_sighted, long_clip, tmp_path / "resumed", frames=12, steps=6)
+    assert same(resumed.delta, tuned.delta)
+
+
+def test_a_longer_clip_is_inverted_and_edited_in_windows(short_sighted, long_clip, tmp_path):
+    seen = []
+    with short_sighted.lease("sd/inflated_unet") as unet:
+        hook = unet.conv_in.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+        tune(short_sighted, long_clip, tmp_path, frames=12, steps=1)
+        *_, frames, facts = edit(short_sighted, tmp_path, frames=12)
+        hook.remove()
+    assert frames.shape == (12, SIDE, SIDE, 3) and "2 windows of 8 frames" in facts["approximations"]
+    assert set(seen) == {8} and len(seen) == 1 + 2 * (INVERTED + 3 + 3)  # the edit inverts for its own steps
+    assert files.load_inversion(INVERTED, tmp_path).shape[:4] == (INVERTED + 1, 1, 4, 12)
 
 
 def test_no_step_is_taken_by_gradients_longer_than_one(models, clip, tmp_path):

@@ -19,7 +19,7 @@ from pipelines.systems.diffusion import draw_noise
 from pipelines.systems.engine import find_engine
 from pipelines.systems.prediction import Shortcuts, windowed
 from pipelines.systems.stable_diffusion import working_memory
-from pipelines.tasks import PoseToVideo, TextToVideo
+from pipelines.tasks import NOBODY, Edit, PoseToVideo, TextToVideo, Tune
 from pipelines.windows import seen, windows
 
 LIMITS = Limits(Range(2, 40), Range(64, 64, 64), voxels=8 * 64 * 64, once=8, window=8)
@@ -163,7 +163,11 @@ def test_where_time_is_compressed_windows_are_of_latents():
 @pytest.mark.parametrize("name", [name for name, card in CATALOG.items() if card.limits.once])
 def test_the_models_that_make_long_videos(name):
     card = CATALOG[name]
-    kind, more = (PoseToVideo, {"motion": "wave"}) if card.kind == "pose-to-video" else (TextToVideo, {})
+    kind, more = {
+        "text-to-video": (TextToVideo, {}),
+        "pose-to-video": (PoseToVideo, {"motion": "wave"}),
+        "edit": (Tune, {"clip": NOBODY}) if card.tuning else (Edit, {}),
+    }[card.kind]
     size = {"width": card.defaults.width, "height": card.defaults.height}
     most = int(card.limits.frames.high)
     assert kind.for_model(card, "a bear", 1, frames=most, **size, **more).frames == most
@@ -178,5 +182,9 @@ def test_what_can_not_be_made_in_windows_is_refused_in_words():
         TextToVideo.for_model(card, "a bear", 1, frames=65, caching=2)
     with pytest.raises(ValueError, match="At this size it makes 7 frames at most"):
         TextToVideo.for_model(card, "a bear", 1, frames=65, width=768, height=768)
-    edit = find("stable-diffusion-1.4").limits
-    assert edit.window_of(32, 512, 512) == edit.window_of(99, 512, 512) == 0
+    whole = replace(LIMITS, once=0)
+    assert whole.window_of(8, 64, 64) == whole.window_of(40, 64, 64) == 0
+    card = find("stable-diffusion-1.4")
+    card = replace(card, limits=replace(card.limits, once=0))
+    with pytest.raises(ValueError, match="At this size it makes 32 frames at most"):
+        Tune.for_model(card, "a bear", 1, clip=NOBODY, frames=33, width=512, height=512)

@@ -35,7 +35,7 @@ from pipelines.systems.diffusion import (
     noise_from,
 )
 from pipelines.systems.modelscope import decode
-from pipelines.systems.prediction import EXACT, Shortcuts, prediction
+from pipelines.systems.prediction import EXACT, Shortcuts, prediction, windowed
 from pipelines.systems.shortcuts import plan
 from pipelines.systems.stable_diffusion import (
     DECODING,
@@ -91,7 +91,8 @@ def generate(
                 # A LoRA's few steps would not lead back: it gets the noise that the usual ones find.
                 steps = models.card(task.model).defaults.steps if way.lora else task.steps
                 inverting = checkpoint_of(checkpoints, "inverting", unet, key, 1)
-                trajectory = yield from inverted(unet, empty, model, schedule, steps, tuned, inverting)
+                window = way.sampling.window
+                trajectory = yield from inverted(unet, empty, model, schedule, steps, tuned, inverting, window)
                 latents = blend(trajectory[-1].to(unet.device), latents, task.strength)
             seconds[INVERTING] = time.perf_counter() - began
         began = time.perf_counter()
@@ -127,11 +128,12 @@ def inverted(
     steps: int,
     folder: Path,
     checkpoint: Checkpoint | None = None,
+    window: int = 0,
 ) -> Generator[Progress, None, Tensor]:
     """The latents, (steps + 1, 1, c, f, h, w), on the way from the clip to noise: read from `folder`, or computed and
     saved there. It goes on from the `checkpoint`, if there is one.
 
-    `unet` holds the tuned parameters, `empty` are the states of the empty prompt.
+    `unet` holds the tuned parameters, `empty` are the states of the empty prompt. `window` is that of `invert`.
     """
     trajectory = files.load_inversion(steps, folder, unet.dtype)
     if trajectory is not None:
@@ -140,7 +142,8 @@ def inverted(
     if checkpoint and (kept := checkpoint.restore(begin)):
         *computed, begin = (latents.clone() for latents in kept.latents.cpu())
     try:
-        for latents in invert(unet, empty, begin.to(unet.device), schedule, steps, done=len(computed)):
+        settings = schedule, steps, 1, len(computed), window
+        for latents in invert(unet, empty, begin.to(unet.device), *settings):
             computed.append(latents.cpu())
             if checkpoint and checkpoint.is_due():
                 checkpoint.write(_inversion_step(computed, steps))
@@ -209,19 +212,21 @@ def invert(
     steps: int,
     slices: int = 1,
     done: int = 0,
+    window: int = 0,
 ) -> Iterator[Tensor]:
     """DDIM inversion of `latents` (1, c, f, h, w), fp32: steps + 1 latents, of which the last one is the noise.
 
     `empty_states` are those of the empty prompt (1, tokens, c); there is no guidance. `schedule` is the checkpoint's
     scheduler config. Of a network that predicts velocities the published code takes them for noise; here they are not.
-    With some of the steps `done` already, `latents` are what they have led to.
+    With some of the steps `done` already, `latents` are what they have led to. The network sees `window` frames at
+    once, and with 0 all.
     """
     network = EditingUNet(unet, empty_states.to(unet.dtype), slices)
 
     def predict(latents: Tensor, timestep: float) -> Tensor:
         return network(latents.to(unet.dtype), timestep).float()
 
-    return inversion(noise_from(predict, schedule), latents, schedule, steps, done)
+    return inversion(noise_from(windowed(lambda frames: predict, window), schedule), latents, schedule, steps, done)
 
 
 def sample(

@@ -1,7 +1,8 @@
 """One-shot tuning on a clip (Wu et al., 2023, "Tune-A-Video", section 4): the network learns one clip's motion.
 
 Read top to bottom: the clip and its caption become latents and text states, once; the queries and the attention over
-time are trained on them; the clip is inverted, for the edits to start from. tuneavideo.py makes the edits.
+time are trained on them; the clip is inverted, for the edits to start from. tuneavideo.py makes the edits. Of a clip
+that is longer than what the network sees at once each step learns a window, wherever that lies.
 """
 
 import json
@@ -33,6 +34,7 @@ from pipelines.systems import tuneavideo
 from pipelines.systems.diffusion import alphas_cumprod, image_solver
 from pipelines.systems.engine import Engine
 from pipelines.systems.modelscope import decode
+from pipelines.systems.prediction import Shortcuts
 from pipelines.systems.preview import Previewer
 from pipelines.systems.stable_diffusion import encode, vae_scale_factor
 from pipelines.tasks import Edit, Tune, to_json
@@ -85,7 +87,8 @@ def generate(
     with models.lease(f"{task.model}/scheduler") as schedule:
         pass
     base = models.key(f"{task.model}/inflated_unet")
-    working_bytes, checkpointing = working_memory(task, models, len(frames))
+    window = models.card(task.model).limits.window_of(len(frames), task.width, task.height)
+    working_bytes, checkpointing = working_memory(task, models, window or len(frames))
     begun = _begun(task, mean, fps, base, folder)
     folder.mkdir(parents=True, exist_ok=True)
     if begun is None:  # before the clip changes: no model stands beside another's clip
@@ -103,17 +106,17 @@ def generate(
         began, first = time.perf_counter(), len(tuned.facts["losses"])
         with tuneavideo.applied(unet, tuned.delta, trainable=True):
             network = EditingUNet(unet, caption.to(unet.dtype), checkpointing=checkpointing)
-            with closing(_train(task, network, tuned, mean, deviation, schedule, folder)) as training:
+            with closing(_train(task, network, tuned, mean, deviation, schedule, folder, window)) as training:
                 for event in training:
                     yield event
                     if isinstance(event, Losses) and asked():
-                        yield from _sample(unet, torch.cat([empty, caption]), tuned, task, schedule, previewer)
+                        yield from _sample(unet, torch.cat([empty, caption]), tuned, task, schedule, previewer, window)
         seconds[TUNING] = time.perf_counter() - began
 
         began = time.perf_counter()
         steps = models.card(task.model).defaults.steps
         with tuneavideo.applied(unet, tuned.delta):
-            yield from tuneavideo.inverted(unet, empty, tuned, schedule, steps, folder)
+            yield from tuneavideo.inverted(unet, empty, tuned, schedule, steps, folder, window=window)
         seconds[tuneavideo.INVERTING] = time.perf_counter() - began
     losses = tuned.facts["losses"]
     return frames, {
@@ -122,21 +125,30 @@ def generate(
         **{"first_loss": float(np.mean(losses[:10])), "last_loss": float(np.mean(losses[-10:]))},
         **{"trained_parameters": sum(tensor.numel() for tensor in tuned.delta.values())},
         "memory_saving": "gradient checkpointing: the same result, more slowly" if checkpointing else "none needed",
+        "approximations": f"each step learns {window} of the frames" if window else "none",
     }
 
 
 def _sample(
-    unet: InflatedUNet, texts: Tensor, tuned: Tuned, task: Tune, schedule: Mapping[str, Any], previewer: Previewer
+    unet: InflatedUNet,
+    texts: Tensor,
+    tuned: Tuned,
+    task: Tune,
+    schedule: Mapping[str, Any],
+    previewer: Previewer,
+    window: int,
 ) -> Generator[Progress | Preview, None, None]:
     """Samples the clip under its own caption with the present parameters, in a few steps of DDIM.
 
     `texts` (2, tokens, c) are the empty prompt and the caption. There is no randomness in it.
     """
+    latents = tuned.latents.to(unet.device)
     # In half precision what is trained is fp32 all the same.
     with torch.autocast(unet.device.type, torch.float16, enabled=unet.dtype == torch.float16):
-        inversion = tuneavideo.invert(unet, texts[:1], tuned.latents.to(unet.device), schedule, SAMPLE_STEPS)
+        inversion = tuneavideo.invert(unet, texts[:1], latents, schedule, SAMPLE_STEPS, window=window)
         noise = yield from _last(inversion, tuned, task)
-        steps = tuneavideo.sample(unet, texts, noise, schedule, "ddim", SAMPLE_STEPS, SAMPLE_GUIDANCE)
+        settings = schedule, "ddim", SAMPLE_STEPS, SAMPLE_GUIDANCE
+        steps = tuneavideo.sample(unet, texts, noise, *settings, shortcuts=Shortcuts(window))
         step = yield from _last(steps, tuned, task)
     yield previewer.preview(step.latents)
 
@@ -306,11 +318,12 @@ def _train(
     deviation: Tensor,
     schedule: Mapping[str, Any],
     folder: Path,
+    window: int,
 ) -> Generator[Progress | Losses, None, None]:
     """Trains up to `task.steps` steps; the tensors of `tuned` are the network's own, and are saved every 50 steps.
 
     The published recipe: AdamW, gradients clipped to a norm of 1, a fresh sample of the clip's latents, fresh noise
-    and one timestep a step.
+    and one timestep a step. With a `window` that is not 0 a step is of so many frames, drawn too.
     """
     device = network.unet.device
     accelerator = Accelerator(
@@ -345,7 +358,9 @@ def _train(
             generator = torch.Generator().manual_seed(seed)  # each step's own: resumed or not, it is the same
             draw, noise = (torch.randn(mean.shape, generator=generator).to(device) for _ in range(2))
             timesteps = torch.randint(schedule["num_train_timesteps"], (len(mean),), generator=generator).to(device)
-            loss = tuning(mean + deviation * draw, noise, timesteps)
+            first = int(torch.randint(mean.shape[2] - window + 1, (1,), generator=generator)) if window else 0
+            frames = slice(first, first + window if window else None)
+            loss = tuning((mean + deviation * draw)[:, :, frames], noise[:, :, frames], timesteps)
             if not torch.isfinite(loss):
                 save()
                 raise ValueError(
