@@ -26,7 +26,14 @@ from ui import page  # noqa: E402  gradio reads when it is imported where its fi
 if __name__ == "__main__":
     logs.start(settings.data)
 try:
-    backend = zerogpu.zero_backend(settings) if zerogpu.here() else worker_backend(settings)
+    if zerogpu.here():
+        backend = zerogpu.zero_backend(settings)
+    elif settings.ray:
+        from pipelines.serving.ray_executor import ray_backend  # an optional library
+
+        backend = ray_backend(settings)
+    else:
+        backend = worker_backend(settings)
     demo = page.build(backend, settings)
     options = page.launch_options(backend, settings)
 except (ValueError, OSError) as error:

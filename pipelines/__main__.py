@@ -337,7 +337,9 @@ def _drain(chosen: argparse.Namespace, settings: Settings) -> int:
     from pipelines.serving.drained import Drained
     from pipelines.serving.status import devices
 
-    names, drained = devices(settings), Drained(settings)
+    # How many a cluster has, only the app knows.
+    names = ["of the cluster"] * chosen.device if settings.ray else devices(settings)
+    drained = Drained(settings)
     if not 1 <= chosen.device <= len(names):
         raise ValueError(f"There is no device {chosen.device}: the app has {len(names)}, by MARIONETTE_DEVICE.")
     slot = str(chosen.device - 1)

@@ -28,6 +28,7 @@ RANGES = {  # smallest and largest value of every number
 }
 FORMS = {  # of every text: a pattern, and the same in words
     "device": (r"auto|cuda|(cpu|cuda:\d+)(,(cpu|cuda:\d+))*", "auto, cpu, cuda, cuda:0, or several: cuda:0,cuda:1"),
+    "ray": (r"(auto|[\w.-]+:\d+)?", "auto, or a cluster's address with its port: 192.0.2.1:6379"),
     "model": (r".+", "the name of a model"),
     "original": (r"([\w.-]+/[\w.-]+)?", "owner/name of a Space"),
     "admitted": (r"(?s).*\S.*", "Hub names with commas between; remove the variable if everybody may come"),
@@ -50,6 +51,7 @@ class Settings:
     data: Path = Path("data")  # finished videos live here, and nothing else is written outside the caches
     cache: Path = _home() / ".cache" / "marionette"  # converted weights
     device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1", …; several with commas between: a process works on each
+    ray: str = ""  # "auto" or the address of a Ray cluster, on whose machines the work is done instead
     model: str = "miniature-modelscope"  # the text-to-video model that the page opens with
     hub: bool = True  # whether weights may be fetched from the Hugging Face Hub when a model needs them
     queue: int = 200  # jobs that may wait

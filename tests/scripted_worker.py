@@ -20,4 +20,5 @@ engine = replace(
 )
 sys.modules["engine_scripted"] = SimpleNamespace(ENGINE=engine)  # type: ignore[assignment]
 ENGINES["scripted"] = "engine_scripted"
-worker_process.main()
+if __name__ == "__main__":
+    worker_process.main()

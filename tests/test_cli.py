@@ -308,6 +308,8 @@ def test_a_device_is_drained_and_given_back(tmp_path):
     for _ in range(2):
         assert run(tmp_path, "undrain", "2", MARIONETTE_DEVICE="cpu,cpu")[:2] == (0, "Device 2 (cpu) takes jobs.\n")
         assert "1" not in Drained(Settings(data=tmp_path / "data"))
+    told = "Device 3 (of the cluster) takes jobs.\n"
+    assert run(tmp_path, "undrain", "3", MARIONETTE_RAY="auto")[:2] == (0, told)
 
 
 def test_models(tmp_path):

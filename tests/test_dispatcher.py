@@ -197,3 +197,37 @@ def test_health_is_bad_as_soon_as_one_slot_is(backend):
     assert backend.dispatcher.loops["1"].join(20)
     told = backend.machine.health()
     assert not told["ok"] and not told["worker"]["alive"] and backend.dispatcher.loops["0"].alive
+
+
+class Changing(TwoSlots):
+    """Slots that come and go."""
+
+    ready = frozenset()
+
+    def slots(self):
+        first, second = super().slots()
+        slots = first, replace(second, device=first.device)
+        return tuple(replace(slot, ready=slot.name in self.ready) for slot in slots[: max(1, len(self.ready))])
+
+
+def test_jobs_wait_for_a_slot_that_is_ready_and_slots_that_come_later_take_jobs_too(tmp_path, monkeypatch):
+    tiny.add_engine(monkeypatch, "scripted", replace(modelscope.ENGINE, generate={TextToVideo: generate}, parts=()))
+    settings = Settings(data=tmp_path / "data", device="cpu", hub=False)
+    executor = Changing(settings)
+    with closing(Backend(settings, executor, CATALOG)) as backend:
+        first, second = submit(backend, "stay", ANNA), submit(backend, "stay", BERT)
+        time.sleep(1)
+        assert backend.machine.status().running == 0 and backend.machine.health()["ok"]
+        executor.ready = frozenset("0")
+        wait_until(lambda: runs(backend, first, ANNA))
+        assert not runs(backend, second, BERT)
+        executor.ready = frozenset("01")
+        wait_until(lambda: runs(backend, second, BERT))
+        executor.ready = frozenset("0")
+        backend.jobs.cancel(second, BERT)
+        third = submit(backend, "stay", CARLA)
+        wait_until(lambda: backend.jobs.get(second, BERT).end is not None)
+        time.sleep(1)
+        assert not runs(backend, third, CARLA)
+        for job, owner in ((third, CARLA), (first, ANNA)):
+            backend.jobs.cancel(job, owner)

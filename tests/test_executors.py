@@ -1,5 +1,5 @@
-"""The contract that every executor keeps, tried on each: this process's own, workers' processes, and ZeroGPU on
-lent_gpu.py."""
+"""The contract that every executor keeps, tried on each: this process's own, workers' processes, ZeroGPU on
+lent_gpu.py, and a Ray cluster of this machine."""
 
 import gc
 import hashlib
@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import scripted_ray
 import tiny
 import torch
 from lent_gpu import Spaces
@@ -33,6 +34,7 @@ from pipelines.serving.runner import LOADING
 from pipelines.serving.zerogpu import ZeroExecutor
 from pipelines.settings import Settings
 from pipelines.systems import diffusion, modelscope
+from pipelines.systems.checkpoints import Checkpoints
 from pipelines.tasks import Finish, Grid, PoseToVideo, TextToVideo, Tune
 from scripts.miniature.world import Words, draw_clip
 
@@ -53,22 +55,26 @@ def generate(task, models, image=None, checkpoints=None):
         raise KeyError("of no use to a person")
     if task.prompt.startswith("/"):
         yield from noted(Path(task.prompt))
-    if task.prompt == "denoise":
-        return FRAMES, (yield from denoised(checkpoints))
+    if task.prompt in ("denoise", "slowly"):
+        return FRAMES, (yield from denoised(checkpoints, 0.05 if task.prompt == "denoise" else 0.4))
     for step in range(2):
         yield Progress("Denoising", step, 2)
         yield Preview(b"picture")
     return FRAMES, {"image": None if image is None else image.read_text()}
 
 
-def denoised(checkpoints):
-    """A true loop around a stand-in for a network, which takes its time; returns a hash of the latents as a fact."""
+def denoised(checkpoints, seconds):
+    """A true loop around a stand-in for a network, which takes `seconds` a step; a slow one keeps every step.
+
+    Returns a hash of the latents as a fact.
+    """
+    checkpoints = Checkpoints(checkpoints._folder, 0.0) if seconds > 0.1 else checkpoints
     checkpoint = checkpoints.of("loop", "here")
     solver = diffusion.solver("dpm++", {**tiny.SCHEDULER, "num_train_timesteps": 1000}, 8)
     foresee = diffusion.estimate_from_noise({**tiny.SCHEDULER, "num_train_timesteps": 1000})
 
     def predict(latents, timestep):
-        time.sleep(0.05)
+        time.sleep(seconds)
         return torch.tanh(latents * (0.5 + timestep / 1000))
 
     noise = diffusion.draw_noise((1, 4, 2, 8, 8), 7)
@@ -117,10 +123,12 @@ def made_by(kind, data, **more):
         return LocalExecutor(settings, CATALOG)
     if kind == "processes":
         return ProcessExecutor(settings, CATALOG, (sys.executable, str(Path(__file__).parent / "scripted_worker.py")))
+    if kind == "ray":
+        return scripted_ray.executor(settings, CATALOG)
     return ZeroExecutor(settings, CATALOG, Spaces())
 
 
-@pytest.fixture(scope="module", params=["local", "processes", "zerogpu"])
+@pytest.fixture(scope="module", params=["local", "processes", "zerogpu", pytest.param("ray", marks=pytest.mark.ray)])
 def executor(request, data):
     with pytest.MonkeyPatch.context() as patch:
         engine = replace(modelscope.ENGINE, generate={TextToVideo: generate, Tune: tune}, parts=())

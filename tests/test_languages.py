@@ -21,7 +21,9 @@ NAMES = {card.title for card in (*CATALOG.values(), *DETECTORS.values()) if "bui
 NAMES |= {"MP4", "GIF", "WebM", "curl", "7, 8, 9"}
 ALIKE = {"Detector", "Error", "robot", "Prompt", "Clip", "No"}  # the same word in Spanish
 OTHERWISE = {  # files whose errors no visitor of the page meets -> who does
-    **dict.fromkeys(("settings.py", "owners.py", "places.py", "rows.py", "agents.py"), "whoever starts the app"),
+    **dict.fromkeys(
+        ("settings.py", "owners.py", "places.py", "rows.py", "agents.py", "ray_executor.py"), "whoever starts the app"
+    ),
     **dict.fromkeys(("__main__.py", "classes.py"), "whoever gives a folder to the command line"),
     "drained.py": "whoever runs the app",
     "access.py": "whoever starts the app, and gradio's own page that asks for a password",

@@ -137,8 +137,9 @@ def test_only_the_manager_moves_modules_and_only_loading_reads_weights(file):
 
 def test_the_page_and_an_executor_meet_in_app_only():
     for file in files("ui"):
-        assert not {"serving.local", "serving.processes", "serving.zerogpu", "serving.executor"} & ours(file)
-    assert {"serving.processes", "serving.zerogpu"} <= ours(ROOT / "app.py")
+        executors = {"serving.local", "serving.processes", "serving.zerogpu", "serving.ray_executor"}
+        assert not (executors | {"serving.executor"}) & ours(file)
+    assert {"serving.processes", "serving.zerogpu", "serving.ray_executor"} <= ours(ROOT / "app.py")
 
 
 def test_the_picture_of_the_layers_is_up_to_date():

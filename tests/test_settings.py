@@ -12,6 +12,7 @@ from running_app import ROOT, environment, running_app
 from test_health import health
 
 from pipelines.serving import places
+from pipelines.serving.ray_executor import RayExecutor
 from pipelines.settings import RANGES, Settings
 
 IMPOSSIBLE = [
@@ -29,6 +30,7 @@ IMPOSSIBLE = [
     ("MEMORY_MARGIN_MB", "-1"),
     ("DEVICE", "gpu"),
     ("DEVICE", "cuda:x"),
+    *(("RAY", value) for value in ("ray://host:10001", "host", "a b:1")),
     ("MODEL", ""),
     ("ORIGINAL", "nobody"),
     ("PASSWORD", ""),
@@ -44,6 +46,12 @@ IMPOSSIBLE = [
 def test_a_value_that_can_not_be_is_told_with_its_variable(name, value):
     with pytest.raises(ValueError, match=f"^MARIONETTE_{name}"):
         Settings.from_environment({f"MARIONETTE_{name}": value})
+
+
+def test_a_cluster_without_ray_is_told_with_what_installs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ValueError, match=r"^MARIONETTE_RAY=auto .* pip install -r requirements-cluster\.txt"):
+        RayExecutor(Settings(ray="auto"))
 
 
 def test_every_number_has_a_range_that_its_default_is_in():

@@ -11,7 +11,7 @@ from pipelines.events import Result
 from pipelines.serving import status
 from pipelines.serving.backend import Status
 from pipelines.serving.local import local_backend
-from pipelines.serving.status import Loaded
+from pipelines.serving.status import Loaded, Worker
 from pipelines.settings import Settings
 from pipelines.tasks import TextToVideo
 from ui import page
@@ -45,6 +45,12 @@ def test_what_models_hold_is_told_and_freed_unless_it_is_used(tmp_path):
         assert backend.machine.status().loaded == ()
     finally:
         backend.close()
+
+
+def test_of_workers_of_which_some_are_waited_for_it_is_told_what_each_is_at():
+    workers = Worker("a", True), Worker("b", False), Worker("Waiting for a worker", False, ready=False)
+    told = drawn(Status("a · b", 1, 0, (), (), (*workers, Worker("c", False, drained=True, ready=False))))
+    assert [text for text in ("a: at work<", "b: idle<", "a worker<", "c: takes no job<") if text not in told] == []
 
 
 def test_jobs_are_counted_without_a_word_on_whose_they_are(tmp_path):

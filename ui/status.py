@@ -59,7 +59,7 @@ def drawn(status: Status) -> str:
     rows = [(tell("Device"), escape(tell(status.device))), (tell("Queue"), _queue(status))]
     if len(status.workers) > 1 or any(one.drained for one in status.workers):
         rows[:1] = [
-            (tell("Device {number}", number=number), f"{escape(tell(one.device))}: {_at(one)}")
+            (tell("Device {number}", number=number), f"{escape(tell(one.device))}{_at(one)}")
             for number, one in enumerate(status.workers, 1)
         ]
     rows += [
@@ -70,10 +70,12 @@ def drawn(status: Status) -> str:
 
 
 def _at(worker: Worker) -> str:
-    """What one is at."""
+    """What one is at, after a colon; nothing of one that is waited for."""
     if worker.drained:
-        return tell("at work, and takes no further job") if worker.busy else tell("takes no job")
-    return tell("at work") if worker.busy else tell("idle")
+        return ": " + (tell("at work, and takes no further job") if worker.busy else tell("takes no job"))
+    if not worker.ready:
+        return ""
+    return ": " + (tell("at work") if worker.busy else tell("idle"))
 
 
 def _queue(status: Status) -> str:

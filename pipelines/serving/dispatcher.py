@@ -13,7 +13,7 @@ from pipelines.events import Failed, Progress, Result
 from pipelines.messages import said
 from pipelines.serving import fairness, tidy
 from pipelines.serving.content import Contents
-from pipelines.serving.executor import Executor, Made, Work, WorkerDied
+from pipelines.serving.executor import Executor, Made, Slot, Work, WorkerDied
 from pipelines.serving.inputs import Inputs
 from pipelines.serving.job import Job
 from pipelines.serving.metrics import Counts
@@ -60,18 +60,23 @@ class Dispatcher:
         self.running: dict[str, str] = {}  # jobs by the slot that is at them
         self._past: dict[tuple, dict[str, float]] = {}  # seconds a stage took, by kind of job: see Pace
         self.closing = False
+        self._paused = False
+        self._adding = threading.Lock()
         self.loops = {slot.name: Loop(partial(self._turn, slot.name)) for slot in executor.slots()}
 
     def start(self) -> None:
-        for loop in self.loops.values():
+        for loop in list(self.loops.values()):
             loop.start()
 
     def pause(self, seconds: float | None = None) -> bool:
         """Takes no further job. Waits for those that run, up to `seconds`; returns whether they have ended."""
-        for loop in self.loops.values():
+        with self._adding:
+            self._paused = True
+        loops = list(self.loops.values())
+        for loop in loops:
             loop.end()
         end = None if seconds is None else time.monotonic() + seconds
-        waits = [loop.join(None if end is None else max(0.0, end - time.monotonic())) for loop in self.loops.values()]
+        waits = [loop.join(None if end is None else max(0.0, end - time.monotonic())) for loop in loops]
         return all(waits)
 
     def close(self) -> None:
@@ -91,6 +96,11 @@ class Dispatcher:
             finally:
                 self._tidying.release()
         self._table.settle()
+        slots = self._follow_slots()
+        if slot not in slots or not slots[slot].ready:
+            self._idle.discard(slot)
+            time.sleep(LOOK_SECONDS)
+            return
         if slot in self._drained:
             self._idle.discard(slot)
             self._executor.rest(slot)
@@ -105,18 +115,33 @@ class Dispatcher:
             finally:
                 del self.running[slot]
 
+    def _follow_slots(self) -> dict[str, Slot]:
+        """The slots that there are now, by name; each has a loop from now on."""
+        slots = {one.name: one for one in self._executor.slots()}
+        if slots.keys() - self.loops.keys():
+            with self._adding:
+                for name in slots.keys() - self.loops.keys():
+                    if not self._paused:
+                        self.loops = self.loops | {name: Loop(partial(self._turn, name))}
+                        self.loops[name].start()
+        return slots
+
     def _choose(self, slot: str, ready: Sequence[Job]) -> Job | None:
         """The job that `slot` begins; none of those whose model only another idle slot has loaded."""
         if not ready or slot in self._drained:  # asked at every change of the table
             return None
-        loaded = {one.name: {name for held in one.models for name in held.models} for one in self._executor.slots()}
-        elsewhere = {name for other in self._idle - {slot} for name in loaded[other]} - loaded[slot]
+        slots = [one for one in self._executor.slots() if one.ready]
+        loaded = {one.name: {name for held in one.models for name in held.models} for one in slots}
+        if slot not in loaded:
+            return None
+        held_here = loaded[slot]
+        elsewhere = {name for other in self._idle - {slot} for name in loaded.get(other, ())} - held_here
         models = {job.id: "" if isinstance(job.task, Finish | Grid) else job.task.model for job in ready}
         free = [job for job in ready if models[job.id] not in elsewhere]
         self._passed = {job: count for job, count in self._passed.items() if job in models}
         if not free:
             return None
-        held = [models[job.id] in loaded[slot] for job in free]
+        held = [models[job.id] in held_here for job in free]
         place = fairness.choice(held, self._passed.get(free[0].id, 0))
         for job in free[:place]:
             self._passed[job.id] = self._passed.get(job.id, 0) + 1
@@ -166,6 +191,7 @@ class Dispatcher:
                 if event is not None:
                     self.loops[slot].beat()
                     self._table.tell(job.id, pace.estimate(event) if isinstance(event, Progress) else event)
+                self._follow_slots()  # all the others may be at work as well
                 now = self._table.get(job.id)
                 if now.stopping:
                     raise _Stopped

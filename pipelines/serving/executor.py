@@ -66,6 +66,7 @@ class Slot:
     name: str
     device: str  # for a person
     models: tuple[Loaded, ...] = ()  # the largest first
+    ready: bool = True  # whether it takes work at this moment
 
 
 class WorkerDied(Exception):
@@ -101,7 +102,8 @@ class Executor(Protocol):
         ...
 
     def slots(self) -> Sequence[Slot]:
-        """The slots, always the same ones. Loads nothing and waits for nothing."""
+        """The slots, at least one; their number may change, their names are 0, 1, 2, …. Loads nothing and waits for
+        nothing."""
         ...
 
     def availability(self, model: str) -> str | None:

@@ -73,7 +73,7 @@ class Machine:
         found = list(dict.fromkeys(slot.device for slot in slots))
         devices = found[0] if len(found) == 1 else " · ".join(found)  # one alone may be a message
         busy = set(self._dispatcher.running)
-        workers = tuple(Worker(slot.device, slot.name in busy, slot.name in self._drained) for slot in slots)
+        workers = tuple(Worker(one.device, one.name in busy, one.name in self._drained, one.ready) for one in slots)
         held = sorted((one for slot in slots for one in slot.models), key=lambda one: -one.bytes)
         return Status(devices, running, waiting, tuple(held), (*self._notes, *trouble), workers)
 

@@ -35,6 +35,7 @@ def text(
     jobs: list[Sample] = [({"state": state}, number) for state, number in numbers.items()]
     busy: list[Sample] = [({"worker": slot.name}, float(slot.name in running)) for slot in slots]
     idle: list[Sample] = [({"worker": slot.name}, float(slot.name in drained)) for slot in slots]
+    ready: list[Sample] = [({"worker": slot.name}, float(slot.ready)) for slot in slots]
     held: list[Sample] = [
         ({"worker": slot.name, "device": one.device, "models": " ".join(one.models)}, one.bytes)
         for slot in slots
@@ -45,6 +46,7 @@ def text(
         _metric("jobs", "gauge", "Jobs that have not ended.", jobs),
         _metric("jobs_ended_total", "counter", "Jobs that have ended.", _counted("state", counts.ended)),
         _metric("stage_seconds_total", "counter", "Seconds that videos took.", _counted("stage", counts.seconds)),
+        _metric("worker_ready", "gauge", "Whether a worker is there, or is started when there is a job.", ready),
         _metric("worker_busy", "gauge", "Whether a worker is at work.", busy),
         _metric("worker_drained", "gauge", "Whether a worker takes no further job.", idle),
         _metric("worker_deaths_total", "counter", "Workers that died at work.", _counted("cause", counts.deaths)),

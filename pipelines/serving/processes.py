@@ -202,7 +202,7 @@ class Worker:
         with self._lock:
             self.start()
             number = next(self._numbers)
-            followed = self._going[number] = Followed(self, number)
+            followed = self._going[number] = Followed(partial(self.ask, "stop", number))
             if self._pipe is None:  # closed meanwhile
                 del self._going[number]
                 followed.news.put(("ended", (WorkerDied(), None)))
@@ -295,8 +295,9 @@ class Worker:
 class Followed(Iterator[Any]):
     """What comes of a request to a worker, as Events; then `value` is what it returned."""
 
-    def __init__(self, worker: Worker, number: int):
-        self._worker, self._number = worker, number
+    def __init__(self, stop: Callable[[], None]):
+        """`stop` asks the worker to end it."""
+        self._ask_to_stop = stop
         self.news: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self.value: Any = None
         self._over = False
@@ -317,7 +318,7 @@ class Followed(Iterator[Any]):
     def close(self) -> None:
         """Stops the work, and waits until the worker is free or gone."""
         if not self._over:
-            self._worker.ask("stop", self._number)
+            self._ask_to_stop()
         while not self._over:
             kind, _ = self.news.get()
             self._over = kind == "ended"

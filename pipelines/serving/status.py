@@ -33,6 +33,7 @@ class Worker:
     device: str  # for a person
     busy: bool
     drained: bool = False  # whether it takes no further job
+    ready: bool = True  # whether it is there
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from scripts.attack import calls, endurance, files, load, ownership, pages, starts, target, watch
+from scripts.attack import calls, endurance, files, load, ownership, pages, starts, target, watch, worker_kills
 from scripts.attack.arena import SHARED, Arena
 from scripts.attack.report import Case, Skip, Tally, slowness, table
 from scripts.attack.target import OwnApp, Target
@@ -45,7 +45,8 @@ ALONE: dict[str, Attack] = {
     "signed-in": ownership.signed_in,
     "password": pages.password,
     "kills": endurance.kills,
-    "worker-kills": endurance.worker_kills,
+    "worker-kills": worker_kills.own_workers,
+    "ray-worker-kills": worker_kills.ray_workers,
     "damaged-table": endurance.damage,
     "wrong-clock": endurance.clock,
     "full-disk": endurance.disk,

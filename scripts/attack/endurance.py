@@ -15,7 +15,6 @@ from pathlib import Path
 
 import httpx
 
-from pipelines.media import video
 from scripts.attack import honest_files, target
 from scripts.attack.arena import Arena
 from scripts.attack.files import data, offered
@@ -69,42 +68,6 @@ def kills(arena: Arena) -> Iterator[Case]:
     for number in range(times):
         yield Case(f"kill {number}", lambda number=number: kill(number), patience=300)
     yield Case("all jobs afterwards", count_up, patience=400)
-
-
-def worker_kills(arena: Arena) -> Iterator[Case]:
-    """Whenever the process that makes a video is killed, the video is made once, the same as if nothing had been."""
-    count, size = 100, {"steps": 12, "frames": 8}
-    draw = random.Random(6)
-    with target.running(arena.folder / "worker-kills") as app:
-
-        def frames(job: str) -> str:
-            (file,) = (app.data / "videos" / job).glob("*.mp4")
-            return hashlib.sha256(video.read(file).tobytes()).hexdigest()
-
-        def done() -> set[str]:
-            return {row["id"] for row in app.table() if row["state"] == "done"}
-
-        def made(seed: int) -> str:
-            return app.video(OWNER, seed=seed, **size)[1]["job"]
-
-        def kill(number: int) -> str | None:
-            before = done()
-            job = app.began(OWNER, seed=number, **size)["job"]
-            time.sleep(draw.uniform(0.0, 2.5))
-            for worker in app.children():
-                os.kill(worker, signal.SIGKILL)
-            began = time.monotonic()
-            while job not in done():
-                if time.monotonic() - began > 120:
-                    return "the job was lost"
-                time.sleep(0.2)
-            if done() != before | {job}:
-                return "the job was doubled"
-            return None if frames(job) == frames(made(number)) else "the video is another one"
-
-        made(0)
-        for number in range(count):
-            yield Case(f"kill {number}", lambda number=number: kill(number), patience=300)
 
 
 @contextmanager

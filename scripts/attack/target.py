@@ -236,7 +236,7 @@ class OwnApp(Target):
 
     def children(self) -> list[int]:
         """The processes that it started: its workers, and what reads uploads."""
-        return _children(self.process.pid)
+        return children(self.process.pid)
 
     def alive(self) -> bool:
         return self.process.poll() is None
@@ -258,7 +258,7 @@ def environment(folder: Path, port: int, **variables: str) -> dict[str, str]:
         "GRADIO_SERVER_NAME": "127.0.0.1",
         "GRADIO_SERVER_PORT": str(port),
         "TMPDIR": str(folder / "tmp"),
-        "OMP_NUM_THREADS": "2",
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2"),
         "PYTHONUNBUFFERED": "1",
         **variables,
     }
@@ -377,11 +377,12 @@ def _resident(pid: int) -> int:
         return 0
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
+    """The processes that `pid` started, and those that they started."""
     found = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
             found += [int(one) for one in task.read_text().split()]
         except OSError:
             pass
-    return [*found, *(deeper for one in found for deeper in _children(one))]
+    return [*found, *(deeper for one in found for deeper in children(one))]
