@@ -224,3 +224,19 @@ def test_a_problem_stays_where_what_was_typed_before_is_answered_late(chromium, 
         expect(page.locator("#problem")).to_be_visible()
         page.locator("#prompt textarea").fill("a bear")
         expect(page.locator("#problem")).to_be_hidden(timeout=SOON)
+
+
+def test_of_two_quick_choices_the_second_counts(chromium, app):  # noqa: F811
+    with visit(chromium, app, reloads=True) as page:
+        page.add_init_script(LATE)
+        page.reload()
+        expect(page.locator("#about")).to_contain_text("Ready", timeout=PATIENCE)
+        page.wait_for_timeout(8_000)
+        for title in ("Zeroscope v2 576w", "ModelScope text-to-video 1.7B"):
+            page.locator("#model input").click()
+            page.get_by_role("option", name=title).click()
+        page.get_by_role("button", name="Fine settings").first.click()
+        expect(page.locator("#frames input[type=number]")).to_have_value("16", timeout=SOON)
+        page.wait_for_timeout(4_000)
+        expect(page.locator("#frames input[type=number]")).to_have_value("16")  # Zeroscope's are 24
+        expect(page.locator("#width input")).to_have_value("256")

@@ -72,7 +72,7 @@ class EditTab:
         tuned = self.bench.shown
         learned = tuned.change(self.go_on, tuned, [self.chosen, self.panel.learned], **QUIET).then(**seen)
         learned.then(None, js=f"() => setTimeout({_TO_EDIT}, 300)", **QUIET)
-        gr.on([this.select, self.changed.change, self.chosen.change], **seen, trigger_mode="always_last")
+        gr.on([this.select, self.changed.change, self.chosen.change], **seen)
 
     def go_on(self, identifier: str) -> dict:
         """Something was tuned: it is chosen, and the page says so where it goes on."""
