@@ -1,6 +1,7 @@
 """A Ray cluster on this machine, whose workers know the engine of test_executors.py."""
 
 import os
+import time
 from importlib import import_module
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from pipelines.serving.remote_worker import RemoteWorker
 
 TESTS = Path(__file__).parent
 STORE_BYTES = 200 * 2**20
+PATIENCE = 120  # seconds: a busy machine starts an actor slowly
 # Here they need no upload of the code.
 ENVIRONMENT = {"env_vars": {"PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])}}
 
@@ -20,6 +22,13 @@ class ScriptedWorker(RemoteWorker):
 
     def process(self):
         return os.getpid()
+
+
+def wait_for(condition):
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def executor(settings, catalog):

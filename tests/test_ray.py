@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import scripted_ray
+from scripted_ray import PATIENCE, wait_for
 from test_executors import CATALOG, told, work
 
 from pipelines.serving.executor import CHECKPOINTS, Made, WorkerDied
@@ -18,7 +19,6 @@ from pipelines.settings import Settings
 
 pytestmark = pytest.mark.ray
 SILENT_SECONDS = 6
-PATIENCE = 120  # seconds: a busy machine starts an actor slowly
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +42,6 @@ def executor(cluster, tmp_path_factory):
     settings = Settings(data=tmp_path_factory.mktemp("data"), device="cpu", hub=False, ray="auto")
     with closing(RayExecutor(settings, CATALOG, scripted_ray.ScriptedWorker, SILENT_SECONDS)) as executor:
         yield executor
-
-
-def wait_for(condition):
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.1)
 
 
 def ready(executor):

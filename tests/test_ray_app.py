@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from functools import partial
 from urllib.request import urlopen
 
@@ -10,13 +9,13 @@ import pytest
 import scripted_ray
 from gradio_client import Client
 from running_app import running_app
+from scripted_ray import PATIENCE, wait_for
 from test_app import first_news, made, read
 
 from scripts.attack import target, worker_kills
 
 pytestmark = pytest.mark.ray
 ASKED = {"prompt": "a bear bows", "seed": 7, "steps": 24, "frames": 8, "api_name": "/text_to_video"}
-PATIENCE = 120  # seconds
 
 
 @pytest.fixture
@@ -33,13 +32,6 @@ def address():
 
 def actors():
     return [pid for pid in target.children(os.getpid()) if worker_kills.is_actor(pid)]
-
-
-def wait_for(condition):
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def denoises(job):

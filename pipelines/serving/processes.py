@@ -104,20 +104,11 @@ class ProcessExecutor(OwnMachine):
         return self.workers[slot].begin("run", work)
 
     def look(self, work: Work) -> "Generator[Progress, None, PosePreview | Found]":
-        for _ in range(LOOKS):
-            try:
-                return (yield from self._looked(work))
-            except WorkerDied:
-                continue
-        raise ValueError(DIED_LOOKING)
+        def begin() -> Followed:
+            chosen = min(self.workers.values(), key=lambda worker: (worker.resting, worker.busy))
+            return chosen.begin("look", work)
 
-    def _looked(self, work: Work) -> "Generator[Progress, None, PosePreview | Found]":
-        chosen = min(self.workers.values(), key=lambda worker: (worker.resting, worker.busy))
-        with closing(chosen.begin("look", work)) as events:
-            for event in events:
-                if event is not None:
-                    yield event
-            return events.value
+        return (yield from looked(begin))
 
     def sample(self, job: str) -> None:
         for worker in self.workers.values():
@@ -290,6 +281,20 @@ class Worker:
                 self._silent = True
                 process.kill()
             time.sleep(min(1.0, self._silent_seconds))
+
+
+def looked(begin: "Callable[[], Followed]") -> "Generator[Progress, None, PosePreview | Found]":
+    """What comes of the look that `begin` has a worker begin; it is begun anew where that dies."""
+    for _ in range(LOOKS):
+        try:
+            with closing(begin()) as events:
+                for event in events:
+                    if event is not None:
+                        yield event
+                return events.value
+        except WorkerDied:
+            continue
+    raise ValueError(DIED_LOOKING)
 
 
 class Followed(Iterator[Any]):

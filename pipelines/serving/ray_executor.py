@@ -11,7 +11,6 @@ import platform
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,7 @@ from pipelines.serving import estimate
 from pipelines.serving.backend import Backend
 from pipelines.serving.executor import Slot, Work, WorkerDied
 from pipelines.serving.local import OwnMachine
-from pipelines.serving.processes import DIED_LOOKING, LOOKS, ROOT, SILENT_SECONDS, Followed
+from pipelines.serving.processes import ROOT, SILENT_SECONDS, Followed, looked
 from pipelines.serving.ray_actor import WAITING, Store, Worker
 from pipelines.serving.remote_worker import RemoteWorker
 from pipelines.settings import Settings
@@ -108,22 +107,13 @@ class RayExecutor(OwnMachine):
         return worker.begin("run", work)
 
     def look(self, work: Work) -> "Generator[Progress, None, PosePreview | Found]":
-        for _ in range(LOOKS):
-            try:
-                return (yield from self._looked(work))
-            except WorkerDied:
-                continue
-        raise ValueError(DIED_LOOKING)
+        def begin() -> Followed:
+            there = [worker for worker in list(self.workers.values()) if worker.alive]
+            if not there:
+                raise ValueError(NONE_FREE)
+            return min(there, key=lambda worker: len(worker.going)).begin("look", work)
 
-    def _looked(self, work: Work) -> "Generator[Progress, None, PosePreview | Found]":
-        there = [worker for worker in list(self.workers.values()) if worker.alive]
-        if not there:
-            raise ValueError(NONE_FREE)
-        with closing(min(there, key=lambda worker: len(worker.going)).begin("look", work)) as events:
-            for event in events:
-                if event is not None:
-                    yield event
-            return events.value
+        return (yield from looked(begin))
 
     def sample(self, job: str) -> None:
         for worker in list(self.workers.values()):
