@@ -39,7 +39,7 @@ def work(tmp_path_factory):
 
 
 def run(work, *stages, start=None, steps=STEPS):
-    arguments = argparse.Namespace(work=work, start=start, batch=2, clips=2, stills=2)
+    arguments = argparse.Namespace(work=work, start=start, batch=2, clips=2, stills=2, seconds={}, cores=1)
     for stage in stages:
         train_theatre.STAGES[stage].run(Accelerator(cpu=True), arguments, steps[stage])
 

@@ -4,8 +4,9 @@ Whole frames of clips are not kept: they are 12 GB, and drawing one again takes 
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -23,6 +24,8 @@ CHANNELS = 12  # of the latents
 SMALL = 64  # what the referee looks at
 CELLS = SIZE // FACTOR
 
+Each = Callable[[Callable, Iterable[int]], Iterator]  # `map`, or that of a pool of processes
+
 
 def training_scene(seed: int, index: int) -> Scene:
     """One clip of the training set, always the same."""
@@ -30,7 +33,7 @@ def training_scene(seed: int, index: int) -> Scene:
     return stage(sample_words(rng), rng, FRAMES)
 
 
-def draw_stills(folder: Path, count: int, seed: int) -> None:
+def draw_stills(folder: Path, count: int, seed: int, each: Each = map) -> None:
     """Draws `count` frames of as many clips into `folder`, unless they are there.
 
     stills.npy uint8 [N,256,256,3]; masks.npy uint8 [N,256,32], the dancers' masks, eight pixels a byte; figures.npy
@@ -42,14 +45,19 @@ def draw_stills(folder: Path, count: int, seed: int) -> None:
     masks = open_memmap(folder / "masks.npy", "w+", np.uint8, (count, SIZE, SIZE // 8))
     figures = open_memmap(folder / "figures.npy", "w+", np.uint8, (count, 1, 32, 32))
     words = []
-    for index in tqdm(range(count), "drawing stills", mininterval=10):
-        rng = np.random.default_rng((seed, 1, index))
-        scene = stage(sample_words(rng), rng)
-        stills[index], mask = scene.draw(int(rng.integers(FRAMES)))
+    drawing = tqdm(each(partial(_still, seed), range(count)), "drawing stills", count, mininterval=10)
+    for index, (still, mask, scene_words) in enumerate(drawing):
+        stills[index] = still
         masks[index] = np.packbits(mask > 0, axis=-1)
         figures[index] = cv2.resize(mask, (32, 32), interpolation=cv2.INTER_AREA)
-        words.append(asdict(scene.words))
+        words.append(scene_words)
     _write(folder / "words.json", json.dumps(words))
+
+
+def _still(seed: int, index: int) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
+    rng = np.random.default_rng((seed, 1, index))
+    scene = stage(sample_words(rng), rng)
+    return *scene.draw(int(rng.integers(FRAMES))), asdict(scene.words)
 
 
 def crops(folder: Path, count: int, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -75,7 +83,7 @@ def crops(folder: Path, count: int, size: int, rng: np.random.Generator) -> tupl
     return images, np.stack(masks)[:, None].astype(np.float32)
 
 
-def draw_clips(folder: Path, count: int, seed: int) -> None:
+def draw_clips(folder: Path, count: int, seed: int, each: Each = map) -> None:
     """Draws `count` training clips into `folder`, unless they are there.
 
     small.npy uint8 [N,16,64,64,3]; figures.npy uint8 [N,16,32,32], how much of each cell the dancer covers, 255 for
@@ -87,15 +95,25 @@ def draw_clips(folder: Path, count: int, seed: int) -> None:
     figures = open_memmap(folder / "figures.npy", "w+", np.uint8, (count, FRAMES, 32, 32))
     keypoints = open_memmap(folder / "keypoints.npy", "w+", np.float32, (count, FRAMES, 18, 3))
     words = []
-    for index in tqdm(range(count), "drawing clips", mininterval=10):
-        scene = training_scene(seed, index)
-        for frame in range(FRAMES):
-            image, mask = scene.draw(frame)
-            small[index, frame] = cv2.resize(image, (SMALL, SMALL), interpolation=cv2.INTER_AREA)
-            figures[index, frame] = cv2.resize(mask, (32, 32), interpolation=cv2.INTER_AREA)
-        keypoints[index] = scene.keypoints()
-        words.append(asdict(scene.words))
+    drawing = tqdm(each(partial(_small_clip, seed), range(count)), "drawing clips", count, mininterval=10)
+    for index, (frames, masks, joints, scene_words) in enumerate(drawing):
+        small[index], figures[index], keypoints[index] = frames, masks, joints
+        words.append(scene_words)
     _write(folder / "words.json", json.dumps(words))
+
+
+def _small_clip(seed: int, index: int) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray, dict[str, str]]:
+    scene = training_scene(seed, index)
+    drawn = [scene.draw(frame) for frame in range(FRAMES)]
+    frames = [cv2.resize(image, (SMALL, SMALL), interpolation=cv2.INTER_AREA) for image, _ in drawn]
+    masks = [cv2.resize(mask, (32, 32), interpolation=cv2.INTER_AREA) for _, mask in drawn]
+    return frames, masks, scene.keypoints(), asdict(scene.words)
+
+
+def whole_clip(seed: int, index: int) -> np.ndarray:
+    """The frames of a training clip, uint8 [1,16,256,256,3]."""
+    scene = training_scene(seed, index)
+    return np.stack([scene.draw(frame)[0] for frame in range(FRAMES)])[None]
 
 
 def _drawn(folder: Path, count: int) -> bool:
@@ -112,20 +130,26 @@ def load_words(folder: Path) -> list[Words]:
 
 
 def encode(
-    folder: Path, count: int, images: Callable[[int], np.ndarray], posterior: Callable[[np.ndarray], np.ndarray]
+    folder: Path, count: int, clips: Iterable[np.ndarray], posterior: Callable[[np.ndarray], np.ndarray]
 ) -> None:
-    """Writes latents.npy float16 [N,F,2,12,16,16], mean and standard deviation, for the first `count` clips.
+    """Writes latents.npy float16 [N,F,2,12,16,16], mean and standard deviation, for clips up to the number `count`.
 
-    `images(index)` are the frames uint8 [F,256,256,3] of a clip; `posterior` encodes them. Resumes where it stopped.
+    `clips` are those from the number `encoded` on, a few at a time: frames uint8 [n,F,256,256,3]. `posterior` encodes
+    frames [n*F,256,256,3]. What was encoded when it was stopped is kept.
     """
     target = folder / "latents.npy"
     if not target.exists():
         frames = np.load(folder / "figures.npy", mmap_mode="r").shape[:2]
         open_memmap(target, "w+", np.float16, (*frames, 2, CHANNELS, CELLS, CELLS))
     latents = np.load(target, mmap_mode="r+")
-    for index in tqdm(range(encoded(folder), count), f"encoding {folder.name}", mininterval=10):
-        latents[index] = posterior(images(index))
-        _write(folder / "latents.count", str(index + 1))
+    done = encoded(folder)
+    with tqdm(total=count, initial=done, desc=f"encoding {folder.name}", mininterval=10) as bar:
+        for few in clips:
+            found = posterior(few.reshape(-1, *few.shape[2:]))
+            latents[done : done + len(few)] = found.reshape(*few.shape[:2], *found.shape[1:])
+            done += len(few)
+            _write(folder / "latents.count", str(done))
+            bar.update(len(few))
 
 
 def encoded(folder: Path) -> int:

@@ -1,7 +1,9 @@
 """The loop that every stage runs in: it warms up, decays, averages, and goes on where it was killed."""
 
+import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +28,11 @@ def train(
     work: Path,
     grid: Callable[[], np.ndarray] | None = None,
     begin: int = 0,
-) -> None:
+    seconds: float = math.inf,
+) -> int:
     """Trains `modules` for `steps` steps, linear warm-up and decay, and leaves their moving averages in them.
+
+    Where the time runs out first, after `seconds`, it decays by the clock and ends there. Returns the steps in all.
 
     `rates` are learning rates by a part of the parameters' names: the first that a name contains is its own.
 
@@ -41,10 +46,15 @@ def train(
         groups[next(i for i, part in enumerate(rates) if part in parameter_name)]["params"].append(parameter)
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=1e-3)
     warm_up = min(200, 1 + steps // 10)
+    started = time.monotonic()
+
+    def left(step: int) -> float:
+        return steps * min(1 - step / steps, 1 - (time.monotonic() - started) / seconds)
+
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / warm_up, max((steps - step) / (steps - warm_up), 0.02))
+        optimizer, lambda step: min((step + 1) / warm_up, max(left(step) / (steps - warm_up), 0.02))
     )
-    average = EMAModel(modules.parameters(), decay=0.999, use_ema_warmup=True, power=0.75)
+    average = EMAModel(modules.parameters(), decay=0.999, use_ema_warmup=True, power=0.75, foreach=True)
     checkpoint, start = work / f"{name}.pt", begin
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True, map_location="cpu")
@@ -61,9 +71,10 @@ def train(
     quiet = not accelerator.is_main_process
     bar = tqdm(range(start, steps), name, initial=start, total=steps, mininterval=10, disable=quiet)
     saved = drawn = time.monotonic()
-    losses = []
+    reached, losses = start, []
+    attention = PreciseAttention() if accelerator.device.type == "cpu" else nullcontext()
     for step in bar:
-        with accelerator.autocast(), PreciseAttention():
+        with accelerator.autocast(), attention:
             loss = loss_of(wrapped, step, rng)
         optimizer.zero_grad()
         accelerator.backward(loss)
@@ -71,15 +82,17 @@ def train(
         optimizer.step()
         schedule.step()
         average.step(modules.parameters())
-        losses = [*losses[-199:], loss.item()]
+        losses = [*losses[-199:], loss.detach()]
         if step % 20 == 0:
-            bar.set_postfix(loss=f"{np.mean(losses):.4f}")
-        if accelerator.is_main_process and (time.monotonic() - saved > 180 or step + 1 == steps):
+            bar.set_postfix(loss=f"{torch.stack(losses).mean().item():.4f}")
+        reached = step + 1
+        last = left(reached) <= 0
+        if accelerator.is_main_process and (time.monotonic() - saved > 180 or last):
             state = {
                 "modules": modules.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "average": average.state_dict(),
-                "step": step + 1,
+                "step": reached,
             }
             torch.save(state, checkpoint.with_suffix(".tmp"))
             checkpoint.with_suffix(".tmp").rename(checkpoint)
@@ -87,13 +100,16 @@ def train(
         if grid and accelerator.is_main_process and time.monotonic() - drawn > 600:
             average.store(modules.parameters())
             average.copy_to(modules.parameters())
-            save_grid(work / "grids" / f"{name}-{step + 1}.png", grid())
+            save_grid(work / "grids" / f"{name}-{reached}.png", grid())
             average.restore(modules.parameters())
             drawn = time.monotonic()
+        if last:
+            break
     accelerator.wait_for_everyone()
     average.copy_to(modules.parameters())
     if grid and accelerator.is_main_process:
-        save_grid(work / "grids" / f"{name}-{steps}.png", grid())
+        save_grid(work / "grids" / f"{name}-{reached}.png", grid())
+    return reached
 
 
 def go_on_from(start: Path | None, part: str, module: torch.nn.Module) -> None:

@@ -6,6 +6,7 @@ none of 10 MB or more, and steps.json: for how many steps each has learned. Ther
 
 import argparse
 import json
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -34,16 +35,18 @@ def learn(
 ) -> None:
     """Trains `network`, the first part of `trainer`, up to `steps` in all and keeps it for the stages that follow.
 
-    It goes on from the work folder's checkpoint, or else from what `arguments.start` holds of this stage.
+    It goes on from the work folder's checkpoint, or else from what `arguments.start` holds of this stage. Where
+    `arguments.seconds` names the stage, it ends after that time at the latest.
     """
     begin = 0
     if arguments.start and stage in (learned := read_steps(arguments.start)):
         restore(arguments.start, stage, network)
         begin = learned[stage]
     grid = grid if steps >= 100 else None  # a test's network has nothing to show
-    train(accelerator, stage, trainer, loss_of, steps, rates, arguments.work, grid, begin)
+    seconds = arguments.seconds.get(stage, math.inf)
+    reached = train(accelerator, stage, trainer, loss_of, steps, rates, arguments.work, grid, begin, seconds)
     if accelerator.is_main_process:
-        keep(arguments.work / "weights", stage, network.state_dict(), max(begin, steps), torch.float32)
+        keep(arguments.work / "weights", stage, network.state_dict(), reached, torch.float32)
     accelerator.wait_for_everyone()
 
 

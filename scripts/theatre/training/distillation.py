@@ -14,13 +14,17 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from pipelines.models.networks.inflated_unet import EditingUNet, InflatedUNet
+from pipelines.models.networks.pseudo3d_unet import Pseudo3DUNet
 from pipelines.models.networks.unet3d import TextToVideoUNet
 from scripts.miniature import networks
 from scripts.miniature.training.denoising import EXAMPLES, Diffusion
-from scripts.miniature.training.loop import as_grid
+from scripts.miniature.training.loop import SEED, as_grid
 from scripts.theatre import data
 
 from .checkpoints import learn
+from .followers import Conditions, image_unet
+from .latents import Latents
 from .teachers import Shared
 
 GUIDANCE = 2.5  # folded into the student
@@ -29,19 +33,21 @@ STEPS = 4  # of the student
 _SOFT = 0.03  # below this, errors count by their square (pseudo-Huber)
 
 Predict = Callable[[Tensor, Tensor], Tensor]  # noisy latents, timesteps [B] -> the noise in them
+Predictor = Callable[..., Predict]  # of a network, text states [B,77,128], and what else it is to follow
+Batch = tuple[Tensor, ...]  # latents, figures, ids of captions, and what else
 
 
 class ConsistencyTrainer(nn.Module):
     """The student beside its frozen teacher, which it starts as."""
 
-    def __init__(self, teacher: nn.Module, text_encoder: nn.Module, diffusion: Diffusion):
+    def __init__(self, teacher: nn.Module, text_encoder: nn.Module, diffusion: Diffusion, predictor: Predictor):
         super().__init__()
-        self.student = copy.deepcopy(teacher)
+        self.student, self.predictor = copy.deepcopy(teacher).requires_grad_(True), predictor
         self.teacher = [teacher.requires_grad_(False)]  # in a list: not a part, so neither trained nor kept
         self.alphas = diffusion.schedule.alphas_cumprod.to(diffusion.device)
         self.states = torch.no_grad()(lambda ids: text_encoder(ids).last_hidden_state)
 
-    def forward(self, latents: Tensor, figures: Tensor, ids: Tensor, empty: Tensor) -> Tensor:
+    def forward(self, latents: Tensor, figures: Tensor, ids: Tensor, empty: Tensor, *condition: Tensor) -> Tensor:
         """latents [B,12,(F,)16,16]; figures [B,1,(F,)16,16]; ids [B,77] of the captions; empty [1,77]."""
         states = self.states(ids)
         times = torch.randint(1, len(self.alphas) // STRIDE + 1, (len(latents),), device=latents.device) * STRIDE - 1
@@ -49,13 +55,14 @@ class ConsistencyTrainer(nn.Module):
         noise = torch.randn_like(latents)
         noisy = self._mix(latents, noise, times)
         with torch.no_grad():
-            teach = _predictor(self.teacher[0], torch.cat([self.states(empty).expand_as(states), states]))
+            both = (torch.cat([each, each]) for each in condition)
+            teach = self.predictor(self.teacher[0], torch.cat([self.states(empty).expand_as(states), states]), *both)
             without, told = teach(torch.cat([noisy, noisy]), torch.cat([times, times])).float().chunk(2)
             guided = without + GUIDANCE * (told - without)
             before = self._mix(self._clean(noisy, guided, times), guided, earlier)  # one step of DDIM
-            follow = _predictor(self.student, states)
+            follow = self.predictor(self.student, states, *condition)
             aim = self._clean(before, follow(before, earlier.clamp(min=0)).float(), earlier)
-        found = self._clean(noisy, _predictor(self.student, states)(noisy, times).float(), times)
+        found = self._clean(noisy, self.predictor(self.student, states, *condition)(noisy, times).float(), times)
         errors = ((found - aim).square() + _SOFT**2).sqrt() - _SOFT
         count = 1 + 4 * figures
         return (count * errors).mean() / count.mean()
@@ -75,11 +82,23 @@ class ConsistencyTrainer(nn.Module):
         return (noisy - spread * noise) / signal
 
 
-def _predictor(unet: nn.Module, states: Tensor) -> Predict:
+def of_pictures(unet: nn.Module, states: Tensor) -> Predict:
+    return lambda noisy, times: unet(noisy, times, states).sample
+
+
+def of_clips(unet: nn.Module, states: Tensor) -> Predict:
+    return TextToVideoUNet(unet, states)
+
+
+def of_poses(unet: InflatedUNet, states: Tensor, skeletons: Tensor) -> Predict:
+    return EditingUNet(unet, states, pose_features=unet.skeleton_adapter(skeletons))
+
+
+def of_hints(unet: nn.Module, states: Tensor, condition: Tensor) -> Predict:
+    network = Pseudo3DUNet(unet, states)
+
     def predict(noisy: Tensor, times: Tensor) -> Tensor:
-        if noisy.ndim == 5:
-            return TextToVideoUNet(unet, states)(noisy, times)
-        return unet(noisy, times, states).sample
+        return network(torch.cat([noisy, condition.unsqueeze(2).expand(-1, -1, noisy.shape[2], -1, -1)], dim=1), times)
 
     return predict
 
@@ -104,26 +123,59 @@ def few_steps(
 def train_lcm_sd(accelerator: Accelerator, arguments: argparse.Namespace, steps: int) -> None:
     """Goes on from the stage `sd`."""
     shared = Shared(arguments.work, accelerator.device)
-    stills = shared.latents("stills")
+    stills, teacher = shared.latents("stills"), networks.image_unet(data.CHANNELS)
+    shared.restore("sd", teacher)
 
-    def batch(rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        chosen = rng.integers(0, stills.count(), 2 * arguments.batch)
+    def batch(rng: np.random.Generator) -> Batch:
+        chosen = rng.integers(0, stills.count, 2 * arguments.batch)
         return stills.sample(chosen, 0), stills.figures(chosen, 0), stills.tokens(chosen, rng)
 
-    _distil(accelerator, arguments, steps, shared, "sd", networks.image_unet(data.CHANNELS), batch)
+    _distil(accelerator, arguments, steps, shared, "lcm-sd", teacher, batch, of_pictures)
 
 
 def train_lcm_modelscope(accelerator: Accelerator, arguments: argparse.Namespace, steps: int) -> None:
     """Goes on from the stage `modelscope`."""
     shared = Shared(arguments.work, accelerator.device)
-    clips = shared.latents("clips")
+    clips, teacher = shared.latents("clips"), networks.video_unet(data.CHANNELS)
+    shared.restore("modelscope", teacher)
 
-    def batch(rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        chosen = rng.integers(0, clips.count(), max(1, arguments.batch // 4))
-        video, figures = (get(chosen, slice(None)).transpose(1, 2) for get in (clips.sample, clips.figures))
-        return video, figures, clips.tokens(chosen, rng)
+    def batch(rng: np.random.Generator) -> Batch:
+        return _videos(clips, rng.integers(0, clips.count, max(1, arguments.batch // 4)), rng)
 
-    _distil(accelerator, arguments, steps, shared, "modelscope", networks.video_unet(data.CHANNELS), batch)
+    _distil(accelerator, arguments, steps, shared, "lcm-modelscope", teacher, batch, of_clips)
+
+
+def train_lcm_pose(accelerator: Accelerator, arguments: argparse.Namespace, steps: int) -> None:
+    """Goes on from the stage `motion`, and sees poses and motions together."""
+    shared = Shared(arguments.work, accelerator.device)
+    clips, teacher = shared.latents("clips"), networks.followyourpose_unet(image_unet(shared))
+    shared.restore("motion", teacher)
+
+    def batch(rng: np.random.Generator) -> Batch:
+        chosen = rng.integers(0, clips.count, max(1, arguments.batch // 4))
+        return *_videos(clips, chosen, rng), clips.skeletons(chosen, slice(None))
+
+    _distil(accelerator, arguments, steps, shared, "lcm-pose", teacher, batch, of_poses)
+
+
+def train_lcm_tempofunk(accelerator: Accelerator, arguments: argparse.Namespace, steps: int) -> None:
+    """Goes on from the stage `tempofunk`."""
+    shared = Shared(arguments.work, accelerator.device)
+    clips, teacher = shared.latents("clips"), networks.tempofunk_unet(image_unet(shared))
+    shared.restore("tempofunk", teacher)
+    conditions = Conditions(shared, clips)
+
+    def batch(rng: np.random.Generator) -> Batch:
+        chosen = conditions.dances(max(1, arguments.batch // 4), rng)
+        video, *rest = _videos(clips, chosen, rng)
+        return video, *rest, conditions.of(video, rng)
+
+    _distil(accelerator, arguments, steps, shared, "lcm-tempofunk", teacher, batch, of_hints)
+
+
+def _videos(clips: Latents, chosen: np.ndarray, rng: np.random.Generator) -> Batch:
+    video, figures = (get(chosen, slice(None)).transpose(1, 2) for get in (clips.sample, clips.figures))
+    return video, figures, clips.tokens(chosen, rng)
 
 
 def _distil(
@@ -133,23 +185,26 @@ def _distil(
     shared: Shared,
     stage: str,
     teacher: nn.Module,
-    batch: Callable[[np.random.Generator], tuple[Tensor, Tensor, Tensor]],
+    batch: Callable[[np.random.Generator], Batch],
+    predictor: Predictor,
 ) -> None:
-    shared.restore(stage, teacher)
-    trainer = ConsistencyTrainer(teacher.to(accelerator.device), shared.text_encoder, Diffusion(accelerator.device))
+    diffusion = Diffusion(accelerator.device)
+    trainer = ConsistencyTrainer(teacher.to(accelerator.device), shared.text_encoder, diffusion, predictor)
     empty = shared.tokens([""])
 
     def loss_of(trainer, step, rng):
-        return trainer(*batch(rng), empty)
+        latents, figures, ids, *condition = batch(rng)
+        return trainer(latents, figures, ids, empty, *condition)
 
+    @torch.no_grad()
     def grid() -> np.ndarray:
-        frames = (data.FRAMES,) if stage == "modelscope" else ()
+        condition = [each[:1] for each in batch(np.random.default_rng(SEED))[3:]]
+        frames = () if predictor is of_pictures else (data.FRAMES,)
         rows = []
         for text in EXAMPLES[:4]:
-            predict = _predictor(trainer.student, shared.states([text]))
+            predict = predictor(trainer.student, shared.states([text]), *condition)
             latents = few_steps(predict, shared.noise(1, *frames), trainer.alphas, torch.Generator().manual_seed(0))
-            pictures = shared.pictures(latents[:, :, ::2] if frames else latents[:, :, None])
-            rows.append(pictures)
+            rows.append(shared.pictures(latents[:, :, ::2] if frames else latents[:, :, None]))
         return as_grid(np.stack(rows))
 
-    learn(accelerator, arguments, f"lcm-{stage}", trainer.student, trainer, loss_of, steps, {"": 2e-4}, grid)
+    learn(accelerator, arguments, stage, trainer.student, trainer, loss_of, steps, {"": 2e-4}, grid)

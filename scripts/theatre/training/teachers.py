@@ -73,7 +73,7 @@ def train_sd(accelerator: Accelerator, arguments: argparse.Namespace, steps: int
     warm_start(unet, MINIATURE / "sd" / "unet")
 
     def loss_of(trainer, step, rng):
-        stills = rng.integers(0, latents.count(), 3 * arguments.batch)
+        stills = rng.integers(0, latents.count, 3 * arguments.batch)
         return trainer(latents.sample(stills, 0), latents.figures(stills, 0), latents.tokens(stills, rng))
 
     @torch.no_grad()
@@ -105,7 +105,7 @@ def train_modelscope(accelerator: Accelerator, arguments: argparse.Namespace, st
     def loss_of(trainer, step, rng):
         # Half clips first: twice the clips in the same time, while the network learns what a motion is.
         frames = data.FRAMES if step > 0.6 * steps else data.FRAMES // 2
-        clips = rng.integers(0, latents.count(), arguments.batch // 2 * data.FRAMES // frames)
+        clips = rng.integers(0, latents.count, arguments.batch // 2 * data.FRAMES // frames)
         first = rng.integers(0, data.FRAMES - frames + 1)
         part = slice(first, first + frames)
         video, figures = (get(clips, part).transpose(1, 2) for get in (latents.sample, latents.figures))
