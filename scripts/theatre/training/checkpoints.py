@@ -66,7 +66,9 @@ def keep(folder: Path, stage: str, weights: dict[str, Tensor], steps: int, dtype
         old.unlink()
     for number, shard in enumerate(_shards(weights, dtype), 1):
         save_file(shard, folder / f"{stage}-{number}.safetensors")
-    (folder / "steps.json").write_text(json.dumps(read_steps(folder) | {stage: steps}, indent=2) + "\n")
+    told = folder / f"steps.{stage}.tmp"  # other processes, with stages of their own, may write it too
+    told.write_text(json.dumps(read_steps(folder) | {stage: steps}, indent=2) + "\n")
+    told.rename(folder / "steps.json")
 
 
 def _shards(weights: dict[str, Tensor], dtype: torch.dtype) -> Iterable[dict[str, Tensor]]:
