@@ -20,12 +20,13 @@ from typing import Any
 from scripts.benchmark.measure import show
 
 SYSTEMS = ("modelscope", "followyourpose", "tempofunk", "tuneavideo")
+PREPARING = 120  # seconds, for imports and for the weights
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def main() -> int:
     """Returns 1 where one of the systems made no video."""
-    parser = argparse.ArgumentParser(prog="python -m scripts.full_size.cuda", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m scripts.full_size.cuda", description=str(__doc__).splitlines()[0])
     parser.add_argument("systems", nargs="*", metavar="SYSTEM", help=f"of: {', '.join(SYSTEMS)}; all by default")
     parser.add_argument("--report", type=Path, required=True, help="the JSON file to write")
     parser.add_argument("--size", choices=("full", "small"), default="full", help="of networks and videos")
@@ -60,7 +61,7 @@ def run(name: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     file, errors = folder / f"{name}.json", folder / f"{name}.txt"
     command = [sys.executable, "-m", "scripts.full_size.one_system", name, str(folder), options.size, options.device]
     command.append(str(options.limit))
-    most = options.limit * (len(SYSTEMS) + 1)  # with what the others may take before
+    most = PREPARING + options.limit * len(SYSTEMS)  # the others may have the device before
     ended: Any = None
     with errors.open("w") as log:
         try:

@@ -25,7 +25,6 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.events import Progress
-from pipelines.imports import imported
 from pipelines.models.folders import card_of_folder
 from pipelines.models.manager import ModelManager
 from pipelines.settings import Settings
@@ -44,6 +43,27 @@ SIZES = {  # of a video: frames, pixels a side, steps
 SMALL = (8, 64, 3)
 INVERSION = 4  # steps of the inversion that ends a tuning
 LATENTS: list[Tensor] = []  # that were decoded
+
+
+class Found(dict[str, Any]):
+    """What was found, and is written at once."""
+
+    def __init__(self, file: Path):
+        super().__init__(torch=torch.__version__, device="?")
+        self.file = file
+
+    def note(self, more: dict[str, Any]) -> None:
+        self.update(more)
+        self.file.write_text(json.dumps(self))
+
+    @contextmanager
+    def failing(self) -> Iterator[None]:
+        """Notes what is raised within, and goes on behind it."""
+        try:
+            yield
+        except Exception as error:
+            lines = "".join(traceback.format_exception(error)).splitlines()[-30:]
+            self.note({"failed": "\n".join([*filter(None, [self.get("failed")]), *lines])})
 
 
 class Watched(ModelManager):
@@ -122,8 +142,8 @@ def made(task: Task, models: Watched, **inputs: Any) -> tuple[np.ndarray, dict[s
     return frames, found | {name: facts[name] for name in names if name in facts}
 
 
-def videos(name: str, models: Watched, size: str, folder: Path, found: dict[str, Any]) -> None:
-    """Makes the videos of the system `name`: the last one twice, from the same seed."""
+def videos(name: str, models: Watched, size: str, folder: Path, found: Found) -> tuple[Any, dict[str, Any]]:
+    """Makes the videos of the system `name`: the last one twice, from the same seed. Returns its task and files."""
     frames, side, steps = SMALL if size == "small" else SIZES[name]
     card = models.card("model")
     shape = {"frames": frames, "width": side, "height": side}
@@ -134,7 +154,7 @@ def videos(name: str, models: Watched, size: str, folder: Path, found: dict[str,
         models.leases.clear()
         tuned = folder / "tuned"
         _, found["tuning"] = made(tune, models, clip=Path(), folder=tuned, source=Path(), measured=measured)
-        found |= {f"tuning: {part}": facts for part, facts in models.leases.items()}
+        found.note({f"tuning: {part}": facts for part, facts in models.leases.items()})
         task: Any = Edit.for_model(card, PROMPT, 7, tuned=NOBODY, steps=steps, fps=8, **shape)
         inputs = {"tuned": tuned}
     elif name == "followyourpose":
@@ -144,7 +164,7 @@ def videos(name: str, models: Watched, size: str, folder: Path, found: dict[str,
     models.leases.clear()
     keep_latents(MODULES[name])
     first, found["first video"] = made(task, models, **inputs)
-    found |= {f"video: {part}": facts for part, facts in models.leases.items()}
+    found.note({f"video: {part}": facts for part, facts in models.leases.items()})
     again, found["second video"] = made(task, models, **inputs)
     one, two = LATENTS
     found["same seed"] = {
@@ -152,6 +172,7 @@ def videos(name: str, models: Watched, size: str, folder: Path, found: dict[str,
         **{"frames_equal": bool((first == again).all()), "finite": float(torch.isfinite(one).float().mean())},
         "latents_deviate": float(one.std()),
     }
+    return task, inputs
 
 
 def eviction(models: Watched, catalog: Any, settings: Settings) -> dict[str, Any]:
@@ -188,36 +209,51 @@ def eviction(models: Watched, catalog: Any, settings: Settings) -> dict[str, Any
     return facts | {"at_last_gb": used() / 1e9}
 
 
-def main(name: str, place: str, size: str, device: str, limit: str) -> int:
-    folder, file = Path(place) / name, Path(place) / f"{name}.json"
-    found: dict[str, Any] = {"torch": torch.__version__, "device": "?", "writing": {}}
-    began = time.perf_counter()
+def too_little(task: Any, inputs: dict[str, Any], models: Watched, catalog: Any, settings: Settings) -> dict[str, Any]:
+    """What becomes of the job where the manager thinks that there is room, and the GPU has too little of it."""
+    network = models.leases.get("inflated_unet") or models.leases["unet"]
+    weights = max(one["weights_gb"] for one in models.leases.values())  # of all parts: none had to leave
+    room = (weights + 0.8 * (network["planned_gb"] - network["weights_gb"])) * 1e9
+    fooled = Watched(catalog, settings, settings.device, budget=lambda: 10**12)
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(room / torch.cuda.get_device_properties(models.device).total_memory)
     try:
+        return {"room_gb": room / 1e9} | made(replace(task, steps=2), fooled, **inputs)[1]
+    except MemoryError as error:
+        return {"room_gb": room / 1e9, "refused": str(error)}
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+        fooled.unload_all()
+
+
+def main(name: str, place: str, size: str, device: str, limit: str) -> int:
+    folder, found = Path(place) / name, Found(Path(place) / f"{name}.json")
+    began = time.perf_counter()
+    with found.failing(), (Path(place) / "device").open("w") as lock:
         whole = published(name, size)
         whole.write(folder / "model")
-        found["writing"] = {"seconds": time.perf_counter() - began, "gigabytes": whole.bytes / 1e9}
-        with (Path(place) / "device").open("w") as lock:
-            waiting = time.perf_counter()
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            found["writing"]["then_waited"] = time.perf_counter() - waiting
-            began = time.perf_counter()
-            faulthandler.dump_traceback_later(float(limit), exit=True)
-            without_files()
-            settings = Settings(folder / "data", folder / "cache", device, hub=False)
-            card = card_of_folder(folder / "model")
-            card = replace(card, defaults=replace(card.defaults, steps=INVERSION))
-            models = Watched({card.name: card}, settings)
-            on_gpu = models.device.type == "cuda"
-            found["device"] = torch.cuda.get_device_name(models.device) if on_gpu else "CPU"
-            found["budget"] = {"gigabytes": models._budget() / 1e9, "dtype": str(models.dtype)}
-            file.write_text(json.dumps(found))
-            videos(name, models, size, folder, found)
-            file.write_text(json.dumps(found))
-            found["eviction"] = eviction(models, {card.name: card}, settings)
-    except Exception as error:
-        found["failed"] = "\n".join("".join(traceback.format_exception(error)).splitlines()[-30:])
-    found["made_in"] = time.perf_counter() - began
-    file.write_text(json.dumps(found))
+        facts = {"seconds": time.perf_counter() - began, "gigabytes": sum(one.bytes for one in whole.files) / 1e9}
+        began = time.perf_counter()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found["writing"] = facts | {"then_waited": time.perf_counter() - began}
+        began = time.perf_counter()
+        faulthandler.dump_traceback_later(float(limit), exit=True)
+        without_files()
+        settings = Settings(folder / "data", folder / "cache", device=device, hub=False)
+        card = card_of_folder(folder / "model")
+        catalog = {card.name: replace(card, defaults=replace(card.defaults, steps=INVERSION))}
+        models = Watched(catalog, settings)
+        on_gpu = models.device.type == "cuda"
+        found["device"] = torch.cuda.get_device_name(models.device) if on_gpu else "CPU"
+        found.note({"budget": {"gigabytes": models._budget() / 1e9, "dtype": str(models.dtype)}})
+        with found.failing():
+            task, inputs = videos(name, models, size, folder, found)
+        with found.failing():
+            found.note({"eviction": eviction(models, catalog, settings)})
+        if on_gpu and "same seed" in found:
+            with found.failing():
+                found.note({"too little memory": too_little(task, inputs, models, catalog, settings)})
+    found.note({"made_in": time.perf_counter() - began})
     return int("failed" in found)
 
 

@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import msgpack
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -80,6 +79,8 @@ def write_checkpoint(file: Path, shapes: Shapes, dtype: torch.dtype) -> None:
 
 def write_flax(file: Path, shapes: Shapes, dtype: torch.dtype) -> None:
     """As flax's `to_bytes` does, array after array: nested maps, whose ends are those that `shapes` name with dots."""
+    import msgpack
+
     packer = msgpack.Packer()
     tensors = values(shapes, dtype, inputs=-1)
     tree: dict = {}
