@@ -70,8 +70,9 @@ def run(name: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             ended = f"a time-out after {most:.0f} s"
     found = json.loads(file.read_text()) if file.is_file() else {}
     if ended:
-        last = "\n".join(errors.read_text(errors="replace").splitlines()[-30:])
-        found.setdefault("failed", f"Ended with {ended}:\n{last}")
+        _, late, stack = (told := errors.read_text(errors="replace")).rpartition("Timeout (")  # its last call first
+        lines = f"{late}{stack}".splitlines()[:30] if late else told.splitlines()[-30:]
+        found.setdefault("failed", "\n".join([f"Ended with {ended}:", *lines]))
     return found
 
 
