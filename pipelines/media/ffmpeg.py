@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO
 
-import imageio_ffmpeg
-
 from pipelines.errors import VideoError
 from pipelines.media import limited
 
@@ -107,6 +105,8 @@ def feeding(arguments: Sequence[str], *, seconds: float) -> Iterator[Callable[[b
 
 
 def _command(arguments: Sequence[str]) -> list[str]:
+    import imageio_ffmpeg  # which not every machine that computes has: it waits for the first file
+
     try:
         program = shutil.which(imageio_ffmpeg.get_ffmpeg_exe())
     except RuntimeError:  # none was found anywhere

@@ -9,12 +9,12 @@ import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import msgpack
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 Shapes = Mapping[str, list[int]]
+POOL = 2**24 + 1  # numbers; odd, so that no two rows of a matrix are the same ones
 SHARD = 5 * 10**9  # bytes of a file, from which on a published model has several
 
 
@@ -23,12 +23,20 @@ def numbers(shapes: Shapes) -> int:
     return sum(math.prod(shape) for shape in shapes.values())
 
 
-def values(shapes: Shapes, dtype: torch.dtype, inputs: int = 0) -> Iterator[tuple[str, Tensor]]:
+def values(shapes: Shapes, dtype: torch.dtype, inputs: int = 0, pool: int = 0) -> Iterator[tuple[str, Tensor]]:
     """A tensor for each of `shapes`, one after the other, always the same. A matrix has its outputs in dimension
-    `inputs`: 0 as PyTorch has it, -1 as FLAX does."""
+    `inputs`: 0 as PyTorch has it, -1 as FLAX does. With a `pool` only so many numbers are drawn and used in turn: that
+    is as fast as memory is, and good enough where speed is measured."""
     generator = torch.Generator().manual_seed(0)
+    drawn, first = torch.randn(pool, generator=generator).to(dtype), 0
     for name, shape in shapes.items():
-        random = torch.randn(shape, generator=generator)
+        if pool:
+            count = math.prod(shape)
+            enough = drawn.repeat(-(-(first + count) // pool)) if first + count > pool else drawn
+            random = enough[first : first + count].view(shape).clone()
+            first = (first + count) % pool
+        else:
+            random = torch.randn(shape, generator=generator)
         if len(shape) > 1:
             random *= math.sqrt(shape[inputs] / math.prod(shape))
         elif name.endswith(("weight", "scale", "gamma")):
@@ -55,6 +63,11 @@ def write_safetensors(file: Path, shapes: Shapes, dtype: torch.dtype) -> None:
     file.with_name(f"{file.name}.index.json").write_text(json.dumps(index))
 
 
+def write_quickly(file: Path, shapes: Shapes, dtype: torch.dtype) -> None:
+    """Writes `file` whole, its values those of a pool."""
+    save_file(dict(values(shapes, dtype, pool=POOL)), file)
+
+
 def write_pickle(file: Path, shapes: Shapes, dtype: torch.dtype) -> None:
     torch.save(dict(values(shapes, dtype)), file)
 
@@ -66,6 +79,8 @@ def write_checkpoint(file: Path, shapes: Shapes, dtype: torch.dtype) -> None:
 
 def write_flax(file: Path, shapes: Shapes, dtype: torch.dtype) -> None:
     """As flax's `to_bytes` does, array after array: nested maps, whose ends are those that `shapes` name with dots."""
+    import msgpack
+
     packer = msgpack.Packer()
     tensors = values(shapes, dtype, inputs=-1)
     tree: dict = {}
