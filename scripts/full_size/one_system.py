@@ -90,7 +90,8 @@ class Watched(ModelManager):
                 if on_gpu:
                     facts["allocated_gb"] = torch.cuda.max_memory_allocated(self.device) / 1e9
                     facts["reserved_gb"] = torch.cuda.max_memory_reserved(self.device) / 1e9
-                self.leases.setdefault(name.rpartition("/")[2], facts)
+                part = name.rpartition("/")[2]
+                self.leases.setdefault(f"{part}, again" if part in self.leases else part, facts)  # the VAE: it decodes
 
 
 def keep_latents(module: Any) -> None:
