@@ -327,7 +327,28 @@ def test_many_threads_share_one_component():
     assert sorted(models._component.loads) == list("01234")
 
 
-def test_out_of_memory_is_tried_again_frugally():
+def too_large_for_this_machine():
+    torch.empty(2**62, dtype=torch.uint8)
+
+
+def raising(error):
+    def run():
+        raise error
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "fail",
+    [
+        raising(torch.OutOfMemoryError("CUDA out of memory")),
+        raising(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")),
+        raising(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")),
+        too_large_for_this_machine,
+    ],
+    ids=["allocator", "cublas", "cudnn", "cpu"],
+)
+def test_out_of_memory_is_tried_again_frugally(fail):
     models = make(4 * KB)
     use(models, "idle")
     seen = []
@@ -337,7 +358,7 @@ def test_out_of_memory_is_tried_again_frugally():
             seen.append((models.frugal, places(models)))
             yield "step"
             if not models.frugal:
-                raise torch.OutOfMemoryError("CUDA out of memory")
+                fail()
         return "video"
 
     assert tiny.finish(models.attempt(start)) == (["step", "step"], "video")

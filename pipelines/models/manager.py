@@ -146,8 +146,9 @@ class ModelManager:
                     torch.cuda.reset_peak_memory_stats(self.device)
                 try:
                     return (yield from start())
-                except torch.OutOfMemoryError:
-                    pass
+                except RuntimeError as error:
+                    if not _out_of_memory(error):
+                        raise
                 # Only after the handler is the exception gone, and with it the tensors that its traceback held.
                 wanted = self._wanted
                 if self.device.type == "cuda":
@@ -344,6 +345,12 @@ def _device(name: torch.device | str) -> torch.device:
         return torch.empty(1, device=name).device  # with its number, as tensors there have it
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"This machine has no device {str(name)!r}. Set MARIONETTE_DEVICE to auto.") from error
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    """Whether memory was too little: PyTorch's GPU allocator has an error of its own for it, all others have texts."""
+    texts = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "DefaultCPUAllocator: can't allocate memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in texts)
 
 
 def _multiplies_bfloat16() -> bool:
