@@ -248,9 +248,10 @@ class TextToVideoTab(Stage):
         """Tells how long the video will take, or all of a grid."""
 
         def tasks() -> list[TextToVideo]:
+            values = self.given.clip.foreseen(self.values(data))
             if data[self.several.on]:
-                return forms.texts_to_videos(self.values(data), data[self.several.seeds])
-            return [forms.text_to_video(self.values(data) | {"prompt": "a clip", "seed": 0})]
+                return forms.texts_to_videos(values, data[self.several.seeds])
+            return [forms.text_to_video(values | {"prompt": "a clip", "seed": 0})]
 
         return self.ahead.foresee(tasks)
 
@@ -328,6 +329,9 @@ class TextToVideoTab(Stage):
         image, mask, strokes, guidance = (data[control] for control in self.image.form)
         try:
             values |= first_image.settings(self.backend, visitor_id, image, mask, strokes, guidance)
+            values = self.given.clip.painted(
+                self.backend, visitor_id, values, data[self.given.clip.mask], data[self.given.clip.strokes]
+            )
             if data[self.several.on]:
                 tasks = forms.texts_to_videos(values, data[self.several.seeds], randomise)
             else:
