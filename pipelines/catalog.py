@@ -113,7 +113,9 @@ _WAN_SHORTCOMINGS = (
     "Hands and text come out badly."
 )
 _APACHE = "Apache 2.0: also for commercial use"
-_VACE = Source("Wan-AI/Wan2.1-VACE-1.3B-diffusers", parts=_WAN_PARTS)
+_VACE = Source(
+    "Wan-AI/Wan2.1-VACE-1.3B-diffusers", revision="ec4d2cb062b548996b179d493fdd05340de702a1", parts=_WAN_PARTS
+)
 _VACE_NEEDS = "A GPU with 12 GB of memory or more, 32 GB of main memory, and a download of up to 31 GB."
 
 STABLE_DIFFUSION = Source("CompVis/stable-diffusion-v1-4", revision="133a221b8aa7292a167afc5127cb63fb5005638b")
@@ -175,7 +177,11 @@ CATALOG: Mapping[str, ModelCard] = {
             title="Wan 2.1 text-to-video 1.3B",
             system="wan",
             takes=FASTER - {"caching"} | {"clip", "clip_strength"},
-            source=Source("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", parts=_WAN_PARTS),
+            source=Source(
+                "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
+                revision="0fad780a534b6463e45facd96134c9f345acfa5b",
+                parts=_WAN_PARTS,
+            ),
             flops=8.75e6,
             flow_shift=8.0,
             defaults=_WAN_DEFAULTS,
