@@ -1,7 +1,7 @@
 """The command line: python -m pipelines text-to-video "a robot in blue waving on the beach" -o robot.mp4
 
 Exit code 0 and the name of the file; 2 and one line for a request that can't be met; 1 and one line where the file
-can't be written; 130 after Ctrl-C.
+can't be written; 130 after Ctrl-C. The file is long because the options of each command stand beside what it does.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The catalog: one table of every model the app offers. Standard library only."""
+"""The catalog: one table of every model the app offers, as long as there are models. Standard library only."""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -59,6 +59,8 @@ def test_a_motion_is_chosen_seen_danced_taken_home_and_followed_again(chromium, 
         page.get_by_role("tab", name="Library").click()
         page.locator("#shelf .example").first.click()
         page.locator("#use-settings").click()
+        here = page.get_by_role("tab", name="Pose to video")  # the prompt is there already
+        expect(here).to_have_attribute("aria-selected", "true", timeout=PATIENCE)
         expect(page.locator("#pose-prompt textarea")).to_have_value(
             "a bear in red dancing in the snow", timeout=PATIENCE
         )

@@ -83,7 +83,7 @@ def test_of_a_short_clip_the_page_tells_what_was_made(backend, told):
     about = by_name(fns["act"](ME, [], [], SimpleNamespace(act="open", job=short)))["chosen-about"]
     assert "9 frames · 1.1 s" in about
     stage = follower.View(ME, backend.table.get(short))
-    for place in (event.fn.__wrapped__.__self__ for name, event in named if name.startswith("Stage.tick")):
+    for place in (event.fn.__wrapped__.__self__ for name, event in named if name.startswith("Stage.updates")):
         if isinstance(place, PoseToVideoTab):
             assert "9 frames · 1.1 s" in place.state(stage)[place.figures]
         if isinstance(place, Finishing):

@@ -159,12 +159,6 @@ class Stage(ABC):
             **self.state(view),
         }
 
-    def tick(self, *asked: Any) -> dict:
-        """As `updates`; where its button says what it will take, that too: of the tasks that are asked last."""
-        if self.foretold is None:
-            return self.updates(*asked)
-        return {**self.updates(*asked[:-1]), **self.foretold.again(asked[-1])}
-
     def unfinished(self, visitor_id: str, *about: object) -> list[Job]:
         """The jobs that belong here: what is made now first, then what waits, then what is paused."""
         jobs = [job for job in self.backend.jobs.unfinished(visitor_id) if self.belongs(job, visitor_id, *about)]
@@ -210,14 +204,11 @@ class Stage(ABC):
         self, stop: gr.Button, hold: Hold, waiting: gr.HTML | None = None, foretold: Ahead | None = None
     ) -> None:
         """Lets the page ask how things stand, `stop` and `hold` act on all that goes on, and the buttons in `waiting`
-        on one; keeps right what is `foretold` beside its button."""
+        on one. What is `foretold` beside its button Watch keeps right."""
         lively = {"inputs": self.asked, "outputs": self.all_outputs}
         lively |= {"concurrency_limit": None, **QUIET}
         self.foretold = foretold
-        told = [foretold] if foretold else []
-        ticking = [*self.asked, *(one.tasks for one in told)], [*self.all_outputs, *(one.line for one in told)]
-        # In the queue: else gradio does not tell that a gr.State changed.
-        self.clock.tick(self.tick, *ticking, concurrency_limit=None, **QUIET)
+        self.clock.tick(self.updates, **lively)  # in the queue: else gradio does not tell that a gr.State changed
         stop.click(self.stop_all, **lively)
         hold.pause.click(self.pause_all, **lively)
         hold.resume.click(self.resume_all, **lively)

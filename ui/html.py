@@ -1,4 +1,7 @@
-"""The pieces of the page that are drawn rather than filled in: plain functions from data to HTML."""
+"""The pieces of the page that are drawn rather than filled in: plain functions from data to HTML.
+
+The file is long because all tabs and the library share these, and their look.
+"""
 
 import base64
 import json

@@ -40,6 +40,9 @@ from ui.refill import Forms
 from ui.theme import theme
 from ui.upload_limit import UploadLimit
 
+# Of these gradio forgets what comes while the answer to the one before is awaited; but the last one is meant.
+CHOICES = {"input", "change", "select", "release", "blur", "upload", "clear"}
+
 
 def build(backend: Backend, settings: Settings) -> gr.Blocks:
     """The page over `backend`. Raises ValueError where `settings` name a model that there is not."""
@@ -85,6 +88,8 @@ def build(backend: Backend, settings: Settings) -> gr.Blocks:
     for event in demo.fns.values():
         # At every answer the browser looks up, for each event that ever went off, all that shows that it was waited
         # for: by default its outputs. With many of them it had no time left for anything else.
+        if event.trigger_mode == "once" and {kind for _, kind in event.targets} <= CHOICES:
+            event.trigger_mode = "always_last"
         if event.show_progress == "hidden":
             event.show_progress_on = [calm]
         if event.fn is not None:

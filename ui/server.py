@@ -2,10 +2,10 @@
 
 import asyncio
 import time
-from collections import defaultdict
+from collections import ChainMap, defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import gradio as gr
 from fastapi import Depends, Request
@@ -91,13 +91,15 @@ class _Fixed(dict):
 
 
 class _Layout(BlocksConfig):
-    """gradio's list of components, of which every session has a copy, without the copy's copy of all their settings.
+    """gradio's list of components, of which every session has a copy: only what is another in that session is copied.
 
-    Those, 0.8 MB a session, are for links to a page as somebody left it, which this app does not offer.
+    The settings of all components, 0.8 MB a session, are for links to a page as somebody left it, which this app does
+    not offer.
     """
 
     def __copy__(self) -> BlocksConfig:
         copied = super().__copy__()
+        copied.blocks = cast("dict[int, Any]", ChainMap({}, self.blocks))
         copied.__class__ = _SessionLayout
         return copied
 

@@ -1,4 +1,7 @@
-"""The text-to-video tab: its controls, what they do to each other, and one click followed through."""
+"""The text-to-video tab: its controls, what they do to each other, and one click followed through.
+
+The file is long because the tab is one class, and the examples that it opens with stand before it.
+"""
 
 from collections.abc import Sequence
 from contextlib import suppress
