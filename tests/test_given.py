@@ -130,7 +130,7 @@ def test_a_clip_is_checked_shown_and_nobody_elses(demo, backend, tmp_path):
 
 
 def test_a_mask_is_painted_over_the_first_picture_of_ones_own_clip(demo, backend, tmp_path):
-    video.write(np.full((16, 48, 64, 3), 90, np.uint8), tmp_path / "clip.mp4", 8)
+    video.write(np.random.default_rng(0).integers(0, 256, (16, 48, 64, 3), np.uint8), tmp_path / "clip.mp4", 8)
     (take,), (show,) = (handlers(demo, name, "ui.changed_clip") for name in ("take_clip", "show_painting"))
     (take_mask,) = handlers(demo, "take_clip_mask", "ui.changed_clip")
     (name,) = of_states(take.fn(ME, str(tmp_path / "clip.mp4")))

@@ -89,7 +89,7 @@ def test_a_part_of_a_clip_is_drawn_anew_and_the_file_names_clip_and_mask_by_thei
     mask.paste(255, (0, 0, 24, 48))
     mask.save(tmp_path / "mask.png")
     name = backend.assets.keep_image(tmp_path / "mask.png", ME, mask=True)
-    task = TextToVideo.for_model(catalog["clips"], "a robot", 11, clip=clip, mask=name, fps=8, **SMALL)
+    task = TextToVideo.for_model(catalog["clips"], "a robot", 7, clip=clip, mask=name, fps=8, **SMALL)
     end = made(backend, task)
     assert len(video.read(end.video)) == 5 and end.facts["clip_frames"] == 5 and end.facts["network_calls"] == 2
     assert len(end.facts["task"]["clip"]) == len(end.facts["task"]["mask"]) == 64
