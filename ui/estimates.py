@@ -7,6 +7,7 @@ import gradio as gr
 
 from pipelines.serving.backend import Backend
 from pipelines.tasks import Task, Tune
+from ui.informing import INFORMING
 from ui.languages import drawn, tell
 from ui.stream import about
 
@@ -35,7 +36,7 @@ class Ahead:
         events that set controls: one that is out of sight, in a section that is closed, does not tell that it
         changed."""
         asked: dict[str, Any] = {"inputs": controls, "outputs": self.outputs, "trigger_mode": "always_last"}
-        asked |= {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
+        asked |= INFORMING
         gr.on(None, foresee, **asked)
         for filler in fillers:
             filler.then(foresee, **asked)

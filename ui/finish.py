@@ -9,6 +9,7 @@ from pipelines.serving.job import Job
 from pipelines.tasks import Finish
 from ui import controls, forms, html, visitor
 from ui.follower import QUIET, Hold, Stage, View, ends, forgets, halting
+from ui.informing import INFORMING
 from ui.languages import say, tell
 from ui.player import films, player
 
@@ -44,7 +45,7 @@ class Finishing(Stage):
         choice = [owner, source, self.size, self.smoothness]
         changes = [source.change, self.size.input, self.smoothness.input]
         forgets(self.problem, *changes)
-        gr.on(changes, self.look, choice, self.becomes, queue=False, **QUIET)
+        gr.on(changes, self.look, choice, self.becomes, **INFORMING)
         following = {"outputs": [self.problem, *self.all_outputs], "concurrency_limit": None, **QUIET}
         self.start.click(self.press, [*self.asked, self.size, self.smoothness], **following)
         source.change(self.arrive, [owner, source], **following)
