@@ -11,10 +11,12 @@ from running_app import waiting_backend
 
 from pipelines.catalog import find
 from pipelines.events import Result
+from pipelines.serving import load_time
 from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
 from pipelines.tasks import TextToVideo
 from ui import estimates, forms, page
+from ui.stream import about
 
 VISITOR, OTHER = "1" * 32, "2" * 32
 SMALL, LARGE = find("miniature-modelscope"), find("modelscope-1.7b")
@@ -47,6 +49,15 @@ def test_here_it_says_how_long_and_for_long_jobs_what_a_gpu_would_do(backend):
 def test_several_videos_take_as_much_longer(backend):
     many = estimates.line(backend, [a_task(LARGE)] * 3)
     assert "3 videos: about" in many and many != estimates.line(backend, [a_task(LARGE)])
+
+
+def test_a_model_that_is_to_be_loaded_takes_longer_once_for_all_videos(tmp_path, monkeypatch):
+    with waiting_backend(tmp_path) as backend:
+        monkeypatch.setattr(load_time, "START", 600.0)
+        task = a_task(SMALL)
+        one, loading = backend.machine.estimate(task), backend.machine.seconds_to_load(task)
+        assert loading > 600 and about(3 * one + loading) in estimates.line(backend, [task] * 3)
+        assert "one would do it in" in estimates.line(backend, [task])  # a quick job, but for that
 
 
 def test_it_is_silent_where_nothing_is_known_or_possible(backend):

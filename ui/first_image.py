@@ -200,15 +200,15 @@ def build(backend: Backend, owner: gr.BrowserState, card: ModelCard) -> FirstIma
     def show(visitor_id: str, name: str, mask_name: str) -> dict:
         """Whoever uses settings again may have lost the image since, and of somebody else's video never had it."""
         try:
-            pictures = [backend.assets.image(one, visitor_id) if one else b"" for one in (name, mask_name)]
+            picture, laid = (backend.assets.image(one, visitor_id) if one else b"" for one in (name, mask_name))
         except ValueError:
             gone = tell("The first image of this video, or its mask, is not here any more. Upload it again.")
             gr.Warning(gone, title=tell("Note"))
-            name, pictures = "", [b"", b""]
+            name, picture, laid = "", b"", b""
         there = bool(name)
         return {
             **{image: name, mask: mask_name if there else "", strokes: None},
-            sheet: drawn_over(*pictures) if there else "",
+            sheet: drawn_over(picture, laid) if there else "",
             **{button: gr.Button(visible=there) for button in (upload_mask, remove)},
         }
 

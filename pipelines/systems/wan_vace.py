@@ -191,7 +191,7 @@ def edited_clip(pictures: np.ndarray, mask: Image.Image, width: int, height: int
     `width` and `height`, of which `pictures` are the middle.
     """
     levels = np.array(mask.convert("L").resize((width, height), Image.Resampling.BILINEAR))
-    covered = clips.cut(levels, *pictures.shape[2:0:-1], 0.5, 0.5) >= 128
+    covered = clips.cut(levels, pictures.shape[2], pictures.shape[1], 0.5, 0.5) >= 128
     drawn = torch.from_numpy(covered).float().expand(1, 1, len(pictures), -1, -1)
     return wan.as_clip(pictures) * (1 - drawn), drawn
 
