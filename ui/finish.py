@@ -1,7 +1,5 @@
 """Finishing: what makes a finished video larger and smoother, one piece for every tab that shows one."""
 
-from dataclasses import replace
-
 import gradio as gr
 
 from pipelines.serving.backend import Backend
@@ -59,7 +57,7 @@ class Finishing(Stage):
                 job = self.backend.jobs.get(source, visitor_id)
                 task = forms.finish(job, *choice)
                 of = job.made.of if isinstance(job.made, Finish) else job.made
-                told = f'<p class="caption">{html.finished(replace(task, of=of))}</p>'
+                told = f'<p class="caption">{html.finished(task.of_made(of))}</p>'
             except ValueError as error:
                 told = f'<p class="hint warning">{html.escape(tell(str(error)))}</p>'
         return told

@@ -1,11 +1,13 @@
 """What the machine can do and how it is: models at hand, estimates, memory, health."""
 
 from collections.abc import Container, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from pipelines.cards import ModelCard
 from pipelines.catalog import find
+from pipelines.events import Result
 from pipelines.messages import said
 from pipelines.models import tokens
 from pipelines.models.files import part_folder
@@ -124,5 +126,9 @@ class Machine:
 
 def estimated(task: Task, catalog: Mapping[str, ModelCard], table: JobTable, executor: Executor) -> float | None:
     """As Machine.estimate: by the jobs in `table` that were like it, else by the executor's usual speed."""
+    if isinstance(task, Finish):  # the video may have fewer frames than were asked for
+        with suppress(ValueError):
+            source = table.get(task.source)
+            task = replace(task, of=source.made) if isinstance(source.end, Result) else task
     card = None if isinstance(task, Finish | Grid) else find(task.model, catalog)
     return estimate.seconds(task, card, table.latest(kind_of(task)), executor.speed)
