@@ -87,6 +87,12 @@ def painted(page, *corners, sheet="#mask"):
     page.mouse.up()
 
 
+def between(page, upper, lower):
+    """The pixels from the end of `upper` to the beginning of `lower`."""
+    above, below = (page.locator(one).bounding_box() for one in (upper, lower))
+    return below["y"] - above["y"] - above["height"]
+
+
 def test_a_first_image_is_uploaded_and_painted_on(chromium, app, tmp_path):  # noqa: F811
     pixels = np.linspace(0, 255, 300 * 400 * 3).reshape(300, 400, 3).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "holiday.jpg")
@@ -97,6 +103,8 @@ def test_a_first_image_is_uploaded_and_painted_on(chromium, app, tmp_path):  # n
         page.locator("#model input").click()
         page.get_by_role("option", name="TempoFunk Make-A-Video SD").click()
         expect(page.locator("#first-image")).to_contain_text("Paint over what may change")
+        expect(page.locator("#chips .chip")).to_have_count(0)
+        assert between(page, "#prompt", "#begin-with-image") <= 30  # this model has no words to press
         expect(page.locator("#about")).to_contain_text("18,000 videos of 120 frames")
         expect(page.locator("#about")).to_contain_text("May produce obscene or otherwise unpleasant imagery")
         for name, seen in (("script.png", "#image-message .failed"), ("holiday.jpg", "#mask canvas")):
