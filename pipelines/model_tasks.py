@@ -229,14 +229,14 @@ class TextToVideo(Sampled):
             default=0.8,
             within=Range(0.05, 1, 0),
             by=0.05,
-            **takes("clip_strength"),
+            **takes("clip_strength", of="clip"),
         )
     )
 
     @classmethod
     def _check(cls, card: ModelCard, values: dict) -> None:
         super()._check(card, values)
-        if {"clip", "mask"} <= card.takes:  # a part of the clip is drawn anew
+        if card.redraws:
             if values["clip"] and not values["mask"]:
                 raise ValueError(
                     said("Say which part of the clip is drawn anew: paint it, or upload a mask that is white there.")

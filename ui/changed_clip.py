@@ -51,8 +51,7 @@ class ChangedClip:
 
     def masked(self, values: dict) -> bool:
         """Whether what `values` say needs a mask of the clip."""
-        card = find(values["model"])
-        return bool(values.get("clip")) and {"clip", "mask"} <= card.takes
+        return bool(values.get("clip")) and find(values["model"]).redraws
 
     def foreseen(self, values: dict) -> dict:
         """`values`, with a mask in its place where one has yet to be painted."""
