@@ -158,6 +158,11 @@ class ModelCard:
     tuned_from: str = ""  # where it can take on what another model was tuned to: the name of that model
     loras: Mapping[str, Lora] = field(default_factory=dict)  # that make it faster: one of them, or none
 
+    @property
+    def redraws(self) -> bool:
+        """Whether of a clip it draws a part anew, which a mask says, and not the whole."""
+        return {"clip", "mask"} <= self.takes and "clip_strength" not in self.takes
+
     def with_lora(self, name: object) -> "ModelCard":
         """The card with the defaults and samplers that the LoRA `name` wants; itself for "". Raises ValueError listing
         the LoRAs there are."""

@@ -29,6 +29,7 @@ CAPABILITIES = {  # fields of a task that some models have no use for -> what a 
     "image": "first image",
     "mask": "first image with a mask",
     "clip": "clip to begin with",
+    "clip_strength": "strength of a clip",
     "reference": "reference image",
     "strength": "strength",
     "sound": "sound",
@@ -112,7 +113,9 @@ _WAN_SHORTCOMINGS = (
     "Hands and text come out badly."
 )
 _APACHE = "Apache 2.0: also for commercial use"
-_VACE = Source("Wan-AI/Wan2.1-VACE-1.3B-diffusers", parts=_WAN_PARTS)
+_VACE = Source(
+    "Wan-AI/Wan2.1-VACE-1.3B-diffusers", revision="ec4d2cb062b548996b179d493fdd05340de702a1", parts=_WAN_PARTS
+)
 _VACE_NEEDS = "A GPU with 12 GB of memory or more, 32 GB of main memory, and a download of up to 31 GB."
 
 STABLE_DIFFUSION = Source("CompVis/stable-diffusion-v1-4", revision="133a221b8aa7292a167afc5127cb63fb5005638b")
@@ -173,8 +176,12 @@ CATALOG: Mapping[str, ModelCard] = {
             name="wan-2.1-1.3b",
             title="Wan 2.1 text-to-video 1.3B",
             system="wan",
-            takes=FASTER - {"caching"} | {"clip"},
-            source=Source("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", parts=_WAN_PARTS),
+            takes=FASTER - {"caching"} | {"clip", "clip_strength"},
+            source=Source(
+                "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
+                revision="0fad780a534b6463e45facd96134c9f345acfa5b",
+                parts=_WAN_PARTS,
+            ),
             flops=8.75e6,
             flow_shift=8.0,
             defaults=_WAN_DEFAULTS,
@@ -243,6 +250,25 @@ CATALOG: Mapping[str, ModelCard] = {
             limits=_WAN_LIMITS,
             summary="Wan 2.1 that goes on from your image, or from the part of it that you keep. A reference image can "
             "say who or what appears.",
+            licence=_APACHE,
+            shortcomings=_WAN_SHORTCOMINGS,
+            not_for=_WAN_NOT_FOR,
+            needs=_VACE_NEEDS,
+            max_tokens=512,
+            schedulers=("unipc", "euler"),
+        ),
+        ModelCard(
+            name="wan-2.1-vace-clips",
+            title="Wan 2.1 VACE 1.3B for clips",
+            system="wan-vace",
+            takes=FASTER - {"caching"} | {"clip", "mask", "reference"},
+            source=_VACE,
+            flops=13.2e6,
+            flow_shift=16.0,
+            defaults=replace(_WAN_DEFAULTS, guidance=5.0),
+            limits=_WAN_LIMITS,
+            summary="Wan 2.1 that draws a part of your clip anew, where you paint, and keeps the rest. A reference "
+            "image can say who or what appears there.",
             licence=_APACHE,
             shortcomings=_WAN_SHORTCOMINGS,
             not_for=_WAN_NOT_FOR,

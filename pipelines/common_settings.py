@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pipelines.cards import Range
+from pipelines.cards import ModelCard, Range
 from pipelines.catalog import CAPABILITIES, CATALOG, SCHEDULERS, tuned_models
 from pipelines.detectors import DETECTORS
 from pipelines.messages import said
@@ -20,9 +20,14 @@ NO_CLIP = said("There is no clip. Upload one first.")
 NO_IMAGE = said("There is no such image. Upload it first.")
 
 
-def takes(capability: str) -> dict[str, Any]:
-    """What makes a setting count only with models that take `capability`, a key of CAPABILITIES."""
-    return {"needs": CAPABILITIES[capability], "taken": lambda card: capability in card.takes}
+def takes(capability: str, of: str = "") -> dict[str, Any]:
+    """What makes a setting count only with models that take `capability`, a key of CAPABILITIES; where that is a part
+    `of` another one, it is the other one that a model without both is said to lack."""
+
+    def needs(card: ModelCard) -> str:
+        return CAPABILITIES[of if of and of not in card.takes else capability]
+
+    return {"needs": needs, "taken": lambda card: capability in card.takes}
 
 
 PROMPT = Text(

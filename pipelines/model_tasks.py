@@ -188,7 +188,7 @@ class TextToVideo(Sampled):
     mask: str = declared(  # likewise
         Kept(
             label="Mask",
-            help="White where the first image is not to be followed.",
+            help="White where the first image, or the clip, is drawn anew.",
             noun="mask",
             missing=NO_IMAGE,
             **takes("mask"),
@@ -229,14 +229,23 @@ class TextToVideo(Sampled):
             default=0.8,
             within=Range(0.05, 1, 0),
             by=0.05,
-            **takes("clip"),
+            **takes("clip_strength", of="clip"),
         )
     )
 
     @classmethod
     def _check(cls, card: ModelCard, values: dict) -> None:
         super()._check(card, values)
-        if values["mask"] and not values["image"]:
+        if card.redraws:
+            if values["clip"] and not values["mask"]:
+                raise ValueError(
+                    said("Say which part of the clip is drawn anew: paint it, or upload a mask that is white there.")
+                )
+            if values["mask"] and not values["clip"]:
+                raise ValueError(
+                    said("A mask needs the clip that it belongs to. Upload that too, or leave out the mask.")
+                )
+        elif values["mask"] and not values["image"]:
             raise ValueError(
                 said("A mask needs the first image that it belongs to. Upload that too, or leave out the mask.")
             )
@@ -245,8 +254,9 @@ class TextToVideo(Sampled):
 
     @property
     def steps_made(self) -> int:
-        """Of the steps those that are made: with a clip the last ones, as many as its strength says, one at least."""
-        return max(1, int(self.steps * self.clip_strength)) if self.clip else self.steps
+        """Of the steps those that are made: with a clip that is changed as a whole the last ones, as many as its
+        strength says, one at least."""
+        return max(1, int(self.steps * self.clip_strength)) if self.clip and not self.mask else self.steps
 
     @property
     def effort(self) -> tuple:

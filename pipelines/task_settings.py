@@ -30,7 +30,8 @@ class Setting:
     noun: str  # in an error: "The number of frames must be …"; of a truth: "Whether the sound is kept must be …"
     default: object = ""  # the value where nothing is said, or a function from the model's card to it
     unit: str = ""  # of numbers
-    needs: str = ""  # what a model must take for this to count, in words; "" where every model takes it
+    # What a model must take for this to count, in words, or a function from its card to that; "" where every one does.
+    needs: str | Callable[[ModelCard], str] = ""
     taken: OfModel = lambda card: True  # whether this model does
     flag: str = ""  # of the command line, where --name is not what people would type; for a truth, what turns it off
     asked: bool = True  # whether a person may set it; else it follows from what the task works on
@@ -260,11 +261,12 @@ def checked(task: type, card: ModelCard | None, given: Mapping[str, object]) -> 
     values = {name: given[name] if name in given else one.default_for(card) for name, one in settings.items()}
     for name, setting in settings.items():
         if card is not None and setting.refused(values[name], card):
+            needs = setting.needs(card) if callable(setting.needs) else setting.needs
             raise ValueError(
                 said(
                     "{title} takes no {needs}. Leave it out, or choose another model.",
                     title=said(card.title),
-                    needs=Message(setting.needs, setting.label, {}),
+                    needs=Message(needs, setting.label, {}),
                 )
             )
     return {name: setting.check(values[name], card) for name, setting in settings.items()}

@@ -1,6 +1,7 @@
 """Tasks that make a video of others, without a model: a finished one, and a grid. Standard library only."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from pipelines.cards import ModelCard
@@ -71,7 +72,8 @@ class Finish(OfVideo):
     @classmethod
     def for_video(cls, of: object, source: object, upscale: object = 1, interpolate: object = 1) -> "Finish":
         """A task for the video that the job `source` made of the task `of`. Raises ValueError as
-        TextToVideo.for_model does, and where the result would be too large."""
+        TextToVideo.for_model does, and where the result would be too large; whether it would have too many frames is
+        known only of the video itself, which may have fewer than were asked for."""
         values = checked(cls, None, {"source": source, "upscale": upscale, "interpolate": interpolate})
         if not isinstance(of, TextToVideo | PoseToVideo | Edit | None):
             raise ValueError(
@@ -81,18 +83,29 @@ class Finish(OfVideo):
             raise ValueError(said("Nothing would change. Choose a larger size, more smoothness, or both."))
         task = cls(**values, of=of)
         if of is not None:
-            task.becomes(of.frames, of.width, of.height, of.fps)
+            task.becomes(1, of.width, of.height, of.fps)
         return task
 
     def checked(self, catalog: Mapping[str, ModelCard] = CATALOG) -> "Finish":
         """The same task, validated once more; its video may be of a model that is not in `catalog` any more."""
         return self.for_video(self.of, self.source, self.upscale, self.interpolate)
 
+    def of_made(self, made: object) -> "Finish":
+        """The same of the video as it was `made`, perhaps with fewer frames than were asked for. Raises ValueError
+        where more would come of it than can be made."""
+        assert isinstance(made, TextToVideo | PoseToVideo | Edit), "nothing else is finished"
+        self.becomes(made.frames, made.width, made.height, made.fps)
+        return replace(self, of=made)
+
+    def shape(self, frames: int, width: int, height: int, fps: float) -> tuple[int, int, int, float]:
+        """As `becomes`, also of what is too much."""
+        frames = (frames - 1) * self.interpolate + 1
+        return frames, width * self.upscale, height * self.upscale, fps * self.interpolate
+
     def becomes(self, frames: int, width: int, height: int, fps: float) -> tuple[int, int, int, float]:
         """What comes of a video of that many frames, pixels and frames a second. Raises ValueError where that is more
         than can be made."""
-        frames, fps = (frames - 1) * self.interpolate + 1, fps * self.interpolate
-        width, height = width * self.upscale, height * self.upscale
+        frames, width, height, fps = self.shape(frames, width, height, fps)
         if max(width, height) > FINISHED_SIDE:
             raise ValueError(
                 said(

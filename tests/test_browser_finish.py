@@ -75,16 +75,22 @@ def test_finishing_can_be_stopped(chromium, app):  # noqa: F811
         look(page, "finish-phone")
 
 
-def painted(page, *corners):
-    """Paints a line over the first image, from corner to corner, in parts of its sides."""
-    page.locator("#mask canvas").scroll_into_view_if_needed()
-    box = page.locator("#mask canvas").bounding_box()
+def painted(page, *corners, sheet="#mask"):
+    """Paints a line over the first image, or another sheet, from corner to corner, in parts of its sides."""
+    page.locator(f"{sheet} canvas").scroll_into_view_if_needed()
+    box = page.locator(f"{sheet} canvas").bounding_box()
     points = [(box["x"] + across * box["width"], box["y"] + down * box["height"]) for across, down in corners]
     page.mouse.move(*points[0])
     page.mouse.down()
     for point in points[1:]:
         page.mouse.move(*point, steps=8)
     page.mouse.up()
+
+
+def between(page, upper, lower):
+    """The pixels from the end of `upper` to the beginning of `lower`."""
+    above, below = (page.locator(one).bounding_box() for one in (upper, lower))
+    return below["y"] - above["y"] - above["height"]
 
 
 def test_a_first_image_is_uploaded_and_painted_on(chromium, app, tmp_path):  # noqa: F811
@@ -97,6 +103,8 @@ def test_a_first_image_is_uploaded_and_painted_on(chromium, app, tmp_path):  # n
         page.locator("#model input").click()
         page.get_by_role("option", name="TempoFunk Make-A-Video SD").click()
         expect(page.locator("#first-image")).to_contain_text("Paint over what may change")
+        expect(page.locator("#chips .chip")).to_have_count(0)
+        assert between(page, "#prompt", "#begin-with-image") <= 30  # this model has no words to press
         expect(page.locator("#about")).to_contain_text("18,000 videos of 120 frames")
         expect(page.locator("#about")).to_contain_text("May produce obscene or otherwise unpleasant imagery")
         for name, seen in (("script.png", "#image-message .failed"), ("holiday.jpg", "#mask canvas")):
@@ -122,6 +130,32 @@ def test_a_first_image_is_uploaded_and_painted_on(chromium, app, tmp_path):  # n
         page.locator("#model input").click()
         page.get_by_role("option", name="Paper theatre (built in)", exact=True).click()
         expect(page.locator("#first-image")).to_be_hidden()
+
+
+def test_a_part_of_a_clip_is_painted_to_be_drawn_anew(chromium, app, tmp_path):  # noqa: F811
+    video.write(np.random.default_rng(0).integers(0, 256, (16, 96, 128, 3), np.uint8), tmp_path / "clip.mp4", 8)
+    before = set(app.data.glob("images/*"))
+    with visit(chromium, app) as page:
+        page.locator("#model input").click()
+        page.get_by_role("option", name="Wan 2.1 VACE 1.3B for clips").click()
+        expect(page.locator("#changed-clip")).to_be_visible(timeout=PATIENCE)
+        with page.expect_file_chooser() as chooser:
+            page.locator("#changed-clip-upload").click()
+        chooser.value.set_files(tmp_path / "clip.mp4")
+        expect(page.locator("#changed-clip-mask canvas")).to_be_visible(timeout=PATIENCE)
+        expect(page.locator("#clip-strength")).to_be_hidden()
+        page.locator("#generate").click()
+        expect(page.locator("#problem")).to_contain_text("Say which part of the clip", timeout=PATIENCE)
+        painted(page, (0.25, 0.1), (0.25, 0.9), sheet="#changed-clip-mask")
+        look(page, "clip-mask-desktop")
+        page.set_viewport_size({"width": 390, "height": 844})
+        look(page, "clip-mask-phone")
+        page.locator("#generate").click()
+        expect(page.locator("#message .failed")).to_contain_text("not on this machine", timeout=PATIENCE)
+        (mask,) = [np.asarray(Image.open(folder / "image.png")) for folder in set(app.data.glob("images/*")) - before]
+        assert mask.shape == (96, 128) and mask[48, 32] == 255 and mask[48, 100] == 0
+        page.locator("#changed-clip-remove").click()
+        expect(page.locator("#changed-clip-mask canvas")).to_have_count(0)
 
 
 def test_a_new_video_begins_with_the_first_frame_of_another(chromium, app):  # noqa: F811

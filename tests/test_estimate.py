@@ -2,22 +2,27 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny
 import torch
+from running_app import waiting_backend
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipelines.catalog import CATALOG
-from pipelines.events import Failed, Result
+from pipelines.events import DENOISING, Failed, Progress, Result
 from pipelines.models.manager import ModelManager
 from pipelines.models.networks import caching
 from pipelines.models.networks.inflated_unet import InflatedUNet
 from pipelines.models.networks.unet3d import build_unet3d
-from pipelines.serving import estimate
+from pipelines.serving import estimate, load_time
 from pipelines.serving.estimate import CORE, DECODING, GPU, REST, has_gpu, seconds, usual_speed, work
+from pipelines.serving.executor import Slot
 from pipelines.serving.job import Job
 from pipelines.serving.local import local_backend
+from pipelines.serving.runner import LOADING, Pace
+from pipelines.serving.status import Loaded
 from pipelines.settings import Settings
 from pipelines.systems.engine import find_engine
 from pipelines.tasks import Edit, Finish, Grid, TextToVideo, Tune
@@ -128,3 +133,88 @@ def test_the_backend_learns_its_pace(tmp_path):
         assert backend.machine.estimate(replace(quick, steps=4)) > 1.3 * end.facts["working_seconds"]
     finally:
         backend.close()
+
+
+def test_loading_is_guessed_by_its_bytes_and_learned_where_a_slot_held_as_little():
+    fresh, name = Slot("0", "CPU", fresh=True), MODELSCOPE.name
+    began, other = replace(fresh, fresh=False), replace(fresh, models=(Loaded(("another",), "cpu", 9, False),))
+    weights = int(6 * load_time.READ)
+    assert (
+        load_time.seconds(name, [], fresh, weights)
+        == load_time.seconds(name, [], other, weights)
+        == load_time.START + 6
+    )
+    assert load_time.seconds(name, [], began, weights) == 6
+    assert load_time.seconds(name, [], replace(fresh, since=4.0), weights) == load_time.START + 2  # it has begun
+    assert load_time.seconds(name, [], replace(fresh, since=100.0), weights) == 0
+    assert load_time.seconds(name, [], replace(fresh, models=(Loaded((name,), "cpu", 9, False),)), weights) == 0
+    made = [done(task(), 9.0, loading_seconds=one) for one in (2.0, 3.0, 90.0)]
+    made += [done(task(), 9.0), done(task(), 9.0, starting_seconds=20.0), done(task(), 9.0, loading_seconds=99.0)]
+    made.insert(0, done(replace(task(), model="another"), 9.0, starting_seconds=99.0, loading_seconds=99.0))
+    assert load_time.seconds(name, made, began, weights) == 3
+    assert load_time.seconds(name, made, replace(fresh, since=4.0), weights) == 16
+
+
+def test_a_countdown_holds_the_loading_that_is_to_come(monkeypatch):
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr("pipelines.serving.runner.time", SimpleNamespace(perf_counter=lambda: clock.now))
+
+    def left(pace, stage, step, total, seconds):
+        clock.now += seconds
+        return pace.estimate(Progress(stage, step, total)).seconds_left
+
+    pace = Pace({}, expected=20, loading=12)
+    assert left(pace, LOADING, 0, 1, seconds=2) == 30  # a process began until then
+    assert left(pace, LOADING, 1, 4, seconds=2) == 28  # the slowest that is known counts: 8 s, or three times two
+    assert left(pace, "Reading the prompt", 0, 1, seconds=1) == 27
+    assert left(pace, "Reading the prompt", 1, 1, seconds=1) == 26
+    assert left(pace, LOADING, 1, 4, seconds=1) == 25
+    assert left(pace, DENOISING, 0, 5, seconds=1) == 18  # all was loaded sooner than that
+    pace.end()
+    assert (pace.working, pace.loading) == (2, 6)
+    again = Pace(pace.taken | {DENOISING: 10.0}, expected=20, loading=3)
+    assert left(again, LOADING, 0, 1, seconds=1) == 2 + 2 + 10
+    assert left(again, "Reading the prompt", 0, 1, seconds=1) == 1 + 2 + 10
+
+
+def test_the_backend_counts_and_learns_what_a_cold_start_takes(tmp_path):
+    settings = Settings(data=tmp_path / "data", cache=tmp_path / "cache", device="cpu", hub=False)
+    quick = TextToVideo.for_model(CATALOG["miniature-modelscope"], "a bear", 7, frames=8, steps=1)
+    backend = local_backend(settings)
+
+    def made():
+        *_, end = (event for event in backend.jobs.events(backend.jobs.submit(quick, "1" * 32), "1" * 32) if event)
+        return end.facts
+
+    try:
+        load = backend.machine.seconds_to_load
+        assert load_time.START < load(quick) < load_time.START + 1
+        assert load(Finish.for_video(quick, "0" * 32, 2, 1)) == 0 < load(replace(quick, model="miniature-tempofunk"))
+        cold = made()
+        assert load(quick) == 0 < cold["starting_seconds"] and "loading_seconds" not in cold
+        assert 0 < load(replace(quick, model="miniature-tempofunk")) < 1
+        assert not {"starting_seconds", "loading_seconds"} & made().keys()
+        backend.machine.unload()
+        assert 0 < load(quick) < 1
+        warm = made()
+        assert "starting_seconds" not in warm and 0 < warm["loading_seconds"]
+        backend.machine.unload()
+        assert load(quick) == pytest.approx(warm["loading_seconds"])
+    finally:
+        backend.close()
+    backend = local_backend(settings)
+    try:
+        assert backend.machine.seconds_to_load(quick) == pytest.approx(cold["starting_seconds"])
+    finally:
+        backend.close()
+
+
+def test_what_is_made_before_loads_the_model_too(tmp_path):
+    quick, another = (
+        TextToVideo.for_model(CATALOG[name], "a bear", 7, frames=8, steps=1)
+        for name in ("miniature-modelscope", "miniature-tempofunk")
+    )
+    with waiting_backend(tmp_path) as backend:
+        assert backend.machine.seconds_to_load(another) > load_time.START
+        backend.jobs.submit(quick, "1" * 32)
+        assert backend.machine.seconds_to_load(quick) == 0 < backend.machine.seconds_to_load(another) < 1

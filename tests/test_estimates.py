@@ -1,17 +1,22 @@
 """What is said beside the button before it is pressed: how long, or nothing. Of lent GPUs: test_zerogpu.py."""
 
+import asyncio
+from collections.abc import Iterator
 from dataclasses import asdict
 
 import gradio as gr
 import pytest
+from gradio.state_holder import SessionState
 from running_app import waiting_backend
 
 from pipelines.catalog import find
 from pipelines.events import Result
+from pipelines.serving import load_time
 from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
 from pipelines.tasks import TextToVideo
 from ui import estimates, forms, page
+from ui.stream import about
 
 VISITOR, OTHER = "1" * 32, "2" * 32
 SMALL, LARGE = find("miniature-modelscope"), find("modelscope-1.7b")
@@ -44,6 +49,15 @@ def test_here_it_says_how_long_and_for_long_jobs_what_a_gpu_would_do(backend):
 def test_several_videos_take_as_much_longer(backend):
     many = estimates.line(backend, [a_task(LARGE)] * 3)
     assert "3 videos: about" in many and many != estimates.line(backend, [a_task(LARGE)])
+
+
+def test_a_model_that_is_to_be_loaded_takes_longer_once_for_all_videos(tmp_path, monkeypatch):
+    with waiting_backend(tmp_path) as backend:
+        monkeypatch.setattr(load_time, "START", 600.0)
+        task = a_task(SMALL)
+        one, loading = backend.machine.estimate(task), backend.machine.seconds_to_load(task)
+        assert loading > 600 and about(3 * one + loading) in estimates.line(backend, [task] * 3)
+        assert "one would do it in" in estimates.line(backend, [task])  # a quick job, but for that
 
 
 def test_it_is_silent_where_nothing_is_known_or_possible(backend):
@@ -82,6 +96,55 @@ def test_every_tab_that_makes_something_says_it(backend, settings):
     assert says("ahead", steps=-1) == says("edit-ahead") == ""
     assert "on this machine" in says("pose-ahead") and "on this machine" in says("tune-ahead")
     assert "2 videos" in says("pose-ahead", **{"pose-prompt": "a\nb"})
+
+
+def asked(demo, event, session, **named):
+    """What the server answers to `event` of a browser's page, which holds what it opened with and what is `named`, by
+    the ids of its controls."""
+    values = [named.get(one.elem_id, getattr(one, "value", None)) for one in event.inputs]
+    return asyncio.run(demo.process_api(event, values, state=session))["data"]
+
+
+def events(demo, *names):
+    """Those whose handlers have one of the `names`, but for those that only follow another."""
+    told = [event for event in demo.fns.values() if getattr(event.fn, "__name__", "") in names]
+    return [event for event in told if event.trigger_after is None]
+
+
+def test_between_two_models_an_estimate_is_empty_and_a_press_is_refused_in_words(backend, settings):
+    """A page that asks before it shows what the new model can do still holds the values of the old one."""
+    demo, other = page.build(backend, settings), find("wan-2.1-vace-clips")
+    session = SessionState(demo)
+    (chosen,) = [one for one in events(demo, "choose_model") if one.inputs[0].elem_id == "model"]
+    (ahead,) = [one for one in events(demo, "foresee") if one.outputs[0].elem_id == "ahead"]
+    before = asked(demo, ahead, session)[0]
+    asked(demo, chosen, session, model=other.name)
+    assert "on this machine" in before == asked(demo, ahead, session)[0]
+    assert asked(demo, ahead, session, model=other.name)[0] == ""
+    (press,) = [
+        one for one in events(demo, "press") if "generate" in {demo.blocks[on].elem_id for on, _ in one.targets}
+    ]
+    with pytest.raises(gr.Error, match="not what this action takes"):
+        asked(demo, press, session, model=other.name)
+
+
+ODD = (None, True, -1, 0.1, 10**300, "", "x", "a\ud800b", [], ["x"], {"a": {"b": 1}})
+
+
+def test_what_only_informs_never_fails(backend, settings):
+    """Whatever a control holds, of each in turn."""
+    demo = page.build(backend, settings)
+    informing = [one for one in demo.fns.values() if not one.preprocess and one.api_visibility == "private"]
+    assert {"foresee", "hint", "look", "draw_part"} <= {one.fn.__name__ for one in informing}
+    for event in informing:
+        for control in event.inputs:
+            if not isinstance(control, gr.State | gr.BrowserState):
+                for odd in ODD:
+                    values = {one: getattr(one, "value", None) for one in event.inputs} | {control: odd}
+                    told = event.fn(values) if event.inputs_as_dict else event.fn(*values.values())
+                    if isinstance(told, Iterator):  # a look, which may take a while
+                        next(told)
+                        told.close()
 
 
 def test_it_stays_right_while_the_queue_and_the_machine_move_on(tmp_path):

@@ -3,10 +3,13 @@
 import json
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 
+import gradio as gr
 import numpy as np
 import pytest
+from running_app import waiting_backend
 
 from pipelines.catalog import find
 from pipelines.events import Failed, Progress, Result
@@ -16,7 +19,8 @@ from pipelines.settings import Settings
 from pipelines.systems import finish
 from pipelines.tasks import Edit, Finish, PoseToVideo, TextToVideo, Tune, from_json, recall, to_json
 from scripts.miniature import world
-from ui import forms
+from ui import forms, html
+from ui.finish import Finishing
 
 ME, OTHER = "1" * 32, "2" * 32
 CARD = find("miniature-modelscope")
@@ -289,6 +293,34 @@ def test_a_finish_survives_a_restart(backend, made):
         assert video.read(follow(again, job)[-1].video).shape == (29, 512, 512, 3)
     finally:
         again.close()
+
+
+def test_the_frames_of_the_video_count_where_more_were_asked_for(tmp_path):
+    """As of a clip that was too short: 96 would become too many."""
+    asked = TextToVideo.for_model(CARD, "a bear dances", 7, frames=96)
+    with waiting_backend(tmp_path) as backend, gr.Blocks():
+        finishing = Finishing(backend, gr.BrowserState(), gr.State(), "finish")
+        short, long = backend.table.add(asked, ME), backend.table.add(asked, ME)
+        for job, frames in ((short, 8), (long, 96)):
+            file = backend.settings.data / "videos" / job.id / "a.mp4"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            video.write(drawn().repeat(frames // 8, axis=0), file, 8)
+            assert backend.table.take(1).id == job.id
+            backend.table.tell(job.id, Result(file, {"frames": frames}))
+        assert "29 frames · 32 a second" in finishing.look(ME, short.id, 1, 4)
+        assert "381 frames, 32 a second, are too many" in finishing.look(ME, long.id, 1, 4)
+        with pytest.raises(ValueError, match="381 frames"):
+            backend.jobs.submit(forms.finish(backend.jobs.get(long.id, ME), 1, 4), ME)
+        task = forms.finish(backend.jobs.get(short.id, ME), 1, 4)
+        assert from_json(to_json(task)) == task.checked() == task and task.of == asked
+        job = backend.jobs.submit(task, ME)
+    with closing(local_backend(backend.settings)) as again:
+        *_, end = follow(again, job)
+        assert len(video.read(end.video)) == 29
+        whole = forms.finish(again.jobs.get(long.id, ME), 2, 1)
+        assert again.machine.estimate(whole) == pytest.approx(end.facts["seconds"] * 96 * 4 / 29)
+        assert again.machine.estimate(task) == pytest.approx(end.facts["seconds"])
+        assert "29 frames" in html.caption(again.jobs.get(job, ME).made)
 
 
 def test_a_finish_needs_no_model(settings, tmp_path):

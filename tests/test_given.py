@@ -16,6 +16,7 @@ from ui import forms, page
 ME, OTHER = "1" * 32, "2" * 32
 NAME = "a" * 32
 POSED, TEXT, CHANGES = "wan-2.1-vace-poses", "wan-2.1-vace-images", "wan-2.1-1.3b"
+PARTS = "wan-2.1-vace-clips"
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +129,28 @@ def test_a_clip_is_checked_shown_and_nobody_elses(demo, backend, tmp_path):
     assert "not a video" in by_id(take.fn(ME, str(tmp_path / "bad.mp4")))["changed-clip-message"].value
 
 
+def test_a_mask_is_painted_over_the_first_picture_of_ones_own_clip(demo, backend, tmp_path):
+    video.write(np.random.default_rng(0).integers(0, 256, (16, 48, 64, 3), np.uint8), tmp_path / "clip.mp4", 8)
+    (take,), (show,) = (handlers(demo, name, "ui.changed_clip") for name in ("take_clip", "show_painting"))
+    (take_mask,) = handlers(demo, "take_clip_mask", "ui.changed_clip")
+    (name,) = of_states(take.fn(ME, str(tmp_path / "clip.mp4")))
+    Image.new("L", (64, 48), 255).save(tmp_path / "mask.png")
+    (mask,) = of_states(take_mask.fn(ME, str(tmp_path / "mask.png")))
+    plain, laid = (show.fn(ME, name, one) for one in ("", mask))
+    assert 'width="64" height="48"' in by_id(plain)["changed-clip-mask"]
+    assert "data-mask" not in by_id(plain)["changed-clip-mask"] and "data-mask" in by_id(laid)["changed-clip-mask"]
+    assert of_states(laid) == [mask, None]
+    for hidden in (show.fn(OTHER, name, mask), show.fn(ME, "", mask)):
+        assert of_states(hidden) == ["", None] and by_id(hidden)["changed-clip-mask"] == ""
+
+
+def test_a_mask_is_of_the_clip_where_a_part_of_that_is_drawn_anew():
+    assert text_task(PARTS, clip="b" * 32, mask="c" * 32).mask == "c" * 32
+    with pytest.raises(ValueError, match="Say which part of the clip"):
+        text_task(PARTS, clip="b" * 32)
+    assert text_task(CHANGES, clip="b" * 32, mask="c" * 32).mask == ""
+
+
 def test_the_settings_of_a_video_bring_them_back(demo, backend, tmp_path):
     (restore,) = handlers(demo, "restore", "ui.restore")[:1]
     (refill,) = handlers(demo, "refill", "ui.pose_to_video")
@@ -141,6 +164,10 @@ def test_the_settings_of_a_video_bring_them_back(demo, backend, tmp_path):
     updates = restored(TextToVideo.for_model(find(CHANGES), "a fox", 7, **clip))
     assert clip["clip"] in of_states(updates) and by_id(updates)["changed-clip"].visible
     assert (by_id(updates)["clip-start"].value, by_id(updates)["clip-strength"].value) == (1.5, 0.4)
+    task = TextToVideo.for_model(find(PARTS), "a fox", 7, clip="b" * 32, mask="c" * 32)
+    updates = restored(task)
+    assert by_id(updates)["changed-clip-painting"].visible and not by_id(updates)["clip-strength"].visible
+    assert of_states(updates).count("c" * 32) == 1 and not by_id(updates)["first-image"].visible
     updates = restored(TextToVideo.for_model(find(TEXT), "a fox", 7, reference=NAME))
     assert NAME in of_states(updates) and by_id(updates)["reference"].visible
     updates = restored(TextToVideo.for_model(find("miniature-modelscope"), "a bear", 7))

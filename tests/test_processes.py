@@ -18,7 +18,7 @@ from test_executors import CATALOG, told, work
 from pipelines import catalog
 from pipelines.events import DENOISING, Failed, Progress, Result
 from pipelines.messages import said
-from pipelines.serving import dispatcher
+from pipelines.serving import dispatcher, processes
 from pipelines.serving.backend import Backend
 from pipelines.serving.executor import Made, WorkerDied
 from pipelines.serving.processes import ProcessExecutor, worker_backend
@@ -128,6 +128,33 @@ def test_a_worker_at_rest_ends_once_nothing_is_asked_of_it_and_is_the_last_to_lo
         executor.load_ahead()
         assert process_of(executor) is None and process_of(executor, "1") is not None
         assert isinstance(told_by(executor, "0"), Made) and process_of(executor) is not None
+
+
+def test_a_slot_says_whether_it_ever_loaded_a_model_and_since_when_it_does_so_ahead(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "AHEAD_SECONDS", 0.0)
+    card = replace(CATALOG["scripted"], system="modelscope")
+    with closing(ProcessExecutor(settings_of(tmp_path), {card.name: card}, COMMAND, popen=forked)) as executor:
+        (slot,) = executor.slots()
+        assert slot.fresh and slot.since == 0
+        executor.load_ahead()
+        begun = executor.slots()[0].since
+        wait_for(lambda: executor.slots()[0].holds(card.name))
+        (slot,) = executor.slots()
+        assert not slot.fresh and slot.since > begun
+        executor.load_ahead()
+        assert executor.slots()[0].since >= slot.since
+        wait_for(lambda: executor.unload() or not executor.slots()[0].models)  # what is in use stays
+        assert not executor.slots()[0].fresh
+        executor.rest("0")
+        (slot,) = executor.slots()
+        assert slot.fresh and slot.since == 0
+
+
+def wait_for(true):
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def told_by(executor, slot):

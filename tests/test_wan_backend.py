@@ -8,7 +8,7 @@ import tiny_wan
 from diffusers import WanVACEPipeline
 from PIL import Image
 
-from pipelines.catalog import find_motion, motions
+from pipelines.catalog import find, find_motion, motions
 from pipelines.events import Result
 from pipelines.media import video
 from pipelines.models.folders import card_of_folder
@@ -29,7 +29,9 @@ def catalog(tmp_path_factory):
     plain = tiny_wan.write_model(folder / "wan")
     vace = tiny_wan.write_model(folder / "vace", {"transformer": tiny_wan.vace_transformer()}, WanVACEPipeline)
     cards = [card_of_folder(plain), card_of_folder(vace)]
-    return {card.name: card for card in (*cards, replace(card_of_folder(vace, kind="pose-to-video"), name="poses"))}
+    poses = replace(card_of_folder(vace, kind="pose-to-video"), name="poses")
+    clips = replace(card_of_folder(vace), name="clips", takes=find("wan-2.1-vace-clips").takes)
+    return {card.name: card for card in (*cards, poses, clips)}
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +80,24 @@ def test_a_clip_becomes_another_and_the_file_names_it_by_its_content(backend, ca
     assert len(end.facts["task"]["clip"]) == 64 and end.facts["task"]["clip"] != clip
     assert backend.assets.task_of(end.video, ME) == task
     assert backend.assets.task_of(end.video, OTHER).clip == NOBODY
+
+
+def test_a_part_of_a_clip_is_drawn_anew_and_the_file_names_clip_and_mask_by_their_content(
+    backend, catalog, clip, tmp_path
+):
+    mask = Image.new("L", (48, 48))
+    mask.paste(255, (0, 0, 24, 48))
+    mask.save(tmp_path / "mask.png")
+    name = backend.assets.keep_image(tmp_path / "mask.png", ME, mask=True)
+    task = TextToVideo.for_model(catalog["clips"], "a robot", 7, clip=clip, mask=name, fps=8, **SMALL)
+    end = made(backend, task)
+    assert len(video.read(end.video)) == 5 and end.facts["clip_frames"] == 5 and end.facts["network_calls"] == 2
+    assert len(end.facts["task"]["clip"]) == len(end.facts["task"]["mask"]) == 64
+    assert backend.assets.task_of(end.video, ME) == task
+    theirs = backend.assets.task_of(end.video, OTHER)
+    assert theirs.clip == theirs.mask == NOBODY
+    with pytest.raises(ValueError, match="no such image"):
+        backend.jobs.submit(replace(task, mask=NOBODY), ME)
 
 
 @pytest.mark.parametrize("kind", [TextToVideo, PoseToVideo])

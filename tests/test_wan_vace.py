@@ -14,7 +14,7 @@ from PIL import Image
 from pipelines.__main__ import main
 from pipelines.cards import Range
 from pipelines.catalog import find, find_motion, motions
-from pipelines.media import video
+from pipelines.media import clips, video
 from pipelines.models.folders import card_of_folder
 from pipelines.poses import keypoints, openpose_json, skeleton
 from pipelines.poses.pose_sequence import skeletons
@@ -168,6 +168,61 @@ def exactly(preprocess):
         return clip, mask, references
 
     return conditions
+
+
+@pytest.mark.parametrize("guidance", [1.0, 5.0])
+def test_a_part_of_a_clip_is_drawn_anew_as_by_diffusers(cards, models, published, guidance, tmp_path, monkeypatch):
+    latents, made = recorded(monkeypatch)
+    pixels = np.random.default_rng(3).integers(0, 256, (9, 64, 96, 3), np.uint8)
+    video.write(pixels, tmp_path / "clip.mp4", 16)
+    picture(2, mode="L").save(tmp_path / "mask.png")
+    card = replace(cards["text-to-video"], takes=find("wan-2.1-vace-clips").takes)
+    given = {**SMALL, "fps": 16, "clip": NOBODY, "mask": NOBODY, "guidance": guidance}
+    task = TextToVideo.for_model(card, tiny_wan.PROMPTS[1], 7, **given)
+    files = {"mask": tmp_path / "mask.png", "clip": tmp_path / "clip.mp4"}
+    _, (frames, facts) = tiny.finish(wan_vace.generate(task, models, **files))
+    assert frames.shape == (9, 32, 48, 3) and facts["clip_frames"] == 9 and facts["network_calls"] == 4
+    pictures = clips.read_changed(task, tmp_path / "clip.mp4", models.settings)
+    _, drawn = wan_vace.edited_clip(pictures, picture(2, mode="L"), 96, 64)
+    covered = Image.fromarray((255 * drawn[0, 0, 0].numpy()).astype(np.uint8))
+    asked = {"prompt": task.prompt, "negative_prompt": task.negative_prompt, "guidance_scale": guidance}
+    asked |= {"num_frames": 9, "height": 32, "width": 48, "num_inference_steps": 4}
+    # What is drawn anew and not followed is 0, a grey that no picture of 8 bits has exactly.
+    monkeypatch.setattr(published, "preprocess_conditions", greyed(published.preprocess_conditions))
+    check(published, asked | {"video": list(map(Image.fromarray, pictures)), "mask": 9 * [covered]}, latents, made)
+
+
+def greyed(preprocess):
+    """`preprocess` whose clip is grey where it is drawn anew."""
+
+    def conditions(*inputs):
+        clip, mask, references = preprocess(*inputs)
+        return clip * (1 - mask), mask, references
+
+    return conditions
+
+
+def test_a_mask_lies_over_the_whole_picture_of_which_the_middle_is_used():
+    pictures = np.full((2, 32, 32, 3), 200, np.uint8)  # the middle of a clip of 64x32
+    mask = Image.new("L", (128, 64))
+    mask.paste(255, (0, 0, 48, 64))  # up to column 24 of the clip: 8 of those that are used
+    control, drawn = wan_vace.edited_clip(pictures, mask, 64, 32)
+    assert drawn.shape == (1, 1, 2, 32, 32) and (drawn == drawn[:, :, :1, :1]).all()
+    assert drawn[0, 0, 0, 0].tolist() == 8 * [1.0] + 24 * [0.0]
+    assert (control[..., :8] == 0).all() and torch.allclose(control[..., 8:], torch.tensor(200 / 127.5 - 1))
+
+
+def test_a_clip_and_its_mask_come_together():
+    card = find("wan-2.1-vace-clips")
+    with pytest.raises(ValueError, match="Say which part of the clip is drawn anew"):
+        TextToVideo.for_model(card, "a robot", 7, clip=NOBODY)
+    with pytest.raises(ValueError, match="A mask needs the clip"):
+        TextToVideo.for_model(card, "a robot", 7, mask=NOBODY)
+    with pytest.raises(ValueError, match="takes no strength of a clip"):
+        TextToVideo.for_model(card, "a robot", 7, clip=NOBODY, mask=NOBODY, clip_strength=0.5)
+    task = TextToVideo.for_model(card, "a robot", 7, clip=NOBODY, mask=NOBODY)
+    assert task.steps_made == task.steps and task.checked() == task
+    assert TextToVideo.for_model(card, "a robot", 7).steps_made == task.steps
 
 
 def test_a_control_that_is_kept_here_and_followed_there_is_that_of_diffusers(models, cards, published):

@@ -66,7 +66,7 @@ def endpoints(backend: Backend, settings: Settings) -> None:
             prompt: What the video should show, in English.
             model: Which model makes it. What is left out below is what this model's makers recommend.
             image: The first image, for a model that takes one: {"path": what /gradio_api/upload answers}.
-            mask: White where the first image is not to be followed: likewise.
+            mask: White where the first image, or the clip, is drawn anew: likewise.
             reference: Who or what is to appear, for a model that takes such an image: likewise.
             clip: A clip to be changed, for a model that begins with one: likewise.
 
@@ -94,7 +94,7 @@ def endpoints(backend: Backend, settings: Settings) -> None:
             seeds: Whole numbers: a column of the grid each. Left out, one is drawn at random.
             model: Which model makes them. What is left out below is what this model's makers recommend.
             image: The first image of all, for a model that takes one: {"path": what /gradio_api/upload answers}.
-            mask: White where the first image is not to be followed: likewise.
+            mask: White where the first image, or the clip, is drawn anew: likewise.
             reference: Who or what is to appear in all, for a model that takes such an image: likewise.
             clip: A clip that all change, for a model that begins with one: likewise.
 

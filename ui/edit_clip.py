@@ -13,6 +13,7 @@ from pipelines.serving.job import Job
 from pipelines.tasks import Edit
 from ui import controls, edit_html, estimates, finish, forms, hints, html, hub, shortcuts, tune_clip, visitor, why
 from ui.follower import QUIET, Hold, Stage, View, ends, forgets, halting, progress
+from ui.informing import INFORMING, or_nothing
 from ui.languages import PROMPTS, say, tell
 from ui.media import CLICKS, export, scroll_to
 from ui.player import Film, film, films, player
@@ -256,10 +257,7 @@ class Panel(Stage):
         return found if isinstance(found, ModelCard) else find(found.job.task.model)
 
     def hint(self, visitor_id: str, identifier: str, prompts: str) -> str:
-        try:
-            return hints.of(self.backend, self.card_of(visitor_id, identifier).name, prompts)
-        except ValueError:
-            return ""
+        return hints.of(self.backend, self.card_of(visitor_id, identifier).name, prompts)
 
     def values(self, data: dict) -> dict[str, object]:
         """What the controls say, by the names of the settings."""
@@ -305,8 +303,8 @@ class Panel(Stage):
         pick.then(None, js=_TO_PANEL)
         self.ideas.click(self.take_idea, [self.owner, self.chosen], self.prompt, **QUIET)
         shortcuts.choose(Edit, self.controls, self.card_of, [self.owner, self.chosen])
-        latest = QUIET | {"trigger_mode": "always_last", "queue": False}
-        self.prompt.change(self.hint, [self.owner, self.chosen, self.prompt], self.hints, **latest)
+        latest = INFORMING | {"trigger_mode": "always_last"}
+        self.prompt.change(or_nothing(self.hint), [self.owner, self.chosen, self.prompt], self.hints, **latest)
         foreseen = {self.owner, self.chosen, self.prompt, *self.controls.values(), self.shown}
         self.ahead.asks(self.foresee, foreseen, [opened])
         self.delete.click(lambda: gr.Button(visible=True), None, self.really, **QUIET)

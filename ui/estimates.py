@@ -7,6 +7,7 @@ import gradio as gr
 
 from pipelines.serving.backend import Backend
 from pipelines.tasks import Task, Tune
+from ui.informing import INFORMING
 from ui.languages import drawn, tell
 from ui.stream import about
 
@@ -35,7 +36,7 @@ class Ahead:
         events that set controls: one that is out of sight, in a section that is closed, does not tell that it
         changed."""
         asked: dict[str, Any] = {"inputs": controls, "outputs": self.outputs, "trigger_mode": "always_last"}
-        asked |= {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
+        asked |= INFORMING
         gr.on(None, foresee, **asked)
         for filler in fillers:
             filler.then(foresee, **asked)
@@ -66,13 +67,14 @@ def line(backend: Backend, tasks: Sequence[Task]) -> str:
     elif one is None:
         return ""
     else:
-        ahead, time = backend.machine.seconds_ahead(), about(count * one)
+        all_of_it = count * one + backend.machine.seconds_to_load(first)
+        ahead, time = backend.machine.seconds_ahead(), about(all_of_it)
         words = tell("{time} on this machine.", time=time)
         if ahead is not None and ahead >= 1:
             before = about(ahead)
             words = tell("{time} on this machine, after {before} for what is made before.", time=time, before=before)
         on_gpu = backend.machine.estimate_on_gpu(first)
-        if count * one > LONG and on_gpu is not None:
+        if all_of_it > LONG and on_gpu is not None:
             words += " " + tell("It has no GPU: one would do it in {time}.", time=about(count * on_gpu))
     if count > 1:
         words = tell("{count} videos: {words}", count=count, words=words)

@@ -1,7 +1,5 @@
 """Finishing: what makes a finished video larger and smoother, one piece for every tab that shows one."""
 
-from dataclasses import replace
-
 import gradio as gr
 
 from pipelines.serving.backend import Backend
@@ -9,6 +7,7 @@ from pipelines.serving.job import Job
 from pipelines.tasks import Finish
 from ui import controls, forms, html, visitor
 from ui.follower import QUIET, Hold, Stage, View, ends, forgets, halting
+from ui.informing import INFORMING
 from ui.languages import say, tell
 from ui.player import films, player
 
@@ -44,7 +43,7 @@ class Finishing(Stage):
         choice = [owner, source, self.size, self.smoothness]
         changes = [source.change, self.size.input, self.smoothness.input]
         forgets(self.problem, *changes)
-        gr.on(changes, self.look, choice, self.becomes, queue=False, **QUIET)
+        gr.on(changes, self.look, choice, self.becomes, **INFORMING)
         following = {"outputs": [self.problem, *self.all_outputs], "concurrency_limit": None, **QUIET}
         self.start.click(self.press, [*self.asked, self.size, self.smoothness], **following)
         source.change(self.arrive, [owner, source], **following)
@@ -58,7 +57,7 @@ class Finishing(Stage):
                 job = self.backend.jobs.get(source, visitor_id)
                 task = forms.finish(job, *choice)
                 of = job.made.of if isinstance(job.made, Finish) else job.made
-                told = f'<p class="caption">{html.finished(replace(task, of=of))}</p>'
+                told = f'<p class="caption">{html.finished(task.of_made(of))}</p>'
             except ValueError as error:
                 told = f'<p class="hint warning">{html.escape(tell(str(error)))}</p>'
         return told

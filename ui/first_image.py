@@ -18,6 +18,7 @@ from ui.languages import say, tell
 from ui.media import PICTURES, READING
 
 PNG = "data:image/png;base64,"
+FIRST = said("The first image")
 LARGEST = 2_000_000  # letters of a drawn mask; a few ten thousand are usual
 WORDS = say(
     '<p class="hint">The video begins with this image. Paint over what may change; in a mask from a '
@@ -25,7 +26,7 @@ WORDS = say(
 )
 
 # The mask is drawn in the browser: what is painted is opaque. It is told after each stroke, white on black.
-_DRAW = """
+DRAW = """
 const tool = name => element.querySelector(`[data-tool="${name}"]`);
 const sheet = () => element.querySelector('canvas');
 let last = null;
@@ -176,7 +177,7 @@ def build(backend: Backend, owner: gr.BrowserState, card: ModelCard) -> FirstIma
             )
             remove = gr.Button(say("Remove"), size="md", visible=False, elem_id="image-remove")
         message = gr.HTML(visible=False, elem_id="image-message")
-        sheet = gr.HTML(elem_id="mask", js_on_load=_DRAW)
+        sheet = gr.HTML(elem_id="mask", js_on_load=DRAW)
         guidance = controls.control(TextToVideo, "image_guidance", card, value=card.defaults.guidance)
 
     def take(visitor_id: str, path: str) -> dict:
@@ -199,15 +200,15 @@ def build(backend: Backend, owner: gr.BrowserState, card: ModelCard) -> FirstIma
     def show(visitor_id: str, name: str, mask_name: str) -> dict:
         """Whoever uses settings again may have lost the image since, and of somebody else's video never had it."""
         try:
-            pictures = [backend.assets.image(one, visitor_id) if one else b"" for one in (name, mask_name)]
+            picture, laid = (backend.assets.image(one, visitor_id) if one else b"" for one in (name, mask_name))
         except ValueError:
             gone = tell("The first image of this video, or its mask, is not here any more. Upload it again.")
             gr.Warning(gone, title=tell("Note"))
-            name, pictures = "", [b"", b""]
+            name, picture, laid = "", b"", b""
         there = bool(name)
         return {
             **{image: name, mask: mask_name if there else "", strokes: None},
-            sheet: drawn_over(*pictures) if there else "",
+            sheet: drawn_over(picture, laid) if there else "",
             **{button: gr.Button(visible=there) for button in (upload_mask, remove)},
         }
 
@@ -226,13 +227,14 @@ def build(backend: Backend, owner: gr.BrowserState, card: ModelCard) -> FirstIma
     return FirstImage(choice, panel, image, mask, strokes, guidance)
 
 
-def drawn_over(image: bytes, mask: bytes) -> str:
-    """An image, PNG, to be painted over, with the mask, PNG or nothing, that is on it already."""
+def drawn_over(image: bytes, mask: bytes, what: str = FIRST) -> str:
+    """An image, PNG, to be painted over, with the mask, PNG or nothing, that is on it already. `what` it is, in
+    English."""
     width, height = (int.from_bytes(image[at : at + 4], "big") for at in (16, 20))
     source, laid = (base64.b64encode(picture).decode() for picture in (image, mask))
     kept = f' data-mask="data:image/png;base64,{laid}"' if mask else ""
     return (
-        f'<div class="sheet"><img alt="{tell("The first image")}" src="data:image/png;base64,{source}">'
+        f'<div class="sheet"><img alt="{tell(what)}" src="data:image/png;base64,{source}">'
         f'<canvas width="{width}" height="{height}" aria-label="{tell("Mask: paint over what need not stay")}"{kept}>'
         '</canvas></div><div class="sheet-tools">'
         f'<label>{tell("Brush")} <input type="range" min="4" max="80" value="28" data-tool="size"></label>'

@@ -15,7 +15,7 @@ from pipelines.task_settings import Kept, settings_of
 from pipelines.tasks import Edit, Finish, PoseToVideo, TextToVideo, Tune
 from pipelines.video_tasks import check_cells
 
-FIRST_IMAGE = ("image", "mask", "image_guidance")
+FIRST_IMAGE = ("image", "image_guidance")
 FROM_A_CLIP = ("clip_start", "clip_strength")  # beside the clip itself
 EVERYBODY = "all"  # of the control that chooses a person
 
@@ -44,7 +44,8 @@ def text_to_video(
     """
     values = dict(values)
     prompt, card, seed = values.pop("prompt"), find(values.pop("model"), catalog), values.pop("seed")
-    given = {"image": FIRST_IMAGE, "reference": ("reference",), "clip": ("clip", *FROM_A_CLIP)}
+    given = {"image": FIRST_IMAGE, "mask": ("mask",), "reference": ("reference",), "clip": ("clip", "clip_start")}
+    given |= {"clip_strength": ("clip_strength",)}
     hidden = [name for taken, names in given.items() if taken not in card.takes for name in names]
     values = {name: value for name, value in values.items() if name not in hidden}
     if card.image_model is None:  # it draws no first image, so there is no guidance of one

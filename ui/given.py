@@ -34,11 +34,12 @@ class Given:
     @property
     def form(self) -> list[gr.components.Component]:
         """Those that a task is made of."""
-        return [*self.image.form, *self.named.values()]
+        return [*self.image.form, *self.named.values(), self.clip.mask, self.clip.strokes]
 
     def fill(self, card: ModelCard, values: dict) -> dict:
         """The updates that show what `values` say for `card`."""
-        return self.image.fill(card, values) | self.reference.fill(card, values) | self.clip.fill(card, values)
+        of_image = values | {"mask": ""} if values.get("clip") else values  # a mask is of the clip, if there is one
+        return self.image.fill(card, of_image) | self.reference.fill(card, values) | self.clip.fill(card, values)
 
 
 def build(backend: Backend, owner: gr.BrowserState, card: ModelCard) -> Given:

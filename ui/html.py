@@ -130,7 +130,7 @@ def caption(task: Task) -> str:
 def finished(task: Finish) -> str:
     """What `task` makes, in a few words."""
     assert task.of is not None, "the page finishes only what was made here"
-    frames, width, height, fps = task.becomes(task.of.frames, task.of.width, task.of.height, task.of.fps)
+    frames, width, height, fps = task.shape(task.of.frames, task.of.width, task.of.height, task.of.fps)
     told = tell(
         "{frames} frames · {fps:.4g} a second · {width}×{height}", frames=frames, fps=fps, width=width, height=height
     )

@@ -13,6 +13,7 @@ from pipelines.tasks import Task
 from ui import edit_html, forms, html, pose_controls, pose_html, visitor
 from ui.controls import Controls
 from ui.follower import QUIET, Stage
+from ui.informing import LOOKING
 from ui.languages import say
 from ui.media import CLICKS, CLIPS, READING, scroll_to
 from ui.player import films, player
@@ -218,7 +219,7 @@ class Following(Stage):
         """How an event has the skeletons looked for anew."""
         outputs = [self.figure, self.search, self.seen, self.quit_search, self.poses["person"]]
         inputs = {self.owner, *self.named.values()}
-        return {"fn": self.look, "inputs": inputs, "outputs": outputs, "concurrency_limit": None, **QUIET}
+        return {"fn": self.look, "inputs": inputs, "outputs": outputs, "concurrency_limit": None, **LOOKING}
 
     @property
     def looks_again(self) -> dict:

@@ -26,6 +26,7 @@ from ui import (
     why,
 )
 from ui.follower import QUIET, Hold, View, ends, forgets, halting, progress
+from ui.informing import INFORMING, or_nothing
 from ui.languages import PROMPTS, say
 from ui.media import CLICKS, export, scroll_to
 from ui.player import film, films, player
@@ -232,8 +233,8 @@ class PoseToVideoTab(Following):
         gr.on([this.select, model.input], **dressed)
         arrived.then(**dressed)
         quiet = QUIET | {"queue": False}
-        latest = quiet | {"trigger_mode": "always_last"}
-        gr.on(None, self.hint, [self.prompt, model], self.hints, **latest)
+        latest = INFORMING | {"trigger_mode": "always_last"}
+        gr.on(None, or_nothing(self.hint), [self.prompt, model], self.hints, **latest)
         foreseen = {self.prompt, *self.named.values(), self.shown}
         self.ahead.asks(self.foresee, foreseen, [refilled, shown, changed])
         frames, fps = there["frames"], there["fps"]

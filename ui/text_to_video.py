@@ -32,6 +32,7 @@ from ui import (
     why,
 )
 from ui.follower import QUIET, Hold, Stage, View, ends, forgets, halting, progress
+from ui.informing import INFORMING, or_nothing
 from ui.languages import PROMPTS, drawn, say
 from ui.media import ARROWS, CLICKS, export, scroll_to
 from ui.player import films, player
@@ -251,9 +252,10 @@ class TextToVideoTab(Stage):
         """Tells how long the video will take, or all of a grid."""
 
         def tasks() -> list[TextToVideo]:
+            values = self.given.clip.foreseen(self.values(data))
             if data[self.several.on]:
-                return forms.texts_to_videos(self.values(data), data[self.several.seeds])
-            return [forms.text_to_video(self.values(data) | {"prompt": "a clip", "seed": 0})]
+                return forms.texts_to_videos(values, data[self.several.seeds])
+            return [forms.text_to_video(values | {"prompt": "a clip", "seed": 0})]
 
         return self.ahead.foresee(tasks)
 
@@ -274,19 +276,18 @@ class TextToVideoTab(Stage):
         self.examples.click(**chosen).then(None, js=_TO_STAGE)
         self.randomise.input(lambda: False, None, self.picked, **quiet)  # who wants new seeds gets one at once
         # Without a trigger of its own, an event runs when the page opens and whenever one of its inputs changes.
-        gr.on(None, lambda name: _about(self.backend, find(name)), self.model, self.about, **quiet)
-        hinted = [self.prompt, self.model, self.several.on]
-        gr.on(None, self.hint, hinted, self.hints, trigger_mode="always_last", **quiet)
+        gr.on(None, or_nothing(lambda name: _about(self.backend, find(name))), self.model, self.about, **INFORMING)
+        hinted, latest = [self.prompt, self.model, self.several.on], INFORMING | {"trigger_mode": "always_last"}
+        gr.on(None, or_nothing(self.hint), hinted, self.hints, **latest)
         foreseen = {*self.several.form, self.prompt, self.model, self.seed, *self.controls.values(), self.shown}
         foreseen |= {*self.given.named.values()}
         self.ahead.asks(self.foresee, foreseen, changed)
         gr.on(
             [self.prompt.change, self.model.change],
-            lambda text, name: html.chips(text.split("\n")[-1], find(name)),
+            or_nothing(lambda text, name: html.chips(str(text or "").split("\n")[-1], find(name))),
             [self.prompt, self.model],
             self.chips,
-            trigger_mode="always_last",
-            **quiet,
+            **latest,
         )
         self.chips.click(self.say_word, [self.prompt, self.model], self.prompt, **quiet)
         frames, fps = self.controls["frames"], self.controls["fps"]
@@ -331,6 +332,9 @@ class TextToVideoTab(Stage):
         image, mask, strokes, guidance = (data[control] for control in self.image.form)
         try:
             values |= first_image.settings(self.backend, visitor_id, image, mask, strokes, guidance)
+            values = self.given.clip.painted(
+                self.backend, visitor_id, values, data[self.given.clip.mask], data[self.given.clip.strokes]
+            )
             if data[self.several.on]:
                 tasks = forms.texts_to_videos(values, data[self.several.seeds], randomise)
             else:

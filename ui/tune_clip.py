@@ -15,6 +15,7 @@ from pipelines.serving.job import Job
 from pipelines.tasks import NOBODY, Tune
 from ui import controls, edit_html, estimates, forms, hints, html, visitor
 from ui.follower import QUIET, Hold, Stage, View, forgets
+from ui.informing import INFORMING, LOOKING, or_nothing
 from ui.languages import PROMPTS, say
 from ui.media import CLICKS, CLIPS, READING
 from ui.player import films, player
@@ -192,7 +193,7 @@ class Bench(Stage):
     def _connect_controls(self, given: gr.State) -> None:
         there, owner = self.controls, self.owner
         seen = {owner, self.clip, self.model, *there.values()}
-        looked = {"fn": self.draw_part, "inputs": seen, "outputs": [self.strip], **QUIET, **READING}
+        looked = {"fn": self.draw_part, "inputs": seen, "outputs": [self.strip], **LOOKING, **READING}
         taken = [owner, self.clip, self.prompt, self.there, self.source, self.about, self.problem, self.strip]
         taken += [there[name] for name in ("start", "end", "stride")]
         takes = {"outputs": taken, "api_visibility": "private", **READING}
@@ -203,8 +204,9 @@ class Bench(Stage):
         parts = ("start", "end", "stride", "frames", "across", "down")
         gr.on([there[name].release for name in parts], **looked)
         gr.on([there[side].change for side in ("width", "height")], **looked, trigger_mode="always_last")
-        latest = QUIET | {"trigger_mode": "always_last", "queue": False}
-        gr.on([self.prompt.change, self.model.change], self.hint, [self.prompt, self.model], self.hints, **latest)
+        latest = INFORMING | {"trigger_mode": "always_last"}
+        hinted = [self.prompt, self.model]
+        gr.on([self.prompt.change, self.model.change], or_nothing(self.hint), hinted, self.hints, **latest)
         based = [there[name] for name in _BASED]
         changed = self.model.input(self.choose_base, self.model, [*based, self.card_html], **QUIET)
         self.ahead.asks(self.foresee, {self.model, self.clip, *there.values(), self.shown}, [changed])

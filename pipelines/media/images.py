@@ -60,13 +60,9 @@ class Images:
     def show(self, name: str, owner: str) -> bytes:
         """The picture `name` as a PNG whose sides are at most SHOWN. Raises ValueError as `get` does."""
         try:
-            with Image.open(self.get(name, owner)) as picture:
-                picture.thumbnail((SHOWN, SHOWN))
-                file = io.BytesIO()
-                picture.save(file, "PNG")
+            return small(self.get(name, owner))
         except OSError as error:  # deleted by hand, or damaged
             raise ValueError(LOST) from error
-        return file.getvalue()
 
     def owners(self) -> dict[str, str]:
         """Whose each picture is, by its name; "" for one that is not whole."""
@@ -87,6 +83,15 @@ class Images:
         for folder in self._folder.glob("*"):
             with suppress(ValueError):
                 yield folder.name, self.get(folder.name, owner)
+
+
+def small(file: Path) -> bytes:
+    """The picture `file`, one of the app's own, as a PNG whose sides are at most SHOWN."""
+    with Image.open(file) as picture:
+        picture.thumbnail((SHOWN, SHOWN))
+        png = io.BytesIO()
+        picture.save(png, "PNG")
+    return png.getvalue()
 
 
 def read(path: str | Path, settings: Settings, mode: str = "RGB") -> Image.Image:

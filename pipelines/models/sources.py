@@ -11,7 +11,7 @@ from pathlib import Path
 from pipelines.cards import Lora, ModelCard, Source
 from pipelines.catalog import CLIP
 from pipelines.messages import said
-from pipelines.models.files import OnProgress
+from pipelines.models.files import OnProgress, part_folder
 from pipelines.models.layouts import LAYOUTS, layout_of, layout_of_names
 from pipelines.models.layouts.diffusers import weight_files
 from pipelines.settings import Settings
@@ -65,6 +65,21 @@ def locate(
             )
         )
     return _download(source, on_progress, lambda names: layout_of_names(names).downloads(names, parts, source.variant))
+
+
+def bytes_here(source: Source, settings: Settings) -> int:
+    """The bytes of all files of `source`, and of what its base adds, on this machine; 0 where it is not here."""
+    try:
+        folder = locate(source, replace(settings, hub=False))
+    except ValueError:
+        return 0
+    parts = [place for part in source.own_parts if (place := part_folder(folder, part)).is_dir()]
+    files = [file for place in parts or [folder] for file in place.rglob("*") if file.is_file()]
+    own = sum(file.stat().st_size for file in files)
+    if source.base is None:
+        return own
+    rest = tuple(part for part in source.base.parts if part not in source.own_parts)
+    return own + bytes_here(replace(source.base, parts=rest), settings)
 
 
 def locate_file(source: Source, name: str, settings: Settings, on_progress: OnProgress | None = None) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipelines.cards import ModelCard
 from pipelines.catalog import find_motion
-from pipelines.media import clips, uploads, video
+from pipelines.media import clips, images, uploads, video
 from pipelines.media.images import Images
 from pipelines.media.measuring import Clip
 from pipelines.media.uploads import Choice
@@ -75,6 +75,13 @@ class Assets:
         """A small PNG of a first image or a mask that was kept. Raises ValueError for an unknown one and for one of
         somebody else."""
         return self._images.show(name, owner)
+
+    def first_picture(self, name: str, owner: str) -> bytes:
+        """A small PNG of the first picture of a clip that was kept. Raises ValueError as `clip` does."""
+        with tempfile.TemporaryDirectory(prefix="marionette-") as folder:
+            file = Path(folder) / "picture.png"
+            video.first_frame(self._clips.get(name, owner).preview, file)
+            return images.small(file)
 
     def clip(self, name: str, owner: str) -> Kept:
         """A clip that was kept. Raises ValueError for an unknown one and for one of somebody else."""

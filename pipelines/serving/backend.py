@@ -14,7 +14,7 @@ from pipelines.errors import log_error
 from pipelines.media.images import Images
 from pipelines.media.measuring import Clip
 from pipelines.poses.pose_preview import PosePreview
-from pipelines.serving import machine, recovery
+from pipelines.serving import load_time, machine, recovery
 from pipelines.serving.ages import Ages
 from pipelines.serving.assets import Assets
 from pipelines.serving.clip_storage import Clips, Kept
@@ -66,9 +66,10 @@ class Backend:
         self.tidy = Tidy(settings, Ages(settings.data / "ages.json"), self.assets.things)
         estimate = partial(machine.estimated, catalog=catalog, table=self.table, executor=executor)
         self.table.estimate = estimate
-        drained = Drained(settings)
+        loading = partial(load_time.loading, settings=settings, catalog=catalog, table=self.table, executor=executor)
+        drained, tidy_up = Drained(settings), self.tidy.round
         self.dispatcher = Dispatcher(
-            catalog, self.table, self.storage, inputs, contents, executor, drained, estimate, self.tidy.round
+            catalog, self.table, self.storage, inputs, contents, executor, drained, estimate, loading, tidy_up
         )
         self.jobs = Jobs(catalog, self.table, self.storage, inputs, self.dispatcher, executor)
         self.previews = Previews(catalog, inputs, executor)

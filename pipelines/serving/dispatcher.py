@@ -11,7 +11,7 @@ from pipelines.cards import ModelCard
 from pipelines.errors import log_error
 from pipelines.events import Failed, Progress, Result
 from pipelines.messages import said
-from pipelines.serving import fairness, tidy
+from pipelines.serving import fairness, load_time, tidy
 from pipelines.serving.content import Contents
 from pipelines.serving.executor import Executor, Made, Slot, Work, WorkerDied
 from pipelines.serving.inputs import Inputs
@@ -45,13 +45,15 @@ class Dispatcher:
         executor: Executor,
         drained: Container[str],
         estimate: Callable[[Task], float | None],
+        loading: Callable[[Task, Slot], float],
         tidy_up: Callable[[], bool],
     ):
         """Slots that are `drained` take no further job, which may change at any time. `estimate` tells the seconds that
-        a task will take; `tidy_up` is called now and then, and returns whether it wants to be called again soon."""
+        a task will take, and `loading` those that a slot first takes to load its model; `tidy_up` is called now and
+        then, and returns whether it wants to be called again soon."""
         self._catalog, self._table, self._storage = catalog, table, storage
         self._inputs, self._contents, self._executor = inputs, contents, executor
-        self._drained, self._estimate, self._tidy_up = drained, estimate, tidy_up
+        self._drained, self._estimate, self._loading, self._tidy_up = drained, estimate, loading, tidy_up
         self._next_tidy = time.monotonic() + tidy.FIRST_SECONDS
         self._tidying = threading.Lock()
         self._idle: set[str] = set()  # slots that look for a job; this and the next change under the table's lock
@@ -179,7 +181,8 @@ class Dispatcher:
         task = job.task.checked(self._catalog)  # it may be from before the app was updated
         self._storage.check_space()
         work = self._work(replace(job, task=task))
-        pace = Pace(self._past.get(task.effort, {}), work.seconds)
+        place = next((one for one in self._executor.slots() if one.name == slot), Slot(slot, ""))
+        pace = Pace(self._past.get(task.effort, {}), work.seconds, self._loading(task, place))
         with closing(self._executor.run(work, slot)) as events:
             for event in events:
                 if isinstance(event, Made):
@@ -187,6 +190,8 @@ class Dispatcher:
                     self._past[task.effort] = pace.taken
                     self.counts.seconds.update({str(stage): seconds for stage, seconds in pace.taken.items()})
                     facts = event.facts | {"working_seconds": pace.working}  # the measure of the next job like it
+                    if not (isinstance(task, Finish | Grid) or place.holds(task.model) or place.since and place.fresh):
+                        facts |= {load_time.fact(place): pace.loading}  # likewise
                     return self._storage.keep(job, replace(event, facts=facts))
                 if event is not None:
                     self.loops[slot].beat()

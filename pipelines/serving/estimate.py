@@ -38,7 +38,7 @@ def work(task: Task, card: ModelCard | None) -> float:
         shape = task.of.frames, task.of.width, task.of.height
         if isinstance(task, Grid):
             return len(task.jobs) * math.prod(shape)
-        return math.prod(task.becomes(*shape, task.of.fps)[:3])
+        return math.prod(task.shape(*shape, task.of.fps)[:3])
     assert card is not None, "only what is made of videos has no model"
     if isinstance(task, Tune):
         calls = TRAINING * task.steps + card.defaults.steps  # and the inversion

@@ -67,6 +67,12 @@ class Slot:
     device: str  # for a person
     models: tuple[Loaded, ...] = ()  # the largest first
     ready: bool = True  # whether it takes work at this moment
+    fresh: bool = False  # whether no model was ever loaded there: what loads them is to be imported first
+    since: float = 0.0  # seconds for which it has done that ahead of any work
+
+    def holds(self, model: str) -> bool:
+        """Whether anything of `model` is loaded there."""
+        return any(model in one.models for one in self.models)
 
 
 class WorkerDied(Exception):

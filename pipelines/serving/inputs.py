@@ -57,7 +57,9 @@ class Inputs:
                 made = self._table.get(task.source, owner)
                 if made.task != task.of:
                     raise ValueError(said("This is not how the video was made. Choose it once more."))
-                return {"source": Asset("videos", made.id, self._storage.export(made, "mp4").name)}
+                source = Asset("videos", made.id, self._storage.export(made, "mp4").name)
+                task.of_made(made.made)
+                return {"source": source}
             case Grid():
                 return {"videos": tuple(self._cell(job, owner) for job in task.jobs)}
         return {}

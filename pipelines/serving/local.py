@@ -76,6 +76,7 @@ class LocalExecutor(OwnMachine):
         self._ahead: Iterator[None] | None = None  # loads a part of a model at each step, while there is one to load
         self._ahead_from: float | None = None  # time.monotonic(); None before anybody wished it
         self._speed: float | None = None  # FLOPs a second, once measured
+        self._fresh = True  # whether no model was ever seen to be loaded
         self._starting = threading.Lock()  # of the loop
         self._making = threading.Lock()  # of the manager
 
@@ -85,7 +86,9 @@ class LocalExecutor(OwnMachine):
 
     def slots(self) -> Sequence[Slot]:
         held = self.manager.stats() if self.manager is not None else []
-        return (Slot(SLOT, status.device(self._settings), status.loaded(held)),)
+        self._fresh = self._fresh and not held
+        since = 0.0 if self._ahead_from is None else max(0.0, time.monotonic() - self._ahead_from)
+        return (Slot(SLOT, status.device(self._settings), status.loaded(held), fresh=self._fresh, since=since),)
 
     def forget(self, job: str) -> None:
         self._wished.discard(job)

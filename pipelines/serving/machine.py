@@ -1,15 +1,18 @@
 """What the machine can do and how it is: models at hand, estimates, memory, health."""
 
 from collections.abc import Container, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from pipelines.cards import ModelCard
 from pipelines.catalog import find
+from pipelines.events import Result
 from pipelines.messages import said
 from pipelines.models import tokens
 from pipelines.models.files import part_folder
 from pipelines.models.sources import locate
-from pipelines.serving import estimate, health, metrics
+from pipelines.serving import estimate, health, load_time, metrics
 from pipelines.serving.dispatcher import Dispatcher
 from pipelines.serving.executor import Executor
 from pipelines.serving.status import Status, Worker
@@ -43,6 +46,17 @@ class Machine:
     def estimate(self, task: Task) -> float | None:
         """The seconds that `task` will take here, roughly, once its turn has come; None where that can't be told."""
         return estimated(task, self._catalog, self._table, self._executor)
+
+    def seconds_to_load(self, task: Task) -> float:
+        """The seconds that `task` will first wait for its model to be loaded, roughly; 0 where what is made before it
+        loads that."""
+        models = {job.task.model for job in self._table.unfinished() if not isinstance(job.task, Finish | Grid)}
+        if isinstance(task, Finish | Grid) or task.model in models:
+            return 0.0
+        slots = [replace(one, fresh=one.fresh and not models) for one in self._executor.slots()]
+        return min(
+            load_time.loading(task, one, self._settings, self._catalog, self._table, self._executor) for one in slots
+        )
 
     def seconds_ahead(self) -> float | None:
         """The seconds until what waits and runs now is done, roughly; None where that can't be told."""
@@ -112,5 +126,9 @@ class Machine:
 
 def estimated(task: Task, catalog: Mapping[str, ModelCard], table: JobTable, executor: Executor) -> float | None:
     """As Machine.estimate: by the jobs in `table` that were like it, else by the executor's usual speed."""
+    if isinstance(task, Finish):  # the video may have fewer frames than were asked for
+        with suppress(ValueError):
+            source = table.get(task.source)
+            task = replace(task, of=source.made) if isinstance(source.end, Result) else task
     card = None if isinstance(task, Finish | Grid) else find(task.model, catalog)
     return estimate.seconds(task, card, table.latest(kind_of(task)), executor.speed)

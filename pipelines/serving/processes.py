@@ -26,7 +26,7 @@ from pipelines.messages import said
 from pipelines.serving import estimate, status
 from pipelines.serving.backend import Backend
 from pipelines.serving.executor import Slot, Work, WorkerDied
-from pipelines.serving.local import OwnMachine
+from pipelines.serving.local import AHEAD_SECONDS, OwnMachine
 from pipelines.serving.orphans import Orphans
 from pipelines.serving.run import PAUSE
 from pipelines.serving.status import Loaded
@@ -94,7 +94,10 @@ class ProcessExecutor(OwnMachine):
         return max(measured, default=estimate.usual_speed(self._settings))
 
     def slots(self) -> Sequence[Slot]:
-        return tuple(Slot(name, worker.device, worker.models) for name, worker in self.workers.items())
+        return tuple(
+            Slot(name, worker.device, worker.models, fresh=worker.fresh, since=worker.since)
+            for name, worker in self.workers.items()
+        )
 
     def forget(self, job: str) -> None:
         """No worker has heard of it."""
@@ -117,8 +120,7 @@ class ProcessExecutor(OwnMachine):
     def load_ahead(self) -> None:
         for worker in self.workers.values():
             if not worker.resting:
-                worker.start()
-                worker.ask("load_ahead")
+                worker.load_ahead()
 
     def unload(self) -> None:
         for worker in self.workers.values():
@@ -161,11 +163,35 @@ class Worker:
         self.resting = False  # whether it is started for no work of its own
         self._heard = 0.0  # time.monotonic() of the last sign of life
         self._silent = False  # whether it was killed for giving none
+        self._warm: subprocess.Popen | None = None  # the last process that told of a model
+        self._ahead: tuple[subprocess.Popen | None, float] = (
+            None,
+            0.0,
+        )  # that loads ahead, from this time.monotonic() on
 
     @property
     def busy(self) -> bool:
         """Whether anything is asked of it that has not ended."""
         return bool(self._going)
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the process, if there is one, has never told of a model."""
+        return self.process is None or self._warm is not self.process
+
+    @property
+    def since(self) -> float:
+        """The seconds for which the process has loaded ahead."""
+        process, begun = self._ahead
+        return max(0.0, time.monotonic() - begun) if process is not None and process is self.process else 0.0
+
+    def load_ahead(self) -> None:
+        """Has the built-in models loaded. Raises OSError where no process can be started."""
+        with self._lock:
+            self.start()
+            if self._ahead[0] is not self.process:
+                self._ahead = self.process, time.monotonic() + AHEAD_SECONDS
+            self.ask("load_ahead")
 
     def start(self) -> None:
         """Starts the process, unless it runs. Raises OSError where none can be started."""
@@ -257,6 +283,7 @@ class Worker:
                     followed.news.put((kind, value))
             elif kind == "state":
                 self.models, self.speed = values
+                self._warm = process if self.models else self._warm
             elif kind == "log":
                 logging.getLogger(values[0].name).handle(values[0])
         code = process.wait()

@@ -77,6 +77,7 @@ class Worker:
         self._beat: Any = None  # that it was asked for, and has yet to give
         self._asked, self._asked_in = 0.0, ""  # time.monotonic() of that, and the era
         self.era = secrets.token_hex(8)  # ends when the actor counts as lost: it drops what it began in an earlier one
+        self._warm = ""  # the last era in which it told of a model
         self._ended = False
         self._quiet_until = 0.0  # time.monotonic(): one that can't be started dies again and again
         self._lock = threading.RLock()
@@ -99,8 +100,9 @@ class Worker:
     def slot(self) -> Slot:
         state = self.state
         if state is None:
-            return Slot(self._name, self._place if self.resting else WAITING, ready=self.resting)
-        return Slot(self._name, self._place, state.models)
+            return Slot(self._name, self._place if self.resting else WAITING, ready=self.resting, fresh=True)
+        self._warm = self.era if state.models else self._warm
+        return Slot(self._name, self._place, state.models, fresh=self._warm != self.era)
 
     def begin(self, kind: str, work: Work) -> "Run":
         """Has `work` carried out, or looked at, once the actor is there."""

@@ -171,10 +171,11 @@ class Pace:
     AFTER = 0.1  # what comes after a stage that is known by its own pace only, as a share of that stage
     MOST = 0.98  # share that is told to be done, before all is
 
-    def __init__(self, past: Mapping[str, float], expected: float | None = None):
-        """`past` are the `taken` of the last job of the same kind, `expected` the seconds of the whole job."""
+    def __init__(self, past: Mapping[str, float], expected: float | None = None, loading: float = 0.0):
+        """`past` are the `taken` of the last job of the same kind, `expected` the seconds of the whole job without the
+        `loading` of its model."""
         self.taken: dict[str, float] = {}  # seconds, by stage; each lasts until the next begins
-        self._past, self._expected = past, expected
+        self._past, self._expected, self._loading = past, expected, loading
         self._started = self._told = time.perf_counter()
         self._last = Progress("", 0, 0)
         self._began = (0.0, 0)  # the time and the step at which this stage began
@@ -185,6 +186,11 @@ class Pace:
     def working(self) -> float:
         """The seconds so far without those in which models were loaded."""
         return sum(seconds for stage, seconds in self.taken.items() if stage != LOADING)
+
+    @property
+    def loading(self) -> float:
+        """The other seconds so far: until there was anything to tell, too."""
+        return self._told - self._started - self.working
 
     def end(self) -> None:
         """The job has ended: the last stage, too."""
@@ -215,14 +221,18 @@ class Pace:
         here = None  # seconds left of this stage, by its own pace
         if event.step > first:
             here = (now - began) / (event.step - first) * (event.total - event.step)
+        loading = max(0.0, self._loading - self.loading) if LONGEST.isdisjoint(self.taken) else 0.0
+        if event.stage == LOADING:
+            loading = max(loading, here or 0.0)
         if self._past:
             later = sum(self._past[stage] for stage in self._past.keys() - self.taken.keys() if stage != LOADING)
-            if here is None and event.stage != LOADING:
+            if event.stage == LOADING:
+                return loading + later
+            if here is None:
                 here = max(0.0, self._past.get(event.stage, 0.0) - self.taken[event.stage])
-            return (here or 0.0) + later
+            return here + later + loading
         if here is not None and event.stage != LOADING and not LONGEST.isdisjoint(self.taken):
             return here + self.AFTER * (now - began + here)
         if self._expected is None:
             return None
-        loading = here if here is not None and event.stage == LOADING else 0.0
         return loading + max(0.0, self._expected - self.working)

@@ -73,8 +73,7 @@ def generate(
     yield Progress(READING, 0, 1)
     pictures = None
     if clip is not None:
-        pictures = clips.read_changed(task, clip, models.settings, measured)
-        pictures = pictures[: 4 * (latent_frames(len(pictures)) - 1) + 1]
+        pictures = whole(clips.read_changed(task, clip, models.settings, measured))
         task = replace(task, frames=len(pictures))
     way = plan(task, models, "transformer")
     working_bytes, slices = working_memory(task, models, denoising_memory, way.part)
@@ -216,6 +215,11 @@ def latent_shape(vae: AutoencoderKLWan, frames: int, height: int, width: int) ->
     """Of a clip of that many frames and pixels: (1, c, f, h, w)."""
     factor = vae.config.scale_factor_spatial
     return 1, vae.config.z_dim, latent_frames(frames), height // factor, width // factor
+
+
+def whole(pictures: np.ndarray) -> np.ndarray:
+    """The first 4k + 1 of pictures (F, H, W, 3), as many as there are."""
+    return pictures[: 4 * (latent_frames(len(pictures)) - 1) + 1]
 
 
 def as_clip(pictures: np.ndarray) -> Tensor:

@@ -1,7 +1,8 @@
 """VACE on Wan 2.1 (Jiang et al., 2025, "VACE: All-in-One Video Creation and Editing"): a prompt and a control clip.
 
 The control says of every pixel what is there and, by a mask, whether it is kept or followed while it is drawn anew. A
-clip of skeletons is followed everywhere; of a first image the first frame is kept. Pictures of who or what is to appear
+clip of skeletons is followed everywhere; of a first image the first frame is kept, and of a clip that is edited what no
+mask covers. Pictures of who or what is to appear
 come before the video, and are cut off after it. Read top to bottom: make the control, read the prompt, denoise under
 it, decode. All but the control is Wan's (wan.py).
 """
@@ -20,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from pipelines.events import DENOISING, Progress
-from pipelines.media import images
+from pipelines.media import clips, images, measuring
 from pipelines.media.measuring import Measured
 from pipelines.messages import said
 from pipelines.models.classes import Network
@@ -88,19 +89,32 @@ def generate(
     mask: Path | None = None,
     checkpoints: Checkpoints | None = None,
     reference: Path | None = None,
+    clip: Path | None = None,
+    measured: Measured | None = None,
 ) -> Generated:
     """Generates the video of `task`; returns its frames, uint8 [F, H, W, 3], and the facts of the run.
 
-    `image`, `mask` and `reference` are the files that the task names, if it does. It goes on from the `checkpoints` of
-    its job, and keeps them. Raises ValueError, in words for the person who asked, where the result holds no numbers or
-    no picture, and where a file is no picture.
+    `image`, `mask`, `reference` and `clip` are the files that the task names, if it does, and `measured` what was
+    measured of the clip, if that is known; of one with too few frames the first 4k + 1 are edited. It goes on from the
+    `checkpoints` of its job, and keeps them. Raises ValueError, in words for the person who asked, where the result
+    holds no numbers or no picture, and where a file can't be read.
     """
+    if clip is not None:
+        assert mask is not None, "of a clip what a mask covers is drawn anew"
+        yield Progress(READING, 0, 1)
+        measured = measured or measuring.measure(clip, models.settings)
+        pictures = wan.whole(clips.read_changed(task, clip, models.settings, measured))
+        task = replace(task, frames=len(pictures))
+        covered = images.read(mask, models.settings, "L")
+        control, drawn = edited_clip(pictures, covered, measured.clip.width, measured.clip.height)
+        frames, facts = yield from _generate(task, models, control, drawn, checkpoints, reference)
+        return frames, facts | {"clip_frames": len(pictures)}
     given = unwanted = None
     if image is not None:
         given = images.read(image, models.settings)
         unwanted = images.read(mask, models.settings, "L") if mask is not None else None
-    clip, drawn = first_image(given, unwanted, task.frames, task.width, task.height)
-    frames, facts = yield from _generate(task, models, clip, drawn, checkpoints, reference)
+    control, drawn = first_image(given, unwanted, task.frames, task.width, task.height)
+    frames, facts = yield from _generate(task, models, control, drawn, checkpoints, reference)
     return frames, facts | {"first_image": "none" if image is None else "given"}
 
 
@@ -167,6 +181,19 @@ def first_image(
         clip[0, :, 0] = _pixels(image.convert("RGB"), width, height)
         drawn[0, :, 0] = 0 if mask is None else (_pixels(mask.convert("L"), width, height) >= 0).float()
     return clip, drawn
+
+
+def edited_clip(pictures: np.ndarray, mask: Image.Image, width: int, height: int) -> tuple[Tensor, Tensor]:
+    """The control clip (1, 3, F, H, W) in [-1, 1] and its mask (1, 1, F, H, W) by which `pictures`, uint8 (F, H, W, 3),
+    are kept but for what `mask` covers in all of them; that is grey, as published, so that nothing of it is followed.
+
+    1 in the mask is drawn anew: where `mask` is 50 % grey or lighter. It lies over the whole picture of the clip, of
+    `width` and `height`, of which `pictures` are the middle.
+    """
+    levels = np.array(mask.convert("L").resize((width, height), Image.Resampling.BILINEAR))
+    covered = clips.cut(levels, pictures.shape[2], pictures.shape[1], 0.5, 0.5) >= 128
+    drawn = torch.from_numpy(covered).float().expand(1, 1, len(pictures), -1, -1)
+    return wan.as_clip(pictures) * (1 - drawn), drawn
 
 
 def _pixels(picture: Image.Image, width: int, height: int) -> Tensor:

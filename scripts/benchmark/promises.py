@@ -71,7 +71,7 @@ def _held(backend, tasks: Sequence, submit: Callable) -> str:
     from ui.follower import WAITING, moment_of
 
     one = backend.machine.estimate(tasks[0])
-    before = None if one is None else one * len(tasks)
+    before = None if one is None else one * len(tasks) + backend.machine.seconds_to_load(tasks[0])
     began = time.perf_counter()
     jobs = submit(tasks)
     counted = None
