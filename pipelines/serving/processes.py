@@ -164,10 +164,8 @@ class Worker:
         self._heard = 0.0  # time.monotonic() of the last sign of life
         self._silent = False  # whether it was killed for giving none
         self._warm: subprocess.Popen | None = None  # the last process that told of a model
-        self._ahead: tuple[subprocess.Popen | None, float] = (
-            None,
-            0.0,
-        )  # that loads ahead, from this time.monotonic() on
+        self._eager: subprocess.Popen | None = None  # the last process that was told to load ahead,
+        self._eager_from = 0.0  # and from which time.monotonic() on it does
 
     @property
     def busy(self) -> bool:
@@ -182,15 +180,16 @@ class Worker:
     @property
     def since(self) -> float:
         """The seconds for which the process has loaded ahead."""
-        process, begun = self._ahead
-        return max(0.0, time.monotonic() - begun) if process is not None and process is self.process else 0.0
+        if self.process is None or self._eager is not self.process:
+            return 0.0
+        return max(0.0, time.monotonic() - self._eager_from)
 
     def load_ahead(self) -> None:
         """Has the built-in models loaded. Raises OSError where no process can be started."""
         with self._lock:
             self.start()
-            if self._ahead[0] is not self.process:
-                self._ahead = self.process, time.monotonic() + AHEAD_SECONDS
+            if self._eager is not self.process:
+                self._eager, self._eager_from = self.process, time.monotonic() + AHEAD_SECONDS
             self.ask("load_ahead")
 
     def start(self) -> None:
