@@ -21,6 +21,7 @@ SYSTEMS = {  # -> the module that measures it
     "windows": "windows",
     "dance": "dance",
     "workers": "workers",
+    "ray-workers": "ray_workers",
 }
 
 

@@ -6,13 +6,15 @@ import statistics
 import sys
 import tempfile
 import time
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipelines.catalog import find
 from pipelines.events import Failed, Result
 from pipelines.serving.backend import Backend
+from pipelines.serving.executor import Executor
 from pipelines.serving.processes import ProcessExecutor
 from pipelines.settings import Settings
 from pipelines.tasks import TextToVideo
@@ -24,6 +26,7 @@ STEP_SECONDS = 0.2
 WORKERS = (1, 2, 4)
 JOBS = 8  # that wait at once
 FIRSTS = 10  # jobs whose first event is waited for
+Executors = Callable[[Settings, int], AbstractContextManager[Executor]]  # with so many workers
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,13 @@ class Measured:
     first: list[float]  # from asking an idle app until the job tells something
 
 
-def benchmark(options: argparse.Namespace) -> list[tuple[str, str]]:
+@contextmanager
+def processes(settings: Settings, count: int) -> Iterator[ProcessExecutor]:
+    """Of this machine."""
+    yield ProcessExecutor(replace(settings, device=",".join(["cpu"] * count)), CATALOG, COMMAND)
+
+
+def benchmark(options: argparse.Namespace, executors: Executors = processes) -> list[tuple[str, str]]:
     """Jobs of `options.steps` steps through the whole app, on one worker and on several."""
     task = TextToVideo.for_model(CARD, "a bear", 7, frames=8, steps=options.steps or 25)
     rows = [
@@ -43,7 +52,7 @@ def benchmark(options: argparse.Namespace) -> list[tuple[str, str]]:
         ("a job", f"{task.steps} steps of {STEP_SECONDS} s that sleep: {task.steps * STEP_SECONDS:.1f} s"),
     ]
     with tempfile.TemporaryDirectory(prefix="marionette-") as folder:
-        measured = {count: _measure(task, Path(folder) / str(count), count) for count in WORKERS}
+        measured = {count: _measure(task, Path(folder) / str(count), count, executors) for count in WORKERS}
     for count, seconds in measured.items():
         times = measured[1].job / seconds.job
         rows.append((f"workers: {count}", f"{60 / seconds.job:.1f} jobs a minute, {times:.2f} times one worker"))
@@ -60,9 +69,9 @@ def benchmark(options: argparse.Namespace) -> list[tuple[str, str]]:
     ]
 
 
-def _measure(task: TextToVideo, data: Path, count: int) -> Measured:
-    settings = Settings(data=data, device=",".join(["cpu"] * count), hub=False)
-    with closing(Backend(settings, ProcessExecutor(settings, CATALOG, COMMAND), CATALOG)) as backend:
+def _measure(task: TextToVideo, data: Path, count: int, executors: Executors) -> Measured:
+    settings = Settings(data=data, hub=False)
+    with executors(settings, count) as executor, closing(Backend(settings, executor, CATALOG)) as backend:
         short = replace(task, steps=1)
         _run(backend, short, 4 * count)  # now all workers have started
         first = [_first(backend, short) for _ in range(FIRSTS)]
