@@ -1,9 +1,11 @@
 """A fresh visitor edits a clip with the tuned model that comes with the app, in a real Chromium."""
 
+import numpy as np
 import pytest
-from test_browser import PATIENCE, PICTURES, app, chromium, expect, visit  # noqa: F401
+from test_browser import PATIENCE, PICTURES, SIZES, app, chromium, expect, visit  # noqa: F401
 
 from pipelines.catalog import tuned_models
+from pipelines.media import video
 
 (NAME,) = tuned_models()
 
@@ -47,3 +49,19 @@ def test_one_click_takes_the_sample_clip_with_its_caption(chromium, app):  # noq
         expect(page.locator("#clip-caption textarea")).to_have_value("A bear wearing green dances in the snow")
         expect(page.locator("#clip-video video")).to_be_visible()
         expect(page.locator("#tune")).to_be_enabled()
+
+
+def test_a_portrait_clip_leaves_the_button_on_the_first_screen(chromium, app, tmp_path):  # noqa: F811
+    drawn = np.random.default_rng(0).integers(0, 256, (16, 160, 96, 3), np.uint8)
+    video.write(drawn, tmp_path / "portrait.mp4", 8)
+    with visit(chromium, app) as page:
+        page.get_by_role("tab", name="Edit a clip").click()
+        page.locator("#clip input[type=file]").set_input_files(tmp_path / "portrait.mp4")
+        expect(page.locator("#used")).to_contain_text("16 frames", timeout=PATIENCE)
+        expect(page.locator("#clip-video video")).to_be_visible()
+        page.evaluate("window.scrollTo(0, 0)")
+        box = page.locator("#tune").bounding_box()
+        assert box["y"] + box["height"] <= SIZES["desktop"]["height"]
+        page.screenshot(path=PICTURES / "edit-portrait.png")
+        page.locator("#clip").get_by_role("button", name="Clear").click()
+        expect(page.locator("#try-sample")).to_be_visible(timeout=PATIENCE)  # it made room

@@ -147,6 +147,7 @@ def test_a_part_of_a_clip_is_painted_to_be_drawn_anew(chromium, app, tmp_path): 
         page.locator("#generate").click()
         expect(page.locator("#problem")).to_contain_text("Say which part of the clip", timeout=PATIENCE)
         painted(page, (0.25, 0.1), (0.25, 0.9), sheet="#changed-clip-mask")
+        expect(page.locator("#problem")).to_be_hidden(timeout=PATIENCE)  # what was wrong is right now
         look(page, "clip-mask-desktop")
         page.set_viewport_size({"width": 390, "height": 844})
         look(page, "clip-mask-phone")

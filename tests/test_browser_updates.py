@@ -212,6 +212,26 @@ def test_a_seed_that_is_typed_is_kept(chromium, app):  # noqa: F811
         expect(page.locator("#caption")).to_contain_text("seed 4711", timeout=PATIENCE)
 
 
+def test_a_failure_goes_when_its_cause_is_corrected(chromium, app):  # noqa: F811
+    with visit(chromium, app) as page:
+        page.locator("#model input").click()
+        page.get_by_role("option", name="ModelScope text-to-video").click()
+        expect(page.locator("#about")).to_contain_text("Not downloaded", timeout=SOON)
+        page.locator("#generate").click()
+        expect(page.locator("#message")).to_contain_text("not on this machine", timeout=PATIENCE)
+        page.locator("#model input").click()
+        page.get_by_role("option", name="Paper theatre (built in)").click()
+        expect(page.locator("#message")).to_be_hidden(timeout=SOON)
+        for tab, ask in (("Text to video", ""), ("Pose to video", "pose-")):
+            page.get_by_role("tab", name=tab).click()
+            page.get_by_role("button", name="Fine settings").locator("visible=true").click()
+            page.locator(f"#{ask}seed input").fill("-1")
+            page.locator(f"#{ask}generate").click()
+            expect(page.locator(f"#{ask}problem")).to_contain_text("The seed must be", timeout=SOON)
+            page.locator(f"#{ask}seed input").fill("7")
+            expect(page.locator(f"#{ask}problem")).to_be_hidden(timeout=SOON)
+
+
 def test_a_problem_stays_where_what_was_typed_before_is_answered_late(chromium, app):  # noqa: F811
     with visit(chromium, app, reloads=True) as page:
         page.add_init_script(LATE)

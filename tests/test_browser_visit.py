@@ -60,3 +60,21 @@ def test_whoever_wants_less_motion_starts_the_video_and_the_keyboard_does_it_all
         page.locator("#video video").click()
         before, after = moments()
         assert before != after
+
+
+def test_the_keyboard_shows_what_it_is_on(chromium, app):  # noqa: F811
+    on = """() => {
+        const one = document.activeElement, kind = one.type ?? one.tagName;
+        return [kind, getComputedStyle(one).outlineStyle];
+    }"""
+    with visit(chromium, app) as page:
+        page.get_by_role("button", name="Fine settings").locator("visible=true").click()
+        expect(page.locator("#steps input[type=range]")).to_be_visible()
+        page.locator("#prompt textarea").focus()
+        stops = []
+        for _ in range(45):
+            page.keyboard.press("Tab")
+            stops.append(page.evaluate(on))
+        seen = dict(stops)
+        assert {"checkbox", "range", "button"} <= seen.keys()
+        assert all(outline == "solid" for kind, outline in stops if kind in ("checkbox", "range", "button")), stops

@@ -37,6 +37,7 @@ class ChangedClip:
     painting: gr.Column  # for models that keep what no mask covers
     mask: gr.State  # the name under which it is kept, or ""
     strokes: gr.State  # the mask as it is drawn now: see FirstImage
+    sheet: gr.HTML  # on which it is drawn; a stroke is a click
     settings: Controls
 
     @property
@@ -153,4 +154,4 @@ def build(backend: Backend, owner: gr.BrowserState, card: ModelCard) -> ChangedC
     laid_on = [owner, clip, mask], [mask, strokes, sheet]
     gr.on([clip.change, mask.change], show_painting, *laid_on, trigger_mode="always_last", **QUIET)
     sheet.click(first_image.drawn, None, strokes, queue=False, **QUIET)
-    return ChangedClip(panel, clip, painting, mask, strokes, made)
+    return ChangedClip(panel, clip, painting, mask, strokes, sheet, made)

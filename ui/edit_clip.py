@@ -291,6 +291,7 @@ class Panel(Stage):
     def _connect_panel(self, wanted: gr.State, shelf: gr.HTML) -> None:
         filled = [self.panel, self.heading, self.prompt, self.problem, *self.controls.values()]
         filled += [self.about, self.ideas, self.managing, self.name, self.resume, self.really, self.archive]
+        forgets(self.problem, *self.controls.values())
         pick = shelf.click(_picked, None, self.chosen, **QUIET)
         gr.on([shelf.click, self.retell.click], lambda: gr.HTML(visible=False), None, self.learned, **QUIET)
         opened = gr.on(

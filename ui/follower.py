@@ -247,10 +247,14 @@ def progress(line: gr.HTML, waiting: gr.HTML, view: View) -> dict:
 
 
 def forgets(problem: gr.HTML, *changes: Any) -> None:
-    """At any of the `changes`, events, the `problem` that was told goes. The browser does it: an answer of the server
-    could come after that to the next press, and take away what this found wrong. To be called before all else that
-    listens to them: gradio asks one listener after the other, and waits for each."""
-    gr.on(changes, None, None, problem, js="() => ({__type__: 'update', visible: false})", queue=False, **QUIET)
+    """Hides the `problem` that was told at any of the `changes`: events, or controls that a visitor sets.
+
+    The browser does it: an answer of the server could come after that to the next press, and take away what this found
+    wrong. To be called before all else that listens to them: gradio asks one listener after the other, and waits for
+    each."""
+    events = [getattr(one, "input", None) if isinstance(one, gr.components.Component) else one for one in changes]
+    events = [one for one in events if one is not None]  # nobody sets a gr.State by hand
+    gr.on(events, None, None, problem, js="() => ({__type__: 'update', visible: false})", queue=False, **QUIET)
 
 
 def halting(view: View) -> gr.Button:

@@ -218,6 +218,8 @@ class PoseToVideoTab(Following):
         return self.ahead.foresee(lambda: forms.poses_to_videos(values))
 
     def _connect_controls(self, this: gr.Tab, arrived: gr.events.Dependency, given: gr.State) -> None:
+        forgets(self.problem, self.seed, *self.named.values(), self.dice.click)
+        forgets(self.message, self.model)
         self.connect_choice(this, given)
         there, model, owner, again = self.controls, self.model, self.owner, self.looks_again
         refilled = self.wanted.change(self.refill, [owner, self.wanted], self.filled, **QUIET)

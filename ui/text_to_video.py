@@ -261,6 +261,9 @@ class TextToVideoTab(Stage):
 
     def _connect_controls(self, begun: gr.State) -> None:
         quiet = QUIET | {"queue": False}
+        settable = [self.model, self.seed, *self.several.form, *self.controls.values(), *self.given.form]
+        forgets(self.problem, *settable, self.dice.click, self.given.clip.sheet.click)
+        forgets(self.message, self.model)
         choosing = [*self.controls.values(), *self.given.controls]
         changed = [
             self.model.input(self.choose_model, self.model, choosing, **quiet),

@@ -192,6 +192,8 @@ class Bench(Stage):
 
     def _connect_controls(self, given: gr.State) -> None:
         there, owner = self.controls, self.owner
+        forgets(self.problem, self.model, *there.values())
+        forgets(self.message, self.model)
         seen = {owner, self.clip, self.model, *there.values()}
         looked = {"fn": self.draw_part, "inputs": seen, "outputs": [self.strip], **LOOKING, **READING}
         taken = [owner, self.clip, self.prompt, self.there, self.source, self.about, self.problem, self.strip]
