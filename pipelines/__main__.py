@@ -179,7 +179,7 @@ def _files(chosen: argparse.Namespace, *names: str) -> dict[str, Path]:
 
 
 def _pose_to_video(chosen: argparse.Namespace, settings: Settings) -> int:
-    base = chosen.base and _card(chosen.base)
+    base = chosen.base and _card(chosen.base, kind="edit")
     card = _card(chosen.model or next(iter(offered("pose-to-video"))), base, "pose-to-video")
     given = _given(chosen, PoseToVideo)
     kind, _, motion = chosen.clip.partition(":")
@@ -237,7 +237,7 @@ def _poses(chosen: argparse.Namespace, settings: Settings) -> int:
 
 
 def _tune(chosen: argparse.Namespace, settings: Settings) -> int:
-    card = _card(chosen.model or next(iter(offered("edit"))))
+    card = _card(chosen.model or next(iter(offered("edit"))), kind="edit")
     task = Tune.for_model(card, chosen.prompt, clip=NOBODY, **_given(chosen, Tune))
     clip, folder = _input(chosen.clip, "clip"), chosen.output
     if folder.exists() and not folder.is_dir():
@@ -256,11 +256,11 @@ def _edit(chosen: argparse.Namespace, settings: Settings) -> int:
     given, inputs = _given(chosen, Edit), {}
     if (chosen.tuned / "tuned.json").is_file():
         facts = json.loads((chosen.tuned / "tuned.json").read_text("utf-8"))
-        card = _card(chosen.model or facts["task"]["model"])
+        card = _card(chosen.model or facts["task"]["model"], kind="edit")
         given |= {name: facts[name] for name in ("frames", "width", "height", "fps")} | {"tuned": NOBODY}
         inputs["tuned"] = chosen.tuned
     else:
-        card = _card(str(chosen.tuned), chosen.model and _card(chosen.model))
+        card = _card(str(chosen.tuned), chosen.model and _card(chosen.model, kind="edit"), "edit")
     task = Edit.for_model(card, chosen.prompt, **given)
     return _run(task, [card], settings, _output(chosen.output, *chosen.tuned.glob("*")), **inputs)
 
@@ -370,9 +370,11 @@ def _models(chosen: argparse.Namespace, settings: Settings) -> int:
 
 def _card(model: str, base: ModelCard | None = None, kind: str = "text-to-video") -> ModelCard:
     """The model of that name, or else in that folder; `base` has the parts that a tuned model lacks, `kind` is what it
-    is for."""
-    if model in CATALOG or not Path(model).is_dir():
-        return find(model)
+    is for, and of which the names are told where there is no such model."""
+    if model in CATALOG:
+        return CATALOG[model]
+    if not Path(model).is_dir():
+        return find(model, offered(kind))
     from pipelines.models.folders import card_of_folder
 
     return card_of_folder(Path(model), base, kind)

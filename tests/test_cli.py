@@ -223,6 +223,10 @@ BAD = {
     "too large a seed": (["text-to-video", PROMPT, "--seed", "4294967296"], "seed"),
     "unknown scheduler": (["text-to-video", PROMPT, "--scheduler", "euler"], "dpm++"),
     "unknown model": (["text-to-video", PROMPT, "--model", "sora"], "miniature-modelscope"),
+    "unknown model for poses": (
+        ["pose-to-video", "motion:wave", PROMPT, "--model", "sora"],
+        "one of: miniature-followy",
+    ),
     "a folder without a model": (["text-to-video", PROMPT, "--model", str(ROOT / "tests")], "holds no model"),
     "no such motion": (["pose-to-video", "motion:moonwalk", PROMPT], "no motion called 'moonwalk'"),
     "no such clip": (["pose-to-video", "no/such/clip.mp4", PROMPT], "no clip no/such/clip.mp4"),
