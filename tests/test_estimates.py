@@ -1,13 +1,12 @@
 """What is said beside the button before it is pressed: how long, or nothing. Of lent GPUs: test_zerogpu.py."""
 
-import asyncio
 from collections.abc import Iterator
 from dataclasses import asdict
 
 import gradio as gr
 import pytest
 from gradio.state_holder import SessionState
-from running_app import waiting_backend
+from running_app import awaited, waiting_backend
 
 from pipelines.catalog import find
 from pipelines.events import Result
@@ -102,7 +101,7 @@ def asked(demo, event, session, **named):
     """What the server answers to `event` of a browser's page, which holds what it opened with and what is `named`, by
     the ids of its controls."""
     values = [named.get(one.elem_id, getattr(one, "value", None)) for one in event.inputs]
-    return asyncio.run(demo.process_api(event, values, state=session))["data"]
+    return awaited(demo.process_api(event, values, state=session))["data"]
 
 
 def events(demo, *names):
