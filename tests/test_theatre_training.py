@@ -1,16 +1,22 @@
 """The theatre's training: every stage runs, is resumed, and leaves its weights for the next session."""
 
 import argparse
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from diffusers import AutoencoderKL
 
+from pipelines.catalog import MINIATURES
+from pipelines.models.folders import card_of_folder
+from pipelines.models.manager import ModelManager
+from pipelines.settings import Settings
 from scripts import train_theatre
 from scripts.miniature import networks as miniature
 from scripts.miniature.world import Words
-from scripts.theatre import data, networks, world
+from scripts.theatre import data, networks, publishing, world
 from scripts.theatre.training import autoencoder, checkpoints, distillation
 
 STEPS = dict.fromkeys(train_theatre.STAGES, 2)  # and two clips
@@ -160,3 +166,20 @@ def test_faces_count_more_than_limbs_and_these_more_than_the_backdrop():
     weight = autoencoder.interest(picture, torch.from_numpy(mask > 0)[None, None].float())[0, 0]
     (eye_x, eye_y), (knee_x, knee_y) = (np.round(scene.joints[4, joint]).astype(int) for joint in (14, 9))
     assert weight[eye_y, eye_x] > 1.3 * weight[knee_y, knee_x] > 3 and weight[mask == 0].eq(1).all()
+
+
+def test_what_is_published_is_what_was_learned_and_the_app_loads_it(work, tmp_path):
+    shutil.copytree(MINIATURES, tmp_path / "assets")
+    stages = {part: part for part in ("sd", "openpose", "referee")}
+    stages |= {"vae": "decoder", "modelscope": "lcm-modelscope", "tempofunk": "lcm-tempofunk", "followyourpose": "pose"}
+    publishing.publish(work / "weights", tmp_path / "assets", stages)
+    assert all(file.stat().st_size < 10**7 for file in (tmp_path / "assets").rglob("*.safetensors"))
+    card = card_of_folder(tmp_path / "assets" / "modelscope")
+    models = ModelManager({card.name: card}, Settings(hub=False), device="cpu")
+    learned = miniature.video_unet(data.CHANNELS)
+    checkpoints.restore(work / "weights", "lcm-modelscope", learned)
+    with models.lease(f"{card.name}/unet") as unet:
+        assert torch.allclose(unet.conv_in.weight, learned.conv_in.weight, atol=1e-3)
+    vae, decoder = AutoencoderKL.from_pretrained(tmp_path / "assets" / "sd" / "vae"), networks.autoencoder()
+    checkpoints.restore(work / "weights", "decoder", decoder)
+    assert torch.allclose(vae.decoder.conv_in.weight, decoder.decoder.conv_in.weight, atol=1e-3)
