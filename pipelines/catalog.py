@@ -120,6 +120,26 @@ _VACE_NEEDS = "A GPU with 12 GB of memory or more, 32 GB of main memory, and a d
 
 STABLE_DIFFUSION = Source("CompVis/stable-diffusion-v1-4", revision="133a221b8aa7292a167afc5127cb63fb5005638b")
 
+_VACE_IMAGES = ModelCard(
+    name="wan-2.1-vace-images",
+    title="Wan 2.1 VACE 1.3B for images",
+    system="wan-vace",
+    takes=FASTER - {"caching"} | {"image", "mask", "reference"},
+    source=_VACE,
+    flops=13.2e6,
+    flow_shift=16.0,
+    defaults=replace(_WAN_DEFAULTS, guidance=5.0),
+    limits=_WAN_LIMITS,
+    summary="Wan 2.1 that goes on from your image, or from the part of it that you keep. A reference image can "
+    "say who or what appears.",
+    licence=_APACHE,
+    shortcomings=_WAN_SHORTCOMINGS,
+    not_for=_WAN_NOT_FOR,
+    needs=_VACE_NEEDS,
+    max_tokens=512,
+    schedulers=("unipc", "euler"),
+)
+
 CATALOG: Mapping[str, ModelCard] = {
     card.name: card
     for card in (
@@ -238,43 +258,14 @@ CATALOG: Mapping[str, ModelCard] = {
             needs="A GPU with 8 GB of memory or more, and a download of 7 GB.",
             schedulers=("dpm++", "ddim"),
         ),
-        ModelCard(
-            name="wan-2.1-vace-images",
-            title="Wan 2.1 VACE 1.3B for images",
-            system="wan-vace",
-            takes=FASTER - {"caching"} | {"image", "mask", "reference"},
-            source=_VACE,
-            flops=13.2e6,
-            flow_shift=16.0,
-            defaults=replace(_WAN_DEFAULTS, guidance=5.0),
-            limits=_WAN_LIMITS,
-            summary="Wan 2.1 that goes on from your image, or from the part of it that you keep. A reference image can "
-            "say who or what appears.",
-            licence=_APACHE,
-            shortcomings=_WAN_SHORTCOMINGS,
-            not_for=_WAN_NOT_FOR,
-            needs=_VACE_NEEDS,
-            max_tokens=512,
-            schedulers=("unipc", "euler"),
-        ),
-        ModelCard(
+        _VACE_IMAGES,
+        replace(
+            _VACE_IMAGES,
             name="wan-2.1-vace-clips",
             title="Wan 2.1 VACE 1.3B for clips",
-            system="wan-vace",
             takes=FASTER - {"caching"} | {"clip", "mask", "reference"},
-            source=_VACE,
-            flops=13.2e6,
-            flow_shift=16.0,
-            defaults=replace(_WAN_DEFAULTS, guidance=5.0),
-            limits=_WAN_LIMITS,
             summary="Wan 2.1 that draws a part of your clip anew, where you paint, and keeps the rest. A reference "
             "image can say who or what appears there.",
-            licence=_APACHE,
-            shortcomings=_WAN_SHORTCOMINGS,
-            not_for=_WAN_NOT_FOR,
-            needs=_VACE_NEEDS,
-            max_tokens=512,
-            schedulers=("unipc", "euler"),
         ),
         ModelCard(
             name="miniature-followyourpose",
@@ -330,25 +321,15 @@ CATALOG: Mapping[str, ModelCard] = {
             tuned_from="stable-diffusion-1.4",
             schedulers=("ddim", "dpm++", "pndm"),
         ),
-        ModelCard(
+        replace(
+            _VACE_IMAGES,
             name="wan-2.1-vace-poses",
             title="Wan 2.1 VACE 1.3B for poses",
-            system="wan-vace",
             takes=FASTER - {"caching"} | {"strength", "sound", "reference"},
-            source=_VACE,
-            flops=13.2e6,
-            flow_shift=16.0,
-            defaults=replace(_WAN_DEFAULTS, guidance=5.0),
             limits=replace(_WAN_LIMITS, fps=Range(0.1, 60, 0)),
             summary="Wan 2.1 that follows the poses of a clip. A reference image can say who dances.",
-            licence=_APACHE,
-            shortcomings=_WAN_SHORTCOMINGS,
-            not_for=_WAN_NOT_FOR,
-            needs=_VACE_NEEDS,
             kind="pose-to-video",
-            max_tokens=512,
             skeletons="openpose",
-            schedulers=("unipc", "euler"),
         ),
         ModelCard(
             name="miniature-sd",
