@@ -5,7 +5,6 @@ and tokenizer stay as they are. Of each video model the student is shipped, wher
 """
 
 import argparse
-import json
 import shutil
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pipelines  # noqa: F401  repairs torchvision before diffusers imports it 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from pipelines.catalog import MINIATURES
@@ -21,12 +20,13 @@ from pipelines.systems.preview import fit_latent_rgb
 from scripts import checksums
 from scripts.miniature import networks
 from scripts.miniature import openpose as detector
+from scripts.miniature.publishing import write_json
 from scripts.miniature.world import sample_words
 from scripts.theatre import data
 from scripts.theatre.networks import autoencoder
 from scripts.theatre.world import stage
 
-from .training.checkpoints import restore
+from .training.checkpoints import kept, restore
 
 SMALL = {"max_shard_size": "9950KB"}
 
@@ -48,15 +48,12 @@ def publish(weights: Path, assets: Path, stages: dict[str, str]) -> None:
         shutil.rmtree(assets / name / "unet", ignore_errors=True)  # earlier weights may lie in other files
     image.half().save_pretrained(assets / "sd" / "unet", **SMALL)
     vae.half().save_pretrained(assets / "sd" / "vae")
-    rgb = {"matrix": matrix.tolist(), "bias": bias.tolist()}
-    (assets / "sd" / "vae" / "latent_rgb.json").write_text(json.dumps(rgb, indent=2) + "\n")
+    write_json(assets / "sd" / "vae" / "latent_rgb.json", {"matrix": matrix.tolist(), "bias": bias.tolist()})
     networks.save_followyourpose(poses.half(), assets / "followyourpose" / "unet")
     hinted.half().save_pretrained(assets / "tempofunk" / "unet", **SMALL)
     video.half().save_pretrained(assets / "modelscope" / "unet", **SMALL)
     for part, folder, file in (("openpose", detector.FOLDER.name, "model"), ("referee", "referee", "referee")):
-        shards = sorted(weights.glob(f"{stages[part]}-*.safetensors"))
-        known = {name: tensor for shard in shards for name, tensor in load_file(shard).items()}
-        if known:
+        if known := kept(weights, stages[part]):
             save_file({name: tensor.half() for name, tensor in known.items()}, assets / folder / f"{file}.safetensors")
 
 

@@ -1,6 +1,7 @@
 """The small TempoFunk: the image model inflated, of which only what is new is trained, on clips of dancers."""
 
 import argparse
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -33,13 +34,20 @@ class HintTrainer(torch.nn.Module):
         self, latents: torch.Tensor, figures: torch.Tensor, ids: torch.Tensor, condition: torch.Tensor
     ) -> torch.Tensor:
         """latents [B,4,F,16,16]; figures [B,1,F,16,16]; ids [B,77]; condition [B,5,16,16], mask and hint."""
-        network = Pseudo3DUNet(self.unet, self.states(ids))
-        repeated = condition.unsqueeze(2).expand(-1, -1, latents.shape[2], -1, -1)
+        return self.diffusion.loss(beside_hints(self.unet, self.states(ids), condition), latents, figures)
 
-        def predict(noisy: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
-            return network(torch.cat([noisy, repeated], dim=1), times)
 
-        return self.diffusion.loss(predict, latents, figures)
+def beside_hints(
+    unet: UNetPseudo3DConditionModel, states: torch.Tensor, condition: torch.Tensor
+) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """What `unet` predicts of noisy latents [B,c,F,h,w] at times [B], beside the same `condition` [B,c+1,h,w], mask and
+    hint, in all frames."""
+    network = Pseudo3DUNet(unet, states)
+
+    def predict(noisy: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+        return network(torch.cat([noisy, condition.unsqueeze(2).expand(-1, -1, noisy.shape[2], -1, -1)], dim=1), times)
+
+    return predict
 
 
 def train_tempofunk(accelerator: Accelerator, arguments: argparse.Namespace) -> None:

@@ -52,11 +52,16 @@ def learn(
 
 def restore(folder: Path, stage: str, network: nn.Module) -> None:
     """Gives `network` the weights of a stage. Raises ValueError where there are none."""
-    shards = sorted(folder.glob(f"{stage}-*.safetensors"))
-    if not shards:
+    weights = kept(folder, stage)
+    if not weights:
         raise ValueError(f"{folder} holds no weights of the stage {stage}. Run that stage first.")
-    weights = {name: tensor.float() for shard in shards for name, tensor in load_file(shard).items()}
-    network.load_state_dict(weights)
+    network.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+
+
+def kept(folder: Path, stage: str) -> dict[str, Tensor]:
+    """The weights of a stage in `folder`, as they are there; empty where there are none."""
+    shards = sorted(folder.glob(f"{stage}-*.safetensors"))
+    return {name: tensor for shard in shards for name, tensor in load_file(shard).items()}
 
 
 def keep(folder: Path, stage: str, weights: dict[str, Tensor], steps: int, dtype: torch.dtype) -> None:
@@ -95,8 +100,7 @@ def save_all(work: Path, stages: Iterable[str], folder: Path) -> None:
         checkpoint = work / f"{stage}.pt"
         weights, steps = averages(checkpoint) if checkpoint.exists() else ({}, 0)
         if finished.get(stage, 0) >= steps:  # a finished stage may have changed its averages; or it learns once more
-            shards = sorted((work / "weights").glob(f"{stage}-*.safetensors"))
-            weights, steps = {k: v for shard in shards for k, v in load_file(shard).items()}, finished.get(stage, 0)
+            weights, steps = kept(work / "weights", stage), finished.get(stage, 0)
         if steps:
             keep(folder, stage, weights, steps, torch.float16)
 

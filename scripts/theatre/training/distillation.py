@@ -15,16 +15,15 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from pipelines.models.networks.inflated_unet import EditingUNet, InflatedUNet
-from pipelines.models.networks.pseudo3d_unet import Pseudo3DUNet
 from pipelines.models.networks.unet3d import TextToVideoUNet
 from scripts.miniature import networks
 from scripts.miniature.training.denoising import EXAMPLES, Diffusion
 from scripts.miniature.training.loop import SEED, as_grid
+from scripts.miniature.training.tempofunk import beside_hints
 from scripts.theatre import data
 
 from .checkpoints import learn
 from .followers import Conditions, image_unet
-from .latents import Latents
 from .teachers import Shared
 
 GUIDANCE = 2.5  # folded into the student
@@ -94,15 +93,6 @@ def of_poses(unet: InflatedUNet, states: Tensor, skeletons: Tensor) -> Predict:
     return EditingUNet(unet, states, pose_features=unet.skeleton_adapter(skeletons))
 
 
-def of_hints(unet: nn.Module, states: Tensor, condition: Tensor) -> Predict:
-    network = Pseudo3DUNet(unet, states)
-
-    def predict(noisy: Tensor, times: Tensor) -> Tensor:
-        return network(torch.cat([noisy, condition.unsqueeze(2).expand(-1, -1, noisy.shape[2], -1, -1)], dim=1), times)
-
-    return predict
-
-
 @torch.no_grad()
 def few_steps(
     predict: Predict, noise: Tensor, alphas: Tensor, generator: torch.Generator, steps: int = STEPS
@@ -140,7 +130,7 @@ def train_lcm_modelscope(accelerator: Accelerator, arguments: argparse.Namespace
     shared.restore("modelscope", teacher)
 
     def batch(rng: np.random.Generator) -> Batch:
-        return _videos(clips, rng.integers(0, clips.count, max(1, arguments.batch // 4)), rng)
+        return clips.videos(rng.integers(0, clips.count, max(1, arguments.batch // 4)), rng)
 
     _distil(accelerator, arguments, steps, shared, "lcm-modelscope", teacher, batch, of_clips)
 
@@ -153,7 +143,7 @@ def train_lcm_pose(accelerator: Accelerator, arguments: argparse.Namespace, step
 
     def batch(rng: np.random.Generator) -> Batch:
         chosen = rng.integers(0, clips.count, max(1, arguments.batch // 4))
-        return *_videos(clips, chosen, rng), clips.skeletons(chosen, slice(None))
+        return *clips.videos(chosen, rng), clips.skeletons(chosen, slice(None))
 
     _distil(accelerator, arguments, steps, shared, "lcm-pose", teacher, batch, of_poses)
 
@@ -167,15 +157,10 @@ def train_lcm_tempofunk(accelerator: Accelerator, arguments: argparse.Namespace,
 
     def batch(rng: np.random.Generator) -> Batch:
         chosen = conditions.dances(max(1, arguments.batch // 4), rng)
-        video, *rest = _videos(clips, chosen, rng)
+        video, *rest = clips.videos(chosen, rng)
         return video, *rest, conditions.of(video, rng)
 
-    _distil(accelerator, arguments, steps, shared, "lcm-tempofunk", teacher, batch, of_hints)
-
-
-def _videos(clips: Latents, chosen: np.ndarray, rng: np.random.Generator) -> Batch:
-    video, figures = (get(chosen, slice(None)).transpose(1, 2) for get in (clips.sample, clips.figures))
-    return video, figures, clips.tokens(chosen, rng)
+    _distil(accelerator, arguments, steps, shared, "lcm-tempofunk", teacher, batch, beside_hints)
 
 
 def _distil(

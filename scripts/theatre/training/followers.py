@@ -43,8 +43,7 @@ def train_motion(accelerator: Accelerator, arguments: argparse.Namespace, steps:
 
     def loss_of(trainer, step, rng):
         clips = rng.integers(0, latents.count, max(1, arguments.batch // 2))
-        video, figures = (get(clips, slice(None)).transpose(1, 2) for get in (latents.sample, latents.figures))
-        return trainer(video, figures, latents.tokens(clips, rng))  # (B, 12, F, 16, 16), (B, 1, F, 16, 16)
+        return trainer(*latents.videos(clips, rng))
 
     trainer = FollowingTrainer(unet, shared.text_encoder, Diffusion(accelerator.device), MOTION)
     learn(accelerator, arguments, "motion", unet, trainer, loss_of, steps, {"": 1e-3})
@@ -84,8 +83,8 @@ def train_tempofunk(accelerator: Accelerator, arguments: argparse.Namespace, ste
 
     def loss_of(trainer, step, rng):
         clips = conditions.dances(max(1, arguments.batch // 2), rng)
-        video, figures = (get(clips, slice(None)).transpose(1, 2) for get in (latents.sample, latents.figures))
-        return trainer(video, figures, latents.tokens(clips, rng), conditions.of(video, rng))
+        video, *rest = latents.videos(clips, rng)
+        return trainer(video, *rest, conditions.of(video, rng))
 
     @torch.no_grad()
     def grid() -> np.ndarray:

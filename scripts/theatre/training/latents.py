@@ -93,6 +93,13 @@ class Latents:
             frames = torch.from_numpy(frames).to(self.device)
         return stored[torch.from_numpy(clips).to(self.device), frames]
 
+    def videos(
+        self, clips: np.ndarray, rng: np.random.Generator, frames: slice = slice(None)
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """`frames` of `clips` as a network sees them: latents [B,12,F,16,16], figures [B,1,F,16,16], tokens [B,77]."""
+        video, figures = (get(clips, frames).transpose(1, 2) for get in (self.sample, self.figures))
+        return video, figures, self.tokens(clips, rng)
+
     def skeletons(self, clips: np.ndarray, frames: np.ndarray | slice) -> torch.Tensor:
         """What the dancers do in `frames` of `clips`, drawn as FollowYourPose knows it: [B,F,3,128,128], 0 to 1."""
         joints = np.load(self.folder / "keypoints.npy", mmap_mode="r")[clips, frames]  # (B, (F,) 18, 3)

@@ -108,8 +108,7 @@ def train_modelscope(accelerator: Accelerator, arguments: argparse.Namespace, st
         clips = rng.integers(0, latents.count, arguments.batch // 2 * data.FRAMES // frames)
         first = rng.integers(0, data.FRAMES - frames + 1)
         part = slice(first, first + frames)
-        video, figures = (get(clips, part).transpose(1, 2) for get in (latents.sample, latents.figures))
-        return trainer(video, figures, latents.tokens(clips, rng))  # (B, 12, F, 16, 16), (B, 1, F, 16, 16)
+        return trainer(*latents.videos(clips, rng, part))
 
     @torch.no_grad()
     def grid() -> np.ndarray:
