@@ -187,6 +187,26 @@ def test_a_model_that_is_not_here_says_what_it_needs_and_sets_its_own_defaults_a
     visitor.screenshot(path=PICTURES / "6-model.png", full_page=True)
 
 
+def test_only_a_model_that_is_chosen_fills_in_its_settings(chromium, app):
+    with visit(chromium, app) as page:
+        quickly(page, 9)
+        page.locator("#model input").click()
+        page.locator("#model input").press("Tab")  # looked into the list, and left
+        page.locator("#seed input").fill("1.5")  # by the time that this is answered, so is the list
+        page.locator("#generate").click()
+        expect(page.get_by_role("alert")).to_contain_text("The seed must be a whole number", timeout=PATIENCE)
+        steps = page.locator("#steps input[type=number]")
+        expect(steps).to_have_value("9")
+        for again in (False, True):  # the second time after an example of another model
+            page.locator("#model input").click()
+            page.get_by_role("option", name="ModelScope text-to-video 1.7B").click()
+            expect(page.locator("#width input")).to_have_value("256")
+            expect(steps).to_have_value("25")
+            if not again:
+                page.get_by_role("button", name="A bear wearing green").click()
+                expect(steps).to_have_value("15")
+
+
 def test_an_example_sets_every_control(visitor):
     visitor.get_by_role("button", name="An astronaut in orange").click()
     expect(visitor.locator("#prompt textarea")).to_have_value("An astronaut in orange jumping on the moon")

@@ -29,6 +29,7 @@ from ui.follower import QUIET, Hold, View, ends, forgets, halting, progress
 from ui.informing import INFORMING, or_nothing
 from ui.languages import PROMPTS, say
 from ui.media import CLICKS, export, scroll_to
+from ui.model_list import ModelList
 from ui.player import film, films, player
 from ui.pose_choice import FIRST, Following
 from ui.refill import Form
@@ -72,14 +73,8 @@ class PoseToVideoTab(Following):
                 self._build_stage()
                 self._build_settings()
             with gr.Column(elem_id="pose-settings"):
-                self.model = gr.Dropdown(
-                    [(say(card.title), name) for name, card in offered("pose-to-video").items()],
-                    value=self.first.name,
-                    label=say("Model"),
-                    info=say("Fills in its own best settings"),
-                    filterable=False,
-                    elem_id="pose-model",
-                )
+                self.models = ModelList(offered("pose-to-video").values(), self.first, "pose-model")
+                self.model = self.models.control
                 self.about = gr.HTML(self._about(self.first.name), elem_id="pose-about")
         gr.HTML(say("<h2>Examples</h2>"), elem_classes="step")
         self.examples = gr.HTML(
@@ -88,7 +83,7 @@ class PoseToVideoTab(Following):
             elem_id="pose-examples",
             js_on_load=CLICKS,
         )
-        filled = [self.prompt, self.model, self.about, self.seed, self.randomise, *self.controls.values()]
+        filled = [self.prompt, *self.models.form, self.about, self.seed, self.randomise, *self.controls.values()]
         filled += self.reference.controls
         self.filled = list(dict.fromkeys([*self.taken, *filled]))
         self._connect_controls(this, arrived, given)
@@ -170,7 +165,8 @@ class PoseToVideoTab(Following):
             gone = gr.HTML(html.failure(trouble, said("Whose looks it had is gone.")), visible=True)
         return {
             **what,
-            **{self.prompt: values["prompt"], self.model: card.name, self.seed: values["seed"], self.randomise: False},
+            **{self.prompt: values["prompt"], self.seed: values["seed"], self.randomise: False},
+            **self.models.shows(card.name),
             **{self.about: self._about(card.name), self.problem: gone},
             **self._no_edits(),
             self.poses["tuned"]: pose_controls.wardrobe(tuned, values["tuned"]),
@@ -191,7 +187,8 @@ class PoseToVideoTab(Following):
         plain = {name: one.default for name, one in settings_of(PoseToVideo).items() if name in PLAIN}
         return {
             **{self.poses[name]: value for name, value in plain.items()},
-            **{self.model: self.first.name, self.about: self._about(self.first.name)},
+            **self.models.shows(self.first.name),
+            self.about: self._about(self.first.name),
             **controls.updates(PoseToVideo, self.controls, self.first, asdict(self.first.defaults)),
             **self.reference.fill(self.first, {"reference": ""}),
             **{self.prompt: words, self.seed: number, self.randomise: False},
@@ -227,7 +224,7 @@ class PoseToVideoTab(Following):
         shown = self.examples.click(self.choose_example, None, self.filled, **QUIET)
         shown.then(None, js=_TO_ASK).then(**again)
         chosen = [self.about, *there.values(), *self.reference.controls]
-        changed = model.input(self.choose_model, model, chosen, **QUIET)
+        changed = self.models.chosen(self.choose_model, chosen)
         changed.then(**again)
         shortcuts.choose(PoseToVideo, there, find, [model])
         tuned = self.poses["tuned"]

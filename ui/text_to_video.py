@@ -35,6 +35,7 @@ from ui.follower import QUIET, Hold, Stage, View, ends, forgets, halting, progre
 from ui.informing import INFORMING, or_nothing
 from ui.languages import PROMPTS, drawn, say
 from ui.media import ARROWS, CLICKS, export, scroll_to
+from ui.model_list import ModelList
 from ui.player import films, player
 from ui.refill import Form
 from ui.words import with_word
@@ -124,7 +125,7 @@ class TextToVideoTab(Stage):
             js_on_load=CLICKS,
         )
         self.filled = [
-            *(self.prompt, self.model, self.seed, self.randomise),
+            *(self.prompt, *self.models.form, self.seed, self.randomise),
             *self.several.form,
             *self.controls.values(),
             *self.given.controls,
@@ -177,14 +178,8 @@ class TextToVideoTab(Stage):
                 self.facts = gr.JSON(show_label=False, container=False)
 
     def _build_settings(self, first: ModelCard) -> None:
-        self.model = gr.Dropdown(
-            [(say(card.title), name) for name, card in offered("text-to-video").items()],
-            value=first.name,
-            label=say("Model"),
-            info=say("Fills in its own best settings"),
-            filterable=False,
-            elem_id="model",
-        )
+        self.models = ModelList(offered("text-to-video").values(), first, "model")
+        self.model = self.models.control
         self.about = gr.HTML(_about(self.backend, first), elem_id="about")
         with gr.Accordion(say("Fine settings"), open=False, elem_id="fine"):
             self.controls = sampling(TextToVideo, first)
@@ -206,9 +201,10 @@ class TextToVideoTab(Stage):
             )
         of = task.of if isinstance(task, Grid) else task
         card, values = find(task.model), asdict(of)
-        chosen = {self.prompt: task.prompt, self.model: task.model, self.seed: task.seed, self.randomise: False}
+        chosen = {self.prompt: task.prompt, self.seed: task.seed, self.randomise: False}
         return (
             chosen
+            | self.models.shows(task.model)
             | self.several.fill(task)
             | controls.updates(TextToVideo, self.controls, card, values)
             | self.given.fill(card, values)
@@ -223,7 +219,7 @@ class TextToVideoTab(Stage):
         """Chooses the first model that takes a first image, or that takes none, where the chosen one is no such."""
         if ("image" in find(name).takes) != wanted:
             name = next(name for name, card in offered("text-to-video").items() if ("image" in card.takes) == wanted)
-            return {self.model: name, **self.choose_model(name)}
+            return self.models.shows(name) | self.choose_model(name)
         return {self.image.choice: wanted}
 
     def choose_example(self, visitor_id: str, followed: object, event: gr.EventData) -> dict:
@@ -266,14 +262,14 @@ class TextToVideoTab(Stage):
         forgets(self.message, self.model)
         choosing = [*self.controls.values(), *self.given.controls]
         changed = [
-            self.model.input(self.choose_model, self.model, choosing, **quiet),
+            self.models.chosen(self.choose_model, choosing, queue=False),
             self.image.choice.input(
-                self.choose_image, [self.image.choice, self.model], [self.model, *choosing], **quiet
+                self.choose_image, [self.image.choice, self.model], [*self.models.form, *choosing], **quiet
             ),
         ]
         shortcuts.choose(TextToVideo, self.controls, find, [self.model])
         # Only an event of the queue has gradio notice that a State has changed: here the first image.
-        changed.append(begun.change(self.begin_with, [begun, self.model], [self.model, *choosing], **QUIET))
+        changed.append(begun.change(self.begin_with, [begun, self.model], [*self.models.form, *choosing], **QUIET))
         played = list(dict.fromkeys([*self.filled, self.picked, self.example, *self.all_outputs]))
         chosen = {"fn": self.choose_example, "inputs": [self.owner, self.followed], "outputs": played, **QUIET}
         self.examples.click(**chosen).then(None, js=_TO_STAGE)
@@ -395,7 +391,7 @@ def sampling(kind: type, card: ModelCard, prefix: str = "") -> controls.Controls
             made[side] = controls.control(kind, side, card, prefix, min_width=120)
     made |= controls.controls(kind, ("steps", "guidance", "scheduler"), card, prefix)
     with gr.Row(elem_id=f"{prefix}seed-row"):
-        made["seed"] = controls.control(kind, "seed", card, prefix, value=FIRST_SEED, precision=0)
+        made["seed"] = controls.control(kind, "seed", card, prefix, value=FIRST_SEED)
         made["dice"] = gr.Button(say("New seed"), size="md", elem_id=f"{prefix}dice", min_width=110)
     made["randomise"] = gr.Checkbox(
         True,

@@ -18,6 +18,7 @@ from ui.follower import QUIET, Hold, Stage, View, forgets
 from ui.informing import INFORMING, LOOKING, or_nothing
 from ui.languages import PROMPTS, say
 from ui.media import CLICKS, CLIPS, READING
+from ui.model_list import ModelList
 from ui.player import films, player
 
 SAMPLE = say("Sample now")
@@ -101,14 +102,9 @@ class Bench(Stage):
                     with gr.Row():
                         control("across", "part-across")
                         control("down", "part-down")
-                self.model = gr.Dropdown(
-                    [(say(card.title), name) for name, card in offered("edit").items() if card.tuning],
-                    value=first.name,
-                    label=say("Base model"),
-                    info=say("Edits can show what this model knows"),
-                    filterable=False,
-                    elem_id="base",
-                )
+                bases = [card for card in offered("edit").values() if card.tuning]
+                self.models = ModelList(bases, first, "base", "Base model", "Edits can show what this model knows")
+                self.model = self.models.control
                 self.card_html = gr.HTML(
                     html.model_card(first, self.backend.machine.availability(first.name)), elem_id="base-about"
                 )
@@ -210,7 +206,7 @@ class Bench(Stage):
         hinted = [self.prompt, self.model]
         gr.on([self.prompt.change, self.model.change], or_nothing(self.hint), hinted, self.hints, **latest)
         based = [there[name] for name in _BASED]
-        changed = self.model.input(self.choose_base, self.model, [*based, self.card_html], **QUIET)
+        changed = self.models.chosen(self.choose_base, [*based, self.card_html])
         self.ahead.asks(self.foresee, {self.model, self.clip, *there.values(), self.shown}, [changed])
 
     # One click, followed through -----------------------------------------------------------------------------------
