@@ -210,6 +210,15 @@ def test_one_countdown_is_told_for_all_jobs_and_does_not_go_up(tab, backend):
     backend.table.tell(running.id, Progress("Denoising", 6, 25, 400.0, 0.25))
     tell_positions(backend)
     assert tab.updates(ME, updates[tab.followed])[tab.followed].left == left
+    assert backend.table.try_again(running.id, "")  # its worker died: what is told from now on is new
+    assert backend.table.take(1).id == running.id
+    backend.table.tell(running.id, Progress("Denoising", 1, 25, 300.0, 0.25))
+    tell_positions(backend)
+    updates = tab.updates(ME, updates[tab.followed])
+    assert updates[tab.followed].left == 300 + behind.expected
+    backend.table.tell(running.id, Progress("Denoising", 2, 25, 400.0, 0.25))
+    tell_positions(backend)
+    assert tab.updates(ME, updates[tab.followed])[tab.followed].left == 300 + behind.expected
     backend.table.tell(running.id, Failed("enough", stopped=True))
 
 

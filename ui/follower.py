@@ -32,6 +32,7 @@ class Followed:
     jobs: tuple[str, ...] = ()  # since nothing went on, in the order in which they are made
     seen: frozenset[str] = frozenset()  # those of them whose video has been on the stage
     left: float | None = None  # seconds that were last told to be left
+    again: int = 0  # how often they had begun anew by then, after a worker died
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,9 @@ class Stage(ABC):
         for job in made:
             shown = shown if job.id in followed.seen else job.id
         moment, left = moment_of(jobs, going, ended, paused), None
-        if going and not new and set(going) <= set(followed.jobs):  # a countdown goes up only where jobs were added
+        again = sum(max(job.attempts - 1, 0) for job in going.values())
+        # A countdown goes up only where jobs were added, or where one of them has lost what was done.
+        if going and not new and set(going) <= set(followed.jobs) and again <= followed.again:
             left = followed.left
         if going and moment.progress is not None and moment.progress.stage != WAITING:
             told = [one for one in (left, moment.progress.seconds_left) if one is not None]
@@ -153,7 +156,7 @@ class Stage(ABC):
             about,
         )
         return {
-            self.followed: Followed(jobs, followed.seen - going.keys() | {job.id for job in made}, left),
+            self.followed: Followed(jobs, followed.seen - going.keys() | {job.id for job in made}, left, again),
             self.shown: view.shown.id if view.shown else "",
             self.clock: gr.Timer(OFTEN if going else SELDOM, active=bool(unfinished)),
             **self.state(view),
