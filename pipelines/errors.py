@@ -1,4 +1,4 @@
-"""Errors that nobody expected: logged without what visitors wrote, and told in words with a number to find them by."""
+"""Errors: those that nobody expected are logged without what visitors wrote, and told with a number to find them by."""
 
 import logging
 import re
@@ -16,11 +16,17 @@ class VideoError(OSError):
     """A file could not be written or read; the message says why."""
 
 
+class Refusal(ValueError):
+    """What somebody asked for can't be done. The message tells all that there is to know; no log has more."""
+
+
 def log_error(error: BaseException, where: str, words: Iterable[str], undone: str) -> str:
     """Logs `error` without `words`, what the visitor wrote. Returns what to tell them, with a number that finds it.
 
-    Files, too, are named by what visitors wrote. `undone` tells what has not happened.
+    Files, too, are named by what visitors wrote. `undone` tells what has not happened. A Refusal is told as it is.
     """
+    if isinstance(error, Refusal):
+        return str(error)
     number = secrets.token_hex(4)
     trace = "".join(traceback.format_exception(error))
     for word in sorted(set(words) - {""}, key=len, reverse=True):

@@ -184,6 +184,7 @@ def test_a_model_that_is_not_here_says_what_it_needs_and_sets_its_own_defaults_a
     visitor.locator("#width input").fill("256")
     visitor.locator("#generate").click()
     expect(visitor.get_by_role("alert")).to_contain_text("not on this machine", timeout=PATIENCE)
+    expect(visitor.get_by_role("alert")).not_to_contain_text("og number")
     visitor.screenshot(path=PICTURES / "6-model.png", full_page=True)
 
 

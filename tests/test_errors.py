@@ -6,6 +6,7 @@ import sqlite3
 import gradio as gr
 import pytest
 
+from pipelines.errors import Refusal
 from pipelines.media import video
 from pipelines.serving.local import local_backend
 from pipelines.settings import Settings
@@ -32,6 +33,11 @@ def test_words_for_a_person_are_kept_and_the_log_has_the_rest(caplog):
     assert number(told.message) in caplog.text and "in handler" in caplog.text
     assert "a secret wish" not in caplog.text and "f" * 32 not in caplog.text
     assert not told.print_exception
+
+
+def test_a_refusal_needs_no_log(caplog):
+    told = raised(Refusal("Nobody was found in the frame.")).message
+    assert told == "Nobody was found in the frame." and caplog.text == ""
 
 
 @pytest.mark.parametrize(

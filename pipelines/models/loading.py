@@ -15,6 +15,7 @@ from typing import Any
 from pipelines.cards import ModelCard, Source
 from pipelines.catalog import CLIP
 from pipelines.detectors import Detector
+from pipelines.errors import Refusal
 from pipelines.messages import said
 from pipelines.models import weights
 from pipelines.models.classes import CLASSES, class_name, empty
@@ -22,7 +23,7 @@ from pipelines.models.convert.cache import converted
 from pipelines.models.files import OnProgress, check_shipped, content_hash, part_folder, read_json
 from pipelines.models.layouts import layout_of
 from pipelines.models.layouts.diffusers import Diffusers, Stored, weight_files
-from pipelines.models.sources import clip_folder, locate, locate_file
+from pipelines.models.sources import clip_folder, locate, locate_file, require
 from pipelines.settings import Settings
 
 
@@ -54,9 +55,9 @@ def component(card: ModelCard, part: str, settings: Settings, on_progress: OnPro
                 said("{title} takes no first image, so that none is drawn for it.", title=said(card.title))
             )
         try:
-            folder = locate(card.image_model, settings, on_progress, parts=("unet",))
-        except ValueError as error:
-            raise ValueError(
+            folder = require(locate, card.image_model, settings, on_progress, parts=("unet",))
+        except Refusal as error:
+            raise Refusal(
                 said("{error} Or give a first image: then none needs to be drawn.", error=str(error))
             ) from error
         return _module(layout_of(folder).module(folder, "unet", card.image_model.variant, settings), settings)
@@ -65,12 +66,12 @@ def component(card: ModelCard, part: str, settings: Settings, on_progress: OnPro
 
 def part_of(source: Source, part: str, settings: Settings, on_progress: OnProgress | None = None) -> Component:
     """As `component`, of a model that has no card."""
-    folder = locate(source, settings, on_progress)
+    folder = require(locate, source, settings, on_progress)
     layout = layout_of(folder)
     if part == "inflated_unet":
 
         def base() -> Path:
-            return folder if source.base is None else locate(source.base, settings, on_progress)
+            return folder if source.base is None else require(locate, source.base, settings, on_progress)
 
         return _module(layout.inflated_unet(folder, source.variant, settings, base), settings)
     if source.base is not None and not (folder / part).is_dir():
@@ -118,7 +119,7 @@ def detector_component(
 
     if detector.source is None or part not in detector.parts:
         raise ValueError(f"{detector.name} has no part {part!r}.")
-    folder = locate_file(detector.source, openpose.FILE, settings, on_progress)
+    folder = require(locate_file, detector.source, openpose.FILE, settings, on_progress)
     if len(detector.parts) > 1:
         return _module(Stored(folder / part, detector.source.variant), settings)
     source = folder / openpose.FILE
@@ -273,7 +274,7 @@ def _tokenizer_folder(folder: Path, layout: Diffusers, settings: Settings) -> Pa
     if here.is_dir() or layout.tokenizer_source is None:
         return here
     try:
-        return locate(layout.tokenizer_source, settings, parts=("tokenizer",)) / "tokenizer"
+        return require(locate, layout.tokenizer_source, settings, parts=("tokenizer",)) / "tokenizer"
     except ValueError as error:
         raise ValueError(
             said(

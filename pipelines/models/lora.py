@@ -17,7 +17,7 @@ from pipelines.cards import Lora
 from pipelines.messages import said
 from pipelines.models import weights
 from pipelines.models.files import OnProgress, content_hash, read_json
-from pipelines.models.sources import locate_file
+from pipelines.models.sources import locate_file, require
 from pipelines.settings import Settings
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -50,10 +50,10 @@ def load(
     lora: Lora, network: nn.Module, settings: Settings, on_progress: OnProgress | None = None
 ) -> dict[str, "LowRank"]:
     """`read` of the files of `lora`, which are downloaded first where they are on the Hub only."""
-    file = locate_file(lora.source, lora.file, settings, on_progress) / lora.file
+    file = require(locate_file, lora.source, lora.file, settings, on_progress) / lora.file
     if file.stem == "adapter_model":
         config = (Path(lora.file).parent / PEFT).as_posix()
-        locate_file(lora.source, config, settings, on_progress)
+        require(locate_file, lora.source, config, settings, on_progress)
     content_hash(file, settings)
     return read(file, network)
 

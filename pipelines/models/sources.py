@@ -7,9 +7,11 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from pipelines.cards import Lora, ModelCard, Source
 from pipelines.catalog import CLIP
+from pipelines.errors import Refusal
 from pipelines.messages import said
 from pipelines.models.files import OnProgress, part_folder
 from pipelines.models.layouts import LAYOUTS, layout_of, layout_of_names
@@ -65,6 +67,14 @@ def locate(
             )
         )
     return _download(source, on_progress, lambda names: layout_of_names(names).downloads(names, parts, source.variant))
+
+
+def require(find: Callable[..., Path], *asked: Any, **more: Any) -> Path:
+    """What `find`, `locate` or `locate_file`, finds for a job; a Refusal where that is nothing."""
+    try:
+        return find(*asked, **more)
+    except ValueError as error:
+        raise Refusal(str(error)) from error
 
 
 def bytes_here(source: Source, settings: Settings) -> int:

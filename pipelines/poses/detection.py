@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from pipelines.detectors import AUTO
+from pipelines.errors import Refusal
 from pipelines.events import Progress
 from pipelines.media.video import BLACK
 from pipelines.messages import said
@@ -47,11 +48,11 @@ def extract(
     """
     card = models.detector(detector)
     if frames.max() <= BLACK:
-        raise ValueError(said("This part of the clip is black. Choose another part of it, or another clip."))
+        raise Refusal(said("This part of the clip is black. Choose another part of it, or another clip."))
     poses, by = yield from find(frames, fps, detector, models)
     if not poses.seen.any():
         which = said("the frame") if len(frames) == 1 else said("any of the {count} frames", count=len(frames))
-        raise ValueError(said("Nobody was found in {which}. {advice}", which=which, advice=card.advice))
+        raise Refusal(said("Nobody was found in {which}. {advice}", which=which, advice=card.advice))
     return poses, by
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pipelines.errors import Refusal
 from pipelines.media.measuring import Clip
 from pipelines.messages import said
 from pipelines.pose_tasks import PLACEMENTS, SMOOTHING
@@ -257,7 +258,7 @@ def box(poses: Poses) -> tuple[float, float, float, float]:
     """Left, top, right and bottom of all joints of the clip. Raises ValueError where there are none."""
     points = poses.joints[poses.seen][:, :2]
     if not len(points):
-        raise ValueError(said("Nobody was found in the clip. Choose another part of it, or another clip."))
+        raise Refusal(said("Nobody was found in the clip. Choose another part of it, or another clip."))
     return (*points.min(axis=0).tolist(), *points.max(axis=0).tolist())
 
 

@@ -9,6 +9,7 @@ heights of the person.
 import numpy as np
 
 from pipelines.cards import Body
+from pipelines.errors import Refusal
 from pipelines.messages import said
 from pipelines.poses.keypoints import Poses
 
@@ -46,7 +47,7 @@ def retarget(poses: Poses, body: Body, width: int, height: int) -> Poses:
     sizes = [_sizes(person, poses.fps) for person in poses.joints.transpose(1, 0, 2, 3)]
     usual = [0.0 if size is None else float(np.median(size)) for size in sizes]
     if not any(usual):
-        raise ValueError(
+        raise Refusal(
             said(
                 "No body is to be seen in these poses that could be carried over to the character's proportions. Do "
                 "without its own proportions, or choose another part of the clip."

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipelines.errors import Refusal
 from pipelines.events import Progress
 from pipelines.media import measuring, uploads
 from pipelines.media.measuring import Measured
@@ -75,7 +76,7 @@ def search(
     everybody = tracking.track(keypoints.stack(people, whole.width, whole.height, choice.fps), worn)
     poses = tracking.lasting(everybody)
     if not poses.seen.any():
-        raise ValueError(
+        raise Refusal(
             said(
                 "Nobody was found in any of the {frames} frames. {advice}",
                 frames=choice.frames,

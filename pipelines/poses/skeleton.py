@@ -8,6 +8,7 @@ it sees nothing that it knows. VACE was trained on DWPose's drawing in that rain
 import cv2
 import numpy as np
 
+from pipelines.errors import Refusal
 from pipelines.messages import said
 from pipelines.poses import rainbow
 from pipelines.poses.keypoints import Poses, placement, to_coco
@@ -111,7 +112,7 @@ def place_frames(frames: np.ndarray, width: int, height: int, how: str = "fit") 
     _, high, wide, _ = frames.shape
     seen = (frames.max(axis=-1) > _BRIGHT).any(axis=0)
     if how == "fill" and not seen.any():
-        raise ValueError(said("The skeleton video is black. Choose another part of it, or another clip."))
+        raise Refusal(said("The skeleton video is black. Choose another part of it, or another clip."))
     rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
     around = (columns[0], rows[0], columns[-1], rows[-1]) if seen.any() else (0, 0, wide, high)
     laid = placement(around, (wide, high), (width, height), how)

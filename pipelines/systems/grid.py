@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from pipelines.errors import Refusal
 from pipelines.events import LAYING, Progress, Result
 from pipelines.media import video
 from pipelines.messages import said
@@ -32,7 +33,7 @@ def make(
     """
     started = time.perf_counter()
     if not any(isinstance(one, Path) for one in videos):
-        raise ValueError(said("None of the videos of this grid was made, so there is nothing to lay side by side."))
+        raise Refusal(said("None of the videos of this grid was made, so there is nothing to lay side by side."))
     columns, frames = len(task.seeds), task.of.frames
     width, height = _size(task.of.width, task.of.height, columns, len(task.prompts))
     yield Progress(LAYING, 0, frames)

@@ -19,6 +19,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from pipelines.cards import ModelCard
+from pipelines.errors import Refusal
 from pipelines.events import TUNING, Losses, Preview, Progress
 from pipelines.media import clips, measuring, uploads, video
 from pipelines.media.measuring import Measured
@@ -74,11 +75,9 @@ def generate(
     measured = measured or measuring.measure(clip, models.settings)
     frames, fps = clips.read(task, clip, models.settings, measured)
     if len(frames) < 2:
-        raise ValueError(said("The chosen part of the clip is one frame. Choose a longer part, or a smaller stride."))
+        raise Refusal(said("The chosen part of the clip is one frame. Choose a longer part, or a smaller stride."))
     if np.abs(frames.astype(np.float32) - frames[0]).mean((1, 2, 3)).max() < STILL:
-        raise ValueError(
-            said("Nothing moves in the chosen part of the clip. Choose another part, or a clip that moves.")
-        )
+        raise Refusal(said("Nothing moves in the chosen part of the clip. Choose another part, or a clip that moves."))
     with models.lease(f"{task.model}/tokenizer") as tokenizer, models.lease(f"{task.model}/text_encoder") as encoder:
         caption, empty = encode([task.prompt, ""], tokenizer, encoder).split(1)  # (1, tokens, c) each
     with models.lease(f"{task.model}/vae", working_bytes=2**28) as vae:
