@@ -208,6 +208,20 @@ def test_only_a_model_that_is_chosen_fills_in_its_settings(chromium, app):
                 expect(steps).to_have_value("15")
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_generate_and_what_it_finds_wrong_stay_in_sight(chromium, app, size):
+    with visit(chromium, app, size) as page:
+        page.locator("#model input").click()
+        page.get_by_role("option", name="VACE 1.3B for clips").click()
+        page.locator("#changed-clip input[type=file]").set_input_files(CLIP)
+        expect(page.locator("#changed-clip-chosen")).to_be_visible(timeout=PATIENCE)
+        page.evaluate("scrollTo(0, 0)")
+        expect(page.locator("#generate")).to_be_in_viewport(ratio=1)
+        page.locator("#prompt textarea").fill("")
+        page.keyboard.press("Control+Enter")
+        expect(page.locator("#problem")).to_be_in_viewport(ratio=1)
+
+
 def test_an_example_sets_every_control(visitor):
     visitor.get_by_role("button", name="An astronaut in orange").click()
     expect(visitor.locator("#prompt textarea")).to_have_value("An astronaut in orange jumping on the moon")
