@@ -107,16 +107,13 @@ def tunings(
     own = [_tuned(tuning, chosen) for tuning in found]
     others = [_tuned(tuning, chosen) for tuning in built_in]
     cards = [_published(card, chosen) for card in published.values()]
-    return (
-        (_shelf("", own) if own else f'<p class="hint">{none}</p>')
-        + _shelf(tell("Built in"), others)
-        + _shelf(tell("Published tuned models"), cards)
-    )
+    shelves = {tell("Yours"): own, tell("Built in"): others, tell("Published tuned models"): cards}
+    told = "" if own else f'<p class="hint">{none}</p>'
+    return f'{told}<div class="shelves">{"".join(_shelf(*one) for one in shelves.items())}</div>'
 
 
 def _shelf(heading: str, cards: Sequence[str]) -> str:
-    head = f'<p class="others">{heading}</p>' if heading else ""
-    return f'{head}<div class="shelf">{"".join(cards)}</div>' if cards else ""
+    return f'<div><p class="others">{heading}</p><div class="shelf">{"".join(cards)}</div></div>' if cards else ""
 
 
 def idea(tuning: Tuning) -> str:

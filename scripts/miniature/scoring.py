@@ -73,7 +73,17 @@ def hits(found: np.ndarray, wanted: np.ndarray, figures: np.ndarray) -> np.ndarr
 
 def consistency(frames: np.ndarray) -> float:
     """The mean correlation of each frame's pixels with the next one's."""
+    return float(np.diagonal(_correlations(frames), 1).mean())
+
+
+def likeness(frames: np.ndarray) -> float:
+    """The mean correlation of each frame's pixels with those of every other."""
+    return float(_correlations(frames)[np.triu_indices(len(frames), 1)].mean())
+
+
+def _correlations(frames: np.ndarray) -> np.ndarray:
+    """Of each frame's pixels with each other's, [F,F]."""
     flat = frames.reshape(len(frames), -1).astype(np.float64)
     flat -= flat.mean(1, keepdims=True)
     flat /= np.linalg.norm(flat, axis=1, keepdims=True)
-    return float((flat[1:] * flat[:-1]).sum(1).mean())
+    return flat @ flat.T
