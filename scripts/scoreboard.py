@@ -59,11 +59,11 @@ def frame_by_frame(folder: Path) -> ModelCard:
     following = networks.load_followyourpose(image, MINIATURES / "followyourpose" / "unet")
     unet = networks.followyourpose_unet(image)
     unet.skeleton_adapter.load_state_dict(following.skeleton_adapter.state_dict())
-    for name in ("followyourpose", "sd"):
-        shutil.copytree(MINIATURES / name, folder / name, ignore=shutil.ignore_patterns("unet"))
-    networks.save_followyourpose(unet, folder / "followyourpose" / "unet")
-    limits = replace(card.limits, once=1, window=1)
-    return replace(card, name="pictures", source=Source(str(folder / "followyourpose")), limits=limits)
+    shutil.copytree(MINIATURES / "sd", folder / "pictures", ignore=shutil.ignore_patterns("unet"))
+    shutil.copy(MINIATURES / "followyourpose" / "model_index.json", folder / "pictures")
+    networks.save_followyourpose(unet, folder / "pictures" / "unet")
+    limits = replace(card.limits, frames=replace(card.limits.frames, low=1), once=1, window=1)
+    return replace(card, name="pictures", source=Source(str(folder / "pictures")), limits=limits)
 
 
 def judge_motion(index: int, models: ModelManager, referee: Referee) -> Iterator[dict]:
@@ -89,13 +89,21 @@ def judge_motion(index: int, models: ModelManager, referee: Referee) -> Iterator
                 frames, _ = finish(tuneavideo.generate(edit, models, tuned))
                 wanted = shown
             else:
-                card = models.card("pictures" if method == PICTURES else "miniature-followyourpose")
-                given = {"clip": "0" * 32, "placing": "crop", "smoothing": "none", "retarget": method == RETARGETED}
-                task = PoseToVideo.for_model(card, text, index, **given, **(SAMPLED if method == PICTURES else {}))
+                given = {"clip": "0" * 32, "placing": "crop", "smoothing": "none"}
+                task = follow(method, text, index, **given)
                 followed = []
                 frames, _ = finish(followyourpose.generate(task, models, keypoints, follow=followed.append))
                 wanted = followed[0].poses  # its own, where bodies differ
             yield {"method": method} | judge(frames, words, before, wanted, models, referee)
+
+
+def follow(method: str, text: str, seed: int, **given: object) -> PoseToVideo:
+    """The task of a method that follows poses."""
+    settings = (SAMPLED if method == PICTURES else {}) | given
+    task = PoseToVideo.for_model(
+        find("miniature-followyourpose"), text, seed, retarget=method == RETARGETED, **settings
+    )
+    return replace(task, model="pictures") if method == PICTURES else task  # no page offers to make them one by one
 
 
 def other_words(words: Words, rng: np.random.Generator) -> Words:
