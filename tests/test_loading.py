@@ -361,6 +361,24 @@ def test_no_folder_but_the_apps_own_may_point_elsewhere(model, settings, tmp_pat
     damaged(model, "vae", settings, "no weights", str(model / "vae"))
 
 
+def test_only_the_apps_own_models_share_weights_and_have_their_own_over_them(model, settings, monkeypatch):
+    whole = load(model, "unet", settings).state_dict()
+    own = model / "own" / "unet"
+    own.mkdir(parents=True)
+    shutil.copy(model / "unet" / "config.json", own)
+    shutil.copy(model / "model_index.json", model / "own")
+    names = sorted(whole)[::3]
+    save_file({name: whole[name] + 1 for name in names}, own / "trained.safetensors")
+    index = {name: "trained.safetensors" if name in names else f"../../unet/{WEIGHTS}" for name in whole}
+    (own / f"{WEIGHTS}.index.json").write_text(json.dumps({"weight_map": index}))
+    damaged(model / "own", "unet", settings, f"lacks ../../unet/{WEIGHTS}")
+    monkeypatch.setattr(files, "MINIATURES", model)
+    found = load(model / "own", "unet", settings).state_dict()
+    assert all(tensor.equal(whole[name] + (name in names)) for name, tensor in found.items())
+    monkeypatch.setattr(files, "MINIATURES", model / "own")
+    damaged(model / "own", "unet", settings, "lacks")
+
+
 # ModelScope's original files
 
 

@@ -45,6 +45,12 @@ def part_folder(folder: Path, part: str) -> Path:
     return folder / part
 
 
+def is_shared(file: Path) -> bool:
+    """Whether `file`, which a model's folder names and has not, is another built-in miniature's: they share weights as
+    they share parts. No other folder may point elsewhere."""
+    return all(path.is_relative_to(MINIATURES) for path in (file.absolute(), file.resolve())) and file.is_file()
+
+
 def content_hash(path: Path, settings: Settings) -> str:
     """SHA-256 of a file, remembered in the cache until its size or time changes.
 

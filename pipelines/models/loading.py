@@ -155,7 +155,7 @@ def _module(stored: Stored, settings: Settings) -> Component:
     return Component(
         key=hashlib.sha256("\n".join(identity).encode()).hexdigest(),
         bytes=sum(file.stat().st_size for file in files),
-        load=lambda on_progress: _load_module(config, files, on_progress),
+        load=lambda on_progress: _load_module(config, folder, files, on_progress),
         empty=lambda: empty(config, folder),
         bfloat16=network is not None and network.bfloat16,
         exact=network.exact if network is not None else (),
@@ -167,10 +167,9 @@ def _essence(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if not key.startswith("_") and key != "transformers_version"}
 
 
-def _load_module(config: dict[str, Any], files: list[Path], on_progress: OnProgress) -> Any:
+def _load_module(config: dict[str, Any], where: Path, files: list[Path], on_progress: OnProgress) -> Any:
     import torch
 
-    where = files[0].parent
     module = empty(config, where)
     network = CLASSES[class_name(config)]
     tensors, done, total = {}, 0, sum(file.stat().st_size for file in files)

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipelines.cards import Source
 from pipelines.messages import said
-from pipelines.models.files import part_folder, read_json
+from pipelines.models.files import is_shared, part_folder, read_json
 from pipelines.settings import Settings
 
 WITHOUT_WEIGHTS = ("tokenizer", "scheduler")  # parts of which every file is wanted
@@ -129,7 +129,8 @@ def weight_files(folder: Path, variant: str | None) -> list[Path]:
     """The files that hold the weights in the part folder `folder`: safetensors before pickles before FLAX,
     `variant` before plain, and plain before fp16.
 
-    Raises ValueError where there is none, or where shards that an index names are missing.
+    Where shards name the same weight, the last has it. Raises ValueError where there is none, or where shards that an
+    index names are missing.
     """
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     chosen = choose_weights(names, variant)
@@ -137,8 +138,8 @@ def weight_files(folder: Path, variant: str | None) -> list[Path]:
         raise ValueError(said("There are no weights in {folder}. Download this model once more.", folder=folder))
     if not chosen.endswith(".json"):
         return [folder / chosen]
-    shards = sorted(set(read_json(folder / chosen).get("weight_map", {}).values()))
-    missing = [name for name in shards if name not in names]
+    shards = sorted(set(read_json(folder / chosen).get("weight_map", {}).values()))  # ../ comes first
+    missing = [name for name in shards if name not in names and not is_shared(folder / name)]
     if missing or not shards:
         raise ValueError(
             said(
