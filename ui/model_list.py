@@ -1,11 +1,10 @@
 """The list of a tab's models, which fills in the settings of the one that is chosen."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import gradio as gr
 
 from pipelines.cards import ModelCard
-from ui.follower import QUIET
 from ui.languages import say
 
 FILLS = "Fills in its own best settings"
@@ -14,8 +13,8 @@ FILLS = "Fills in its own best settings"
 class ModelList:
     """The list, and for which model the settings were filled in last.
 
-    A list of gradio says `input` also when one only looks into it and leaves. Without that note, this would put the
-    model's settings over those that a visitor has typed.
+    A list of gradio says `input` also when one only looks into it and leaves. Whoever fills in settings then asks for
+    which model that was done last, or would put the model's own over those that a visitor has typed.
     """
 
     def __init__(
@@ -30,19 +29,9 @@ class ModelList:
             filterable=False,
             elem_id=elem_id,
         )
-        self._filled = gr.State(first.name)
-        self.form: list[gr.components.Component] = [self.control, self._filled]  # the outputs of who `shows` a model
+        self.filled = gr.State(first.name)  # the model whose settings were filled in last
+        self.form: list[gr.components.Component] = [self.control, self.filled]
 
     def shows(self, name: str) -> dict:
         """The updates of `form` for one who fills in the settings of the model `name` along with it."""
-        return {self.control: name, self._filled: name}
-
-    def chosen(
-        self, fill: Callable[[str], dict], outputs: Iterable[gr.components.Component], **event: object
-    ) -> gr.events.Dependency:
-        """Has `fill` give the updates of `outputs` for a model that a visitor has chosen."""
-
-        def choose(name: str, filled: str) -> dict:
-            return {self._filled: name} | (fill(name) if name != filled else {})
-
-        return self.control.input(choose, self.form, [self._filled, *outputs], **QUIET | event)
+        return {self.control: name, self.filled: name}

@@ -195,11 +195,14 @@ class PoseToVideoTab(Following):
             **self.follow_motion(name),
         }
 
-    def choose_model(self, name: str) -> dict:
+    def choose_model(self, name: str, filled: str = "") -> dict:
+        """The updates that fill in its own settings, unless they were `filled` in for it last."""
+        if name == filled:
+            return {self.models.filled: name}
         card = find(name)
         values = controls.updates(PoseToVideo, self.controls, card, asdict(card.defaults))
         values |= self.reference.fill(card, {})
-        return values | {self.about: self._about(name), self.controls["fps"]: gr.skip()}
+        return values | {self.about: self._about(name), self.controls["fps"]: gr.skip(), self.models.filled: name}
 
     def hint(self, prompts: str, name: str) -> str:
         return hints.of(self.backend, name, prompts)
@@ -223,8 +226,8 @@ class PoseToVideoTab(Following):
         refilled.then(**again | {"fn": self.look_again, "inputs": {self.wanted, *again["inputs"]}})
         shown = self.examples.click(self.choose_example, None, self.filled, **QUIET)
         shown.then(None, js=_TO_ASK).then(**again)
-        chosen = [self.about, *there.values(), *self.reference.controls]
-        changed = self.models.chosen(self.choose_model, chosen)
+        chosen = [self.about, self.models.filled, *there.values(), *self.reference.controls]
+        changed = model.input(self.choose_model, self.models.form, chosen, **QUIET)
         changed.then(**again)
         shortcuts.choose(PoseToVideo, there, find, [model])
         tuned = self.poses["tuned"]

@@ -188,10 +188,14 @@ class TextToVideoTab(Stage):
 
     # What the controls do to each other ---------------------------------------------------------------------------
 
-    def choose_model(self, name: str) -> dict:
+    def choose_model(self, name: str, filled: str = "") -> dict:
+        """The updates that fill in its own settings, unless they were `filled` in for it last."""
+        if name == filled:
+            return {self.models.filled: name}
         card = find(name)
         values = asdict(card.defaults)
-        return controls.updates(TextToVideo, self.controls, card, values) | self.given.fill(card, values)
+        updates = controls.updates(TextToVideo, self.controls, card, values) | self.given.fill(card, values)
+        return updates | {self.models.filled: name}
 
     def fill(self, task: Task) -> dict:
         """The updates that show what `task` says. Raises ValueError for one that another tab makes."""
@@ -219,7 +223,7 @@ class TextToVideoTab(Stage):
         """Chooses the first model that takes a first image, or that takes none, where the chosen one is no such."""
         if ("image" in find(name).takes) != wanted:
             name = next(name for name, card in offered("text-to-video").items() if ("image" in card.takes) == wanted)
-            return self.models.shows(name) | self.choose_model(name)
+            return {self.model: name, **self.choose_model(name)}
         return {self.image.choice: wanted}
 
     def choose_example(self, visitor_id: str, followed: object, event: gr.EventData) -> dict:
@@ -260,16 +264,16 @@ class TextToVideoTab(Stage):
         settable = [self.model, self.seed, *self.several.form, *self.controls.values(), *self.given.form]
         forgets(self.problem, *settable, self.dice.click, self.given.clip.sheet.click)
         forgets(self.message, self.model)
-        choosing = [*self.controls.values(), *self.given.controls]
+        choosing = [self.models.filled, *self.controls.values(), *self.given.controls]
         changed = [
-            self.models.chosen(self.choose_model, choosing, queue=False),
+            self.model.input(self.choose_model, self.models.form, choosing, **quiet),
             self.image.choice.input(
-                self.choose_image, [self.image.choice, self.model], [*self.models.form, *choosing], **quiet
+                self.choose_image, [self.image.choice, self.model], [self.model, *choosing], **quiet
             ),
         ]
         shortcuts.choose(TextToVideo, self.controls, find, [self.model])
         # Only an event of the queue has gradio notice that a State has changed: here the first image.
-        changed.append(begun.change(self.begin_with, [begun, self.model], [*self.models.form, *choosing], **QUIET))
+        changed.append(begun.change(self.begin_with, [begun, self.model], [self.model, *choosing], **QUIET))
         played = list(dict.fromkeys([*self.filled, self.picked, self.example, *self.all_outputs]))
         chosen = {"fn": self.choose_example, "inputs": [self.owner, self.followed], "outputs": played, **QUIET}
         self.examples.click(**chosen).then(None, js=_TO_STAGE)

@@ -176,11 +176,15 @@ class Bench(Stage):
         values = self.values(data) | {"prompt": "a clip", "clip": NOBODY}
         return self.ahead.foresee(lambda: [forms.tune(values)])
 
-    def choose_base(self, name: str) -> dict:
+    def choose_base(self, name: str, filled: str = "") -> dict:
+        """The updates that fill in its own settings, unless they were `filled` in for it last."""
+        if name == filled:
+            return {self.models.filled: name}
         card = find(name)
         based = {name: self.controls[name] for name in _BASED}
         return controls.updates(Tune, based, card, {}) | {
             self.card_html: html.model_card(card, self.backend.machine.availability(name)),
+            self.models.filled: name,
         }
 
     def hint(self, text: str, name: str) -> str:
@@ -206,7 +210,8 @@ class Bench(Stage):
         hinted = [self.prompt, self.model]
         gr.on([self.prompt.change, self.model.change], or_nothing(self.hint), hinted, self.hints, **latest)
         based = [there[name] for name in _BASED]
-        changed = self.models.chosen(self.choose_base, [*based, self.card_html])
+        chosen = [*based, self.card_html, self.models.filled]
+        changed = self.model.input(self.choose_base, self.models.form, chosen, **QUIET)
         self.ahead.asks(self.foresee, {self.model, self.clip, *there.values(), self.shown}, [changed])
 
     # One click, followed through -----------------------------------------------------------------------------------
